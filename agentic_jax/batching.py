@@ -1,0 +1,251 @@
+"""Episodes -> Trajectory and Turns: the one host-to-device crossing.
+
+Segments are packed into rows of a fixed length, the rows of a group lie in one
+microbatch, and every shape is fixed by the limits of the run: after warm-up
+nothing compiles again.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from agentic_jax import types
+
+
+class Shape(NamedTuple):
+  """Static sizes of a batch."""
+
+  rows: int  # B
+  row_tokens: int  # T
+  microbatch_rows: int  # Rows of one forward pass; divides `rows`.
+  episodes: int  # E
+  turns: int  # S
+  action_tokens: int  # N
+
+
+class Stacked(NamedTuple):
+  """A batch on the host."""
+
+  trajectory: types.Trajectory
+  turns: types.Turns
+  microbatches: int  # How many of the leading microbatches hold anything.
+
+
+def shape_for(
+  *,
+  groups: int,
+  group_size: int,
+  turns: int,
+  segment_tokens: int,
+  segments: int,
+  action_tokens: int,
+  microbatch_rows: int,
+  row_tokens: int | None = None,
+) -> Shape:
+  """The sizes that hold any batch within the limits of a run.
+
+  Args:
+    groups: of a batch.
+    group_size: episodes of a group.
+    turns: of an episode, at most.
+    segment_tokens: of a segment, at most.
+    segments: of an episode, at most.
+    action_tokens: of an episode, at most.
+    microbatch_rows: of one forward pass.
+    row_tokens: T; by default just what the longest segment needs.
+
+  Raises:
+    ValueError: a group may not fit a microbatch, or a segment a row.
+  """
+  if row_tokens is None:
+    row_tokens = segment_tokens + 1
+  if row_tokens < segment_tokens + 1:
+    raise ValueError(
+      f'Rows of {row_tokens} tokens cannot hold segments of {segment_tokens} '
+      f'and the entry after them; use at least {segment_tokens + 1}.'
+    )
+  per_row = row_tokens // (segment_tokens + 1)
+  worst = -(-group_size * segments // per_row)
+  if worst > microbatch_rows:
+    raise ValueError(
+      f'A group of {group_size} episodes of up to {segments} segments may need '
+      f'{worst} rows, but a microbatch has {microbatch_rows}, and microbatches '
+      f'never cut a group; use --microbatch_rows={worst} or more, or smaller '
+      'groups.'
+    )
+  microbatches = -(-groups // (microbatch_rows // worst))
+  return Shape(
+    rows=microbatches * microbatch_rows,
+    row_tokens=row_tokens,
+    microbatch_rows=microbatch_rows,
+    episodes=groups * group_size,
+    turns=turns,
+    action_tokens=action_tokens,
+  )
+
+
+class _Place(NamedTuple):
+  row: int
+  start: int
+
+
+def _pack(groups, shape: Shape) -> tuple[list[list[_Place]], int]:
+  """Where each segment of each group goes; next fit, groups never cut."""
+  places: list[list[_Place]] = []
+  row, used = 0, 0
+  for lengths in groups:
+    group, next_row, next_used = _fit(lengths, row, used, shape)
+    size = shape.microbatch_rows
+    if group and group[-1].row // size != row // size:
+      row = -(-(row + 1) // size) * size
+      group, next_row, next_used = _fit(lengths, row, 0, shape)
+      if group[-1].row // size != row // size:
+        raise ValueError(
+          f'A group needs more rows than a microbatch of {size} has; raise '
+          '--microbatch_rows.'
+        )
+    places.append(group)
+    row, used = next_row, next_used
+  return places, row + bool(used)
+
+
+def _fit(lengths, row: int, used: int, shape: Shape):
+  placed = []
+  for length in lengths:
+    # One entry more: the value after the last token.
+    if used + length + 1 > shape.row_tokens:
+      row, used = row + 1, 0
+    placed.append(_Place(row, used))
+    used += length + 1
+  return placed, row, used
+
+
+def _empty_trajectory(shape: Shape, kind) -> types.Trajectory:
+  size = (shape.rows, shape.row_tokens)
+  full = lambda value, dtype: np.full(size, value, dtype)
+  return types.Trajectory(
+    tokens=full(0, np.int32),
+    action_mask=full(False, bool),
+    turn=full(-1, np.int32),
+    role=full(0, np.int8),
+    segment=full(0, np.int32),
+    position=full(0, np.int32),
+    episode=full(-1, np.int32),
+    policy_step=full(-1, np.int32),
+    sampler_logprobs=full(0, kind),
+    temperature=full(1, np.float32),
+  )
+
+
+def _groups_of(episodes: Sequence[types.Episode]) -> list[list[int]]:
+  groups: dict[int, list[int]] = {}
+  for index, episode in enumerate(episodes):
+    groups.setdefault(episode.draw, []).append(index)
+  return list(groups.values())
+
+
+def stack(episodes: Sequence[types.Episode], shape: Shape) -> Stacked:
+  """Packs episodes into a batch of fixed shape.
+
+  A failed episode takes its place in `Turns` as padding and trains nothing.
+
+  Args:
+    episodes: sorted by (draw, member); at most `shape.episodes`.
+    shape: the sizes of the run.
+
+  Returns:
+    numpy arrays, in the layout of `types`.
+
+  Raises:
+    ValueError: the episodes do not fit the shape.
+  """
+  if len(episodes) > shape.episodes:
+    raise ValueError(
+      f'{len(episodes)} episodes do not fit a batch of {shape.episodes}.'
+    )
+  kept = lambda i: () if episodes[i].failure else episodes[i].segments
+  groups = _groups_of(episodes)
+  lengths = [[len(s.tokens) for i in group for s in kept(i)] for group in groups]
+  places, rows = _pack(lengths, shape)
+  if rows > shape.rows:
+    raise ValueError(
+      f'{len(episodes)} episodes need {rows} rows of {shape.row_tokens} tokens, '
+      f'but the batch has {shape.rows}.'
+    )
+  wide = any(
+    s.sampler_logprobs.dtype == np.float64 for e in episodes for s in e.segments
+  )
+  trajectory = _empty_trajectory(shape, np.float64 if wide else np.float32)
+  turns = turns_of(episodes, shape)
+  for group, group_places in zip(groups, places, strict=True):
+    place = iter(group_places)
+    for index in group:
+      _write(trajectory, turns, kept(index), place, index)
+  microbatches = -(-rows // shape.microbatch_rows)
+  return Stacked(trajectory, turns, microbatches)
+
+
+def _write(trajectory, turns, segments, places, index: int) -> None:
+  row_tokens = trajectory.tokens.shape[1]
+  count = 0
+  for segment in segments:
+    row, start = next(places)
+    n = len(segment.tokens)
+    here = slice(start, start + n)
+    for name in types.Segment._fields:
+      getattr(trajectory, name)[row, here] = getattr(segment, name)
+    trajectory.segment[row, here] = trajectory.segment[row].max() + 1
+    trajectory.position[row, here] = np.arange(n)
+    trajectory.episode[row, here] = index
+    (chosen,) = np.nonzero(segment.action_mask)
+    if count + len(chosen) > turns.tokens.shape[1]:
+      raise ValueError(
+        f'Episode {index} has more than {turns.tokens.shape[1]} action tokens.'
+      )
+    flat = row * row_tokens + start + chosen
+    turns.tokens[index, count : count + len(chosen)] = flat
+    count += len(chosen)
+
+
+def turns_of(
+  episodes: Sequence[types.Episode], shape: Shape | None = None
+) -> types.Turns:
+  """The per-turn half of a batch; `tokens` stays empty.
+
+  Args:
+    episodes: sorted by (draw, member).
+    shape: the sizes; by default just what these episodes need.
+  """
+  if shape is None:
+    most = max((len(episode.turns) for episode in episodes), default=1)
+    shape = Shape(0, 0, 1, len(episodes), max(most, 1), 0)
+  size = (shape.episodes, shape.turns)
+  turns = types.Turns(
+    rewards=np.zeros((*size, len(types.REWARDS)), np.float32),
+    mask=np.zeros(size, bool),
+    state=np.arange(size[0] * size[1], dtype=np.int32).reshape(size),
+    agent=np.zeros(size, np.int32),
+    tokens=np.full((shape.episodes, shape.action_tokens), -1, np.int32),
+    group=np.full(shape.episodes, -1, np.int32),
+    truncated=np.zeros(shape.episodes, bool),
+  )
+  situations: dict[tuple[int, str], int] = {}
+  numbers: dict[int, int] = {}
+  for e, episode in enumerate(episodes):
+    group = numbers.setdefault(episode.draw, len(numbers))
+    if episode.failure:
+      continue
+    turns.group[e] = group
+    turns.truncated[e] = episode.truncated
+    for s, turn in enumerate(episode.turns):
+      turns.mask[e, s] = True
+      turns.agent[e, s] = turn.agent
+      for r, name in enumerate(types.REWARDS):
+        turns.rewards[e, s, r] = turn.reward.get(name, 0.0)
+      if turn.state_key:
+        # Equal keys of one task are one situation; its number is that of the
+        # entry where it was first seen, so that numbers stay below E * S.
+        key = (episode.draw, turn.state_key)
+        turns.state[e, s] = situations.setdefault(key, e * size[1] + s)
+  return turns

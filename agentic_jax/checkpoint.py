@@ -1,0 +1,370 @@
+"""Saves and restores everything a restart needs, by Orbax.
+
+A checkpoint of a step is a directory that appears under its name at once, when
+all of it is written. It holds arrays by the name of their leaf, so that a
+template with other shardings, or other container types, restores it.
+"""
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import json
+import logging as stdlib_logging
+import os
+import pathlib
+import re
+import shutil
+from typing import Any, NamedTuple
+import warnings
+
+from absl import logging
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+_STEP = re.compile(r'step_(\d+)')
+_DELETED = 'deleted.'
+_CORRUPT = 'corrupt.'
+
+
+class Restored(NamedTuple):
+  """What a checkpoint held."""
+
+  step: int
+  arrays: Any
+  host: dict[str, Any]
+
+
+class CorruptError(Exception):
+  """A checkpoint cannot be read back."""
+
+
+class Checkpoints:
+  """The checkpoints of a run."""
+
+  def __init__(self, directory: str | pathlib.Path, *, keep: int = 2) -> None:
+    """Looks at a directory; writes nothing.
+
+    Args:
+      directory: where checkpoints are or will be.
+      keep: how many of the newest stay on disk.
+    """
+    if keep < 1:
+      raise ValueError(f'keep wants at least 1 checkpoint to stay; got {keep}.')
+    self._directory = pathlib.Path(directory).absolute()
+    self._keep = keep
+    logging.get_absl_logger().addFilter(_is_worth_reading)
+    self._saver: ocp.AsyncCheckpointer | None = None
+
+  def steps(self) -> list[int]:
+    """Steps of the complete checkpoints, the oldest first."""
+    if not self._directory.exists():
+      return []
+    found = ((p, _STEP.fullmatch(p.name)) for p in self._directory.iterdir())
+    return sorted(
+      int(match[1])
+      for path, match in found
+      if match and path.is_dir() and ocp.utils.is_checkpoint_finalized(path)
+    )
+
+  def latest_step(self) -> int | None:
+    """Step of the newest complete checkpoint; None where there is none."""
+    return max(self.steps(), default=None)
+
+  def save(self, step: int, arrays: Any, host: Mapping[str, Any]) -> None:
+    """Saves a checkpoint, in the place of one of the same step.
+
+    Returns once the arrays may be donated; writing goes on in the background,
+    `wait` ends it. On several processes all of them call it.
+
+    Args:
+      step: updates completed.
+      arrays: a pytree of arrays, of PRNG keys and of Python numbers.
+      host: whatever else a restart needs, as JSON can hold it.
+
+    Raises:
+      TypeError: `host` is not JSON.
+    """
+    self.wait()
+    leaves, key_impls = _to_plain(arrays)
+    # Orbax refuses arrays without elements.
+    empty = {
+      name: (list(leaf.shape), str(leaf.dtype))
+      for name, leaf in leaves.items()
+      if not leaf.size
+    }
+    content = {'host': dict(host), 'key_impls': key_impls, 'empty': empty}
+    _check_json(content)
+    if self._saver is None:
+      self._clear_leftovers()
+      self._saver = ocp.AsyncCheckpointer(_handler())
+    self._saver.save(
+      self._path(step),
+      args=ocp.args.Composite(
+        arrays=ocp.args.PyTreeSave(
+          {k: leaf for k, leaf in leaves.items() if k not in empty}
+        ),
+        host=ocp.args.JsonSave(content),
+      ),
+      force=True,
+    )
+
+  def wait(self) -> None:
+    """Blocks until the last save is on disk, then removes the oldest.
+
+    Raises:
+      Exception: whatever stopped the save, such as a full disk.
+    """
+    if self._saver is None:
+      return
+    self._saver.wait_until_finished()
+    if jax.process_index() == 0:
+      for step in self.steps()[: -self._keep]:
+        # A directory that is half removed must not look like a checkpoint.
+        path = self._path(step)
+        shutil.rmtree(path.rename(path.with_name(_DELETED + path.name)))
+
+  def close(self) -> None:
+    """Waits, and ends the background writer."""
+    self.wait()
+    if self._saver is not None:
+      self._saver.close()
+      self._saver = None
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, *unused: object) -> None:
+    self.close()
+
+  def restore(self, step: int, template: Any) -> Restored:
+    """Reads the checkpoint of a step.
+
+    Args:
+      step: one of `steps()`.
+      template: a pytree like the saved one. A jax.ShapeDtypeStruct or jax.Array
+        gives shape, dtype and the sharding to restore to; a NumPy array or a
+        Python number restores to its like.
+
+    Raises:
+      ValueError: there is no such step, or the template differs from what was
+        saved; the message names the leaves.
+      CorruptError: the files cannot be read.
+    """
+    if step not in self.steps():
+      raise ValueError(
+        f'{self._directory} has no checkpoint of step {step}; possible are '
+        f'{self.steps()}. Pick one of these, or start afresh with another '
+        '--workdir.'
+      )
+    path = self._path(step)
+    with ocp.Checkpointer(_handler()) as reader, _errors_as_corrupt(path):
+      content = reader.restore(
+        path, args=ocp.args.Composite(host=ocp.args.JsonRestore())
+      )['host']
+      saved = _metadata(path / 'arrays')
+    saved |= {
+      k: (tuple(s), dtype) for k, (s, dtype) in content['empty'].items()
+    }
+    wanted = _by_name(template)
+    _check_same(path, saved, wanted, content['key_impls'])
+    plain = {
+      name: _plain_template(leaf)
+      for name, leaf in wanted.items()
+      if name not in content['empty']
+    }
+    with ocp.Checkpointer(_handler()) as reader, _errors_as_corrupt(path):
+      args = ocp.args.PyTreeRestore(
+        plain, restore_args=jax.tree.map(_restore_args, plain)
+      )
+      found = reader.restore(path, args=ocp.args.Composite(arrays=args))
+    leaves = {name: _empty(wanted[name]) for name in content['empty']}
+    leaves |= found['arrays']
+    values = [
+      _like(leaf, leaves[name], content['key_impls'].get(name))
+      for name, leaf in wanted.items()
+    ]
+    arrays = jax.tree.unflatten(jax.tree.structure(template), values)
+    return Restored(step, arrays, content['host'])
+
+  def restore_latest(self, template: Any) -> Restored | None:
+    """Reads the newest checkpoint that can be read; None where there is none.
+
+    One that cannot be read is put aside with a warning.
+
+    Args:
+      template: see `restore`.
+
+    Raises:
+      ValueError: the template differs from what was saved.
+      CorruptError: there are checkpoints, and none can be read.
+    """
+    problem = None
+    for step in reversed(self.steps()):
+      try:
+        return self.restore(step, template)
+      except CorruptError as error:
+        problem = error
+        logging.warning('%s Falling back to the one before.', error)
+        if jax.process_index() == 0:
+          path = self._path(step)
+          shutil.rmtree(path.with_name(_CORRUPT + path.name), True)
+          path.rename(path.with_name(_CORRUPT + path.name))
+    if problem is not None:
+      raise CorruptError(
+        f'None of the checkpoints in {self._directory} can be read. Start '
+        'afresh with another --workdir.'
+      ) from problem
+    return None
+
+  def _path(self, step: int) -> pathlib.Path:
+    return self._directory / f'step_{step:06d}'
+
+  def _clear_leftovers(self) -> None:
+    """Removes what killed runs left half written or half removed."""
+    if jax.process_index() == 0 and self._directory.exists():
+      for path in self._directory.iterdir():
+        if path.name.startswith(_DELETED) or '.orbax-checkpoint-tmp' in (
+          path.name
+        ):
+          shutil.rmtree(path)
+
+
+def _is_worth_reading(record: stdlib_logging.LogRecord) -> bool:
+  """Keeps the pages that Orbax logs of each save away from the terminal."""
+  is_orbax = f'{os.sep}orbax{os.sep}' in record.pathname
+  return not is_orbax or record.levelno >= stdlib_logging.ERROR
+
+
+def _handler() -> ocp.CompositeCheckpointHandler:
+  return ocp.CompositeCheckpointHandler(
+    arrays=ocp.PyTreeCheckpointHandler(), host=ocp.JsonCheckpointHandler()
+  )
+
+
+@contextlib.contextmanager
+def _errors_as_corrupt(path: pathlib.Path) -> Iterator[None]:
+  """Turns whatever goes wrong in reading files into a CorruptError."""
+  try:
+    yield
+  except Exception as error:
+    raise CorruptError(
+      f'The checkpoint {path} cannot be read: {str(error)[:200]}.'
+    ) from error
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+  """Leaves by a name such as 'params.block.kernel'."""
+  paths = jax.tree_util.tree_leaves_with_path(tree)
+  names = [
+    jax.tree_util.keystr(path, simple=True, separator='.') or 'array'
+    for path, _ in paths
+  ]
+  assert len(set(names)) == len(names), f'leaves share a name: {names}'
+  return {name: leaf for name, (_, leaf) in zip(names, paths)}
+
+
+def _is_key(leaf: Any) -> bool:
+  dtype = getattr(leaf, 'dtype', None)
+  return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+
+
+def _to_plain(tree: Any) -> tuple[dict[str, Any], dict[str, str]]:
+  """Arrays by name, and the kind of those that were PRNG keys."""
+  leaves, key_impls = {}, {}
+  for name, leaf in _by_name(tree).items():
+    if _is_key(leaf):
+      key_impls[name] = str(jax.random.key_impl(leaf))
+      leaves[name] = jax.random.key_data(leaf)
+    elif isinstance(leaf, jax.Array):
+      leaves[name] = leaf
+    else:
+      # The caller may write into its own array while this one is saved.
+      leaves[name] = np.array(leaf)
+  return leaves, key_impls
+
+
+def _plain_template(leaf: Any) -> Any:
+  """The template of the array under a leaf: of raw data, for a PRNG key."""
+  if _is_key(leaf):
+    data = jax.eval_shape(jax.random.key_data, leaf)
+    return jax.ShapeDtypeStruct(
+      data.shape, data.dtype, sharding=getattr(leaf, 'sharding', None)
+    )
+  if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+  return np.asarray(leaf)
+
+
+def _restore_args(leaf: Any) -> ocp.RestoreArgs:
+  if isinstance(leaf, np.ndarray):
+    return ocp.RestoreArgs(restore_type=np.ndarray)
+  sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(
+    jax.local_devices()[0]
+  )
+  return ocp.ArrayRestoreArgs(
+    sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype
+  )
+
+
+def _empty(leaf: Any) -> Any:
+  """An array without elements, placed as its template says."""
+  plain = _plain_template(leaf)
+  empty = np.zeros(plain.shape, plain.dtype)
+  if isinstance(plain, np.ndarray):
+    return empty
+  return jax.device_put(empty, plain.sharding)
+
+
+def _like(leaf: Any, value: Any, key_impl: str | None) -> Any:
+  """A restored array as its leaf of the template: key, array or number."""
+  if key_impl is not None:
+    return jax.random.wrap_key_data(value, impl=key_impl)
+  if isinstance(leaf, bool | int | float):
+    return type(leaf)(value.item())
+  return value
+
+
+def _metadata(path: pathlib.Path) -> dict[str, tuple[tuple[int, ...], str]]:
+  """Shape and dtype of every saved leaf."""
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    tree = ocp.PyTreeCheckpointHandler().metadata(path).tree
+  return {k: (tuple(v.shape), str(np.dtype(v.dtype))) for k, v in tree.items()}
+
+
+def _check_json(content: Mapping[str, Any]) -> None:
+  try:
+    json.dumps(content)
+  except TypeError as error:
+    raise TypeError(
+      f'`host` wants what JSON can hold; {error}. Convert it, or save arrays '
+      'in `arrays`.'
+    ) from error
+
+
+def _check_same(
+  path: pathlib.Path,
+  saved: Mapping[str, tuple[tuple[int, ...], str]],
+  wanted: Mapping[str, Any],
+  key_impls: Mapping[str, str],
+) -> None:
+  """Raises ValueError naming the leaves in which a template differs."""
+  problems = [f'{name} is missing in it' for name in wanted.keys() - saved]
+  problems += [f'{name} is only in it' for name in saved.keys() - wanted]
+  for name in wanted.keys() & saved.keys():
+    plain = _plain_template(wanted[name])
+    ours = tuple(plain.shape), str(np.dtype(plain.dtype))
+    if ours != saved[name] or _is_key(wanted[name]) != (name in key_impls):
+      problems.append(f'{name} is {_text(saved[name])}, here {_text(ours)}')
+  if problems:
+    shown = '; '.join(sorted(problems)[:8])
+    raise ValueError(
+      f'The checkpoint {path} wants the model and optimiser it was saved '
+      f'with; {len(problems)} leaves differ: {shown}. Restart with the '
+      'settings in config.json, or train into another --workdir.'
+    )
+
+
+def _text(kind: tuple[tuple[int, ...], str]) -> str:
+  shape, dtype = kind
+  return f'{dtype}{list(shape)}'

@@ -1,0 +1,129 @@
+"""Where tasks are solved."""
+
+from collections.abc import Callable
+import difflib
+import hashlib
+import importlib.util
+import inspect
+import pathlib
+import sys
+from typing import Any
+
+from agentic_jax.environments import base
+from agentic_jax.environments import tool_math
+from agentic_jax.environments import toy
+
+ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
+  'corridor': toy.Corridor,
+  'echo': toy.Echo,
+  'tool_math': tool_math.ToolMath,
+}
+
+
+def load(name: str, **settings: Any) -> base.Environment:
+  """An environment by name, or by file and name.
+
+  Args:
+    name: a key of `ENVIRONMENTS`, or `path.py:Name` for something callable
+      in a file of one's own.
+    **settings: keyword arguments of the constructor.
+
+  Returns:
+    The environment.
+
+  Raises:
+    ValueError: if there is no such environment, file, name in the file or
+      setting, or if what was made is no environment.
+  """
+  path, colon, attribute = name.rpartition(':')
+  if colon and path.endswith('.py'):
+    make = _from_file(pathlib.Path(path), attribute)
+  elif name in ENVIRONMENTS:
+    make = ENVIRONMENTS[name]
+  else:
+    raise ValueError(
+      f'There is no environment {name!r}.{_did_you_mean(name, ENVIRONMENTS)} '
+      f'Choose one of {", ".join(sorted(ENVIRONMENTS))}, or name your own as '
+      'path.py:Name.'
+    )
+  _check_settings(name, make, settings)
+  environment = make(**settings)
+  missing = [
+    method
+    for method in ('reset', 'step')
+    if not callable(getattr(environment, method, None))
+  ]
+  if missing:
+    raise ValueError(
+      f'{name} is no environment: it lacks the method '
+      f'{" and ".join(missing)}. An environment has reset(task, seed) and '
+      'step(state, action, seed), which return a Transition.'
+    )
+  return environment
+
+
+def _from_file(path: pathlib.Path, attribute: str) -> Callable[..., Any]:
+  """Imports a file by its path and takes a callable out of it."""
+  if not path.is_file():
+    raise ValueError(
+      f'There is no file {path} to take the environment {attribute!r} from; '
+      'give the path of a Python file, relative to where you are.'
+    )
+  path = path.resolve()
+  digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+  module_name = f'environment_{path.stem}_{digest}'
+  spec = importlib.util.spec_from_file_location(module_name, path)
+  assert spec and spec.loader, path
+  module = importlib.util.module_from_spec(spec)
+  # Dataclasses and pickle look a class's module up by its name.
+  sys.modules[module_name] = module
+  spec.loader.exec_module(module)
+  found = {
+    key: value
+    for key, value in vars(module).items()
+    if callable(value) and getattr(value, '__module__', '') == module_name
+  }
+  if attribute not in found:
+    raise ValueError(
+      f'{path.name} has no {attribute!r}.{_did_you_mean(attribute, found)} '
+      f'It has {", ".join(sorted(found)) or "no class or function"}.'
+    )
+  return found[attribute]
+
+
+def _check_settings(
+  name: str, make: Callable[..., Any], settings: dict[str, Any]
+):
+  """Holds settings against the signature of what makes the environment."""
+  parameters = inspect.signature(make).parameters.values()
+  if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+    return
+  known = {
+    p.name: p
+    for p in parameters
+    if p.kind
+    in (
+      inspect.Parameter.KEYWORD_ONLY,
+      inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    )
+  }
+  for setting in settings:
+    if setting not in known:
+      raise ValueError(
+        f'{name} has no setting {setting!r}.'
+        f'{_did_you_mean(setting, known)} '
+        f'Its settings are {", ".join(map(str, known.values())) or "none"}.'
+      )
+  for parameter in known.values():
+    if (
+      parameter.default is inspect.Parameter.empty
+      and parameter.name not in settings
+    ):
+      raise ValueError(
+        f'{name} needs a value for its setting {parameter.name!r}.'
+      )
+
+
+def _did_you_mean(name: str, possible: Any) -> str:
+  close = difflib.get_close_matches(name, list(possible), n=1)
+  return f' Did you mean {close[0]!r}?' if close else ''

@@ -1,0 +1,49 @@
+"""What an environment is."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from agentic_jax import types
+
+
+@runtime_checkable
+class Environment(Protocol):
+  """The world that tasks are solved in. It remembers nothing.
+
+  Everything that changes is in the state, which is immutable, and all chance
+  comes from `seed`: the same state, action and seed give the same transition.
+  Settings are keyword arguments of the constructor.
+
+  An environment may also have:
+    admissible(state) -> Sequence[str]: some actions that make sense here.
+    privileged(state) -> str: the truth, for verifiers and critics only.
+    oracle(state) -> str: the action of a scripted solver.
+    forkable: False if a state can be stepped only once; True is assumed.
+    max_turns: the horizon.
+    observability: 'full' if an observation tells the whole situation.
+  """
+
+  def reset(self, task: types.Task, seed: int) -> types.Transition:
+    """The beginning of a task; its observation opens the episode."""
+    ...
+
+  def step(self, state: Any, action: str, seed: int) -> types.Transition:
+    """What follows an action. Any text is an action."""
+    ...
+
+
+@runtime_checkable
+class Scripted(Environment, Protocol):
+  """An environment that can solve itself."""
+
+  def admissible(self, state: Any) -> Sequence[str]:
+    """Some actions that make sense in a state."""
+    ...
+
+  def privileged(self, state: Any) -> str:
+    """The truth; it never reaches the policy's tokens."""
+    ...
+
+  def oracle(self, state: Any) -> str:
+    """The action of a scripted solver, from what the state has earned."""
+    ...

@@ -1,0 +1,227 @@
+"""Every metric: its name, its meaning, its unit; and when to worry."""
+
+from collections.abc import Callable, Mapping
+import difflib
+import math
+from typing import NamedTuple
+
+
+class Definition(NamedTuple):
+  """What a number means."""
+
+  meaning: str
+  unit: str
+
+
+# A name in <> stands for any word. Names of wall-clock time, and nothing else
+# that differs between two runs of one command, begin with time/.
+DEFINITIONS: Mapping[str, Definition] = {
+  'train/loss': Definition(
+    'sum over the terms of the loss, weighted, mean over the updates of a step',
+    'nats',
+  ),
+  'train/loss_<term>': Definition('one term of the loss, weighted', 'nats'),
+  'train/gradient_norm': Definition(
+    'global norm of the gradient before clipping', '1'
+  ),
+  'train/learning_rate': Definition('learning rate of the last update', '1'),
+  'policy/entropy': Definition(
+    'entropy of the policy, mean over action tokens', 'nats'
+  ),
+  'policy/kl': Definition(
+    'divergence of the policy from the reference, mean over action tokens',
+    'nats',
+  ),
+  'policy/ratio_mismatch': Definition(
+    'mean over action tokens of |log(policy / sampler)| before the first '
+    'update on a batch: 0 up to rounding when the batch is on-policy',
+    'nats',
+  ),
+  'policy/clip_fraction': Definition(
+    'share of action tokens at which the clipped surrogate has no gradient',
+    'share',
+  ),
+  'policy/value_error': Definition(
+    'root mean squared difference of values and returns', 'reward'
+  ),
+  'rollout/success': Definition(
+    'share of episodes whose final reward is at least one half', 'share'
+  ),
+  'rollout/reward': Definition(
+    'sum of all rewards of an episode, mean over episodes', 'reward'
+  ),
+  'rollout/reward_<component>': Definition(
+    'sum of one component of the reward, mean over episodes', 'reward'
+  ),
+  'rollout/turns': Definition('turns of an episode, mean', 'turns'),
+  'rollout/calls': Definition('tool calls of an episode, mean', 'calls'),
+  'rollout/tokens': Definition('action tokens sampled in this step', 'tokens'),
+  'rollout/action_tokens': Definition(
+    'action tokens of an episode, mean', 'tokens'
+  ),
+  'rollout/truncated': Definition(
+    'share of episodes that a limit ended', 'share'
+  ),
+  'rollout/invalid': Definition(
+    'share of turns whose action does not parse', 'share'
+  ),
+  'rollout/zero_spread_groups': Definition(
+    'share of groups whose episodes all have one reward', 'share'
+  ),
+  'rollout/groups_resampled': Definition(
+    'groups that the recipe rejected and sampled again', 'groups'
+  ),
+  'rollout/failures_raised': Definition(
+    'episodes whose environment raised an error', 'episodes'
+  ),
+  'rollout/failures_hung': Definition(
+    'episodes whose environment answered too late', 'episodes'
+  ),
+  'rollout/failures_garbage': Definition(
+    'episodes whose environment returned the wrong type', 'episodes'
+  ),
+  'rollout/episodes': Definition('episodes of this step', 'episodes'),
+  'evaluate/success': Definition(
+    'share of held-out tasks solved, greedy decoding', 'share'
+  ),
+  'evaluate/success_<kind>': Definition(
+    'share of held-out tasks of one kind solved', 'share'
+  ),
+  'evaluate/success_difficulty_<d>': Definition(
+    'share of held-out tasks of one difficulty solved', 'share'
+  ),
+  'evaluate/reward': Definition('reward of a held-out episode, mean', 'reward'),
+  'evaluate/calls': Definition('tool calls of a held-out episode', 'calls'),
+  'evaluate/turns': Definition('turns of a held-out episode', 'turns'),
+  'evaluate/tokens': Definition(
+    'action tokens of a held-out episode', 'tokens'
+  ),
+  'time/sample': Definition('sampling episodes', 'seconds'),
+  'time/train': Definition('scores, credit and updates', 'seconds'),
+  'time/evaluate': Definition('evaluation', 'seconds'),
+  'time/checkpoint': Definition('saving', 'seconds'),
+  'time/step': Definition('the whole step', 'seconds'),
+  'time/environment': Definition(
+    'waiting for environments while no slot could decode', 'seconds'
+  ),
+  'time/tokens_per_second': Definition(
+    'action tokens sampled per second of sampling', 'tokens/second'
+  ),
+  'compile/count': Definition(
+    'programs compiled since the process began', 'programs'
+  ),
+}
+
+
+def definition(
+  name: str, definitions: Mapping[str, Definition] = DEFINITIONS
+) -> Definition:
+  """The definition of a metric.
+
+  Args:
+    name: such as 'rollout/success'.
+    definitions: where to look. A key that ends in <word> stands for all names
+      that begin like it.
+
+  Raises:
+    ValueError: there is none; the message has the nearest names.
+  """
+  if name in definitions:
+    return definitions[name]
+  fitting = [
+    key
+    for key in definitions
+    if key.endswith('>')
+    and name.startswith(key[: key.index('<')])
+    and len(name) > key.index('<')
+  ]
+  if fitting:
+    return definitions[max(fitting, key=lambda key: key.index('<'))]
+  near = difflib.get_close_matches(name, definitions, n=3, cutoff=0.4)
+  raise ValueError(
+    f'Every metric wants a definition; {name!r} has none. Did you mean '
+    f'{near or sorted(definitions)}? Add it to metrics.DEFINITIONS, or pass '
+    'Writer(..., definitions=...).'
+  )
+
+
+class _Worry(NamedTuple):
+  when: Callable[[Mapping[str, float]], bool]
+  text: str
+
+
+def _above(name: str, limit: float) -> Callable[[Mapping[str, float]], bool]:
+  """Whether a metric is there and above a limit."""
+  return lambda record: record.get(name, -math.inf) > limit
+
+
+def _collapsed(record: Mapping[str, float]) -> bool:
+  """Whether the policy is certain of its tokens and still fails."""
+  return (
+    record.get('policy/entropy', math.inf) < 0.01
+    and record.get('rollout/success', 1.0) < 0.9
+  )
+
+
+def _faulty(record: Mapping[str, float]) -> bool:
+  """Whether more than a tenth of the episodes ended in a fault."""
+  kinds = ('raised', 'hung', 'garbage')
+  failures = sum(record.get(f'rollout/failures_{kind}', 0) for kind in kinds)
+  return failures > 0.1 * record.get('rollout/episodes', math.inf)
+
+
+_WORRIES = (
+  _Worry(
+    _above('rollout/zero_spread_groups', 0.9),
+    '{rollout/zero_spread_groups:.0%} of the groups have one reward for all '
+    'their episodes and teach nothing. Take tasks that are neither always nor '
+    'never solved, a larger group_size, or a recipe that samples such groups '
+    'again (dapo).',
+  ),
+  _Worry(
+    _collapsed,
+    'Entropy has collapsed to {policy/entropy:.4f} nats a token at '
+    '{rollout/success:.0%} success: the policy no longer explores. Lower the '
+    'learning rate, raise the entropy bonus or clip_high, or start again from '
+    'an earlier checkpoint.',
+  ),
+  _Worry(
+    _above('rollout/truncated', 0.5),
+    '{rollout/truncated:.0%} of the episodes are cut off by a limit and learn '
+    'from an unfinished attempt. Raise the limits of tokens or turns, or '
+    'charge for length.',
+  ),
+  _Worry(
+    _above('policy/ratio_mismatch', 0.01),
+    'Training and sampling disagree by {policy/ratio_mismatch:.4f} nats a '
+    'token on a batch that was just sampled. Use float32, or truncated '
+    'importance weights, and check that both see the same temperature.',
+  ),
+  _Worry(
+    _above('rollout/invalid', 0.5),
+    '{rollout/invalid:.0%} of the turns do not parse. Warm-start on '
+    'demonstrations in the right format, or check the grammar: --inspect '
+    'shows the episodes as the policy sees them.',
+  ),
+  _Worry(
+    _above('policy/clip_fraction', 0.5),
+    '{policy/clip_fraction:.0%} of the tokens are clipped and have no '
+    'gradient. Take fewer epochs, a lower learning rate, or a wider clip.',
+  ),
+  _Worry(
+    _faulty,
+    'More than a tenth of the episodes ended in a fault of their environment. '
+    'The field `detail` of the records in episodes/ says which.',
+  ),
+)
+
+
+def warnings_of(record: Mapping[str, float]) -> list[str]:
+  """What is worth a warning in the metrics of a step, and what to do next.
+
+  Args:
+    record: names and values; what is missing causes no warning.
+  """
+  return [
+    worry.text.format_map(record) for worry in _WORRIES if worry.when(record)
+  ]

@@ -1,0 +1,1 @@
+"""The policy network: one transformer, its sizes and its attention."""

@@ -1,0 +1,157 @@
+"""Who attends to whom: tokens of a row in training, a slot's cache in sampling.
+
+A context is a pytree with one method, `attend`. The transformer calls it and
+does not know which of the two it runs under: that is how one forward function
+serves both.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from agentic_jax.types import Array
+
+# Finite, so that a row without any visible key stays free of NaN.
+MASKED = -1e30
+
+
+class Cache(NamedTuple):
+  """Keys and values of every slot, one layer.
+
+  Keys lie with positions innermost and values with channels innermost, so that
+  both products of a decode step run over contiguous memory.
+  """
+
+  keys: Array  # [slots, K, H, C]: K key-value heads of width H, capacity C
+  values: Array  # [slots, K, C, H]
+
+
+def rotary(position: Array, width: int, theta: float, dtype) -> tuple:
+  """Cosines and sines of rotary position embeddings, each [..., width / 2].
+
+  Computed in float32 at least, whatever the dtype of the activations.
+
+  References:
+    Su et al., 2021, arXiv:2104.09864, equation 34.
+  """
+  kind = jnp.promote_types(dtype, jnp.float32)
+  frequency = theta ** (-jnp.arange(width // 2, dtype=kind) / (width // 2))
+  angle = position[..., None].astype(kind) * frequency
+  return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(x: Array, cosine: Array, sine: Array) -> Array:
+  """Rotates the halves of x [..., heads, H] by angles of [..., H / 2]."""
+  first, second = jnp.split(x, 2, axis=-1)
+  cosine, sine = cosine[..., None, :], sine[..., None, :]
+  return jnp.concatenate(
+    [first * cosine - second * sine, second * cosine + first * sine], axis=-1
+  ).astype(x.dtype)
+
+
+class Packed(NamedTuple):
+  """Causal attention inside each segment of a row.
+
+  Attributes:
+    segment: int32 [B, T], 0 is padding.
+    position: int32 [B, T], restarts with each segment.
+  """
+
+  segment: Array
+  position: Array
+
+  def attend(self, q: Array, k: Array, v: Array, cache: None) -> tuple:
+    """Attention output [B, T, heads, H] of q [B, T, heads, H], and no cache."""
+    del cache
+    b, t, heads, h = q.shape
+    kv_heads = k.shape[2]
+    q = q.reshape(b, t, kv_heads, heads // kv_heads, h)
+    scores = jnp.einsum('btkgh,bskh->bkgts', q, k)  # [B, K, g, T, T]
+    scores = _softmax_dtype(scores) * h**-0.5
+    index = jnp.arange(t)
+    visible = (self.segment[:, :, None] == self.segment[:, None, :]) & (
+      index[:, None] >= index[None, :]
+    )
+    scores = jnp.where(visible[:, None, None], scores, MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    out = jnp.einsum('bkgts,bskh->btkgh', weights, v)
+    return out.reshape(b, t, heads, h), None
+
+
+class Cached(NamedTuple):
+  """Attention of new tokens to the cache of their slot, in blocks.
+
+  The loop runs over fixed-size blocks of positions with an online softmax, and
+  its trip count is traced: cost follows the longest active slot, and a block
+  that holds nothing visible changes no bit of the result. A row's bits depend
+  neither on the other rows, nor on its slot, nor on the capacity.
+
+  Attributes:
+    position: int32 [R, P], of the R x P new tokens.
+    slot: int32 [R], or None when row r is slot r.
+    active: bool [R]; the output of other rows is meaningless.
+    block: int, size of a block; the capacity is a multiple of it.
+
+  References:
+    Milakov and Gimelshein, 2018, arXiv:1805.02867, algorithm 3.
+  """
+
+  position: Array
+  slot: Array | None
+  active: Array
+  block: int
+
+  def attend(self, q: Array, k: Array, v: Array, cache: Cache) -> tuple:
+    """Writes k, v [R, P, K, H] and attends with q [R, P, heads, H]."""
+    cache = self._write(k, v, cache)
+    r, p, heads, h = q.shape
+    kv_heads = k.shape[2]
+    g = heads // kv_heads
+    q = q.reshape(r, p, kv_heads, g, h).transpose(0, 2, 3, 1, 4)
+    q = q.reshape(r, kv_heads, g * p, h)
+    # Query rows are ordered (g, p), so positions repeat g times.
+    position = jnp.tile(self.position, (1, g))[:, None, :, None]
+    last = jnp.max(jnp.where(self.active[:, None], self.position, 0))
+
+    def body(j, carry):
+      top, total, mixed = carry
+      keys = self._block(cache.keys, j, axis=3)  # [R, K, H, block]
+      values = self._block(cache.values, j, axis=2)  # [R, K, block, H]
+      scores = jnp.einsum('rkqh,rkhc->rkqc', q, keys)
+      scores = _softmax_dtype(scores) * h**-0.5
+      visible = j * self.block + jnp.arange(self.block) <= position
+      scores = jnp.where(visible, scores, MASKED)
+      higher = jnp.maximum(top, jnp.max(scores, axis=-1))
+      decay = jnp.exp(top - higher)
+      weights = jnp.exp(scores - higher[..., None])
+      total = total * decay + jnp.sum(weights, axis=-1)
+      update = jnp.einsum('rkqc,rkch->rkqh', weights.astype(v.dtype), values)
+      return higher, total, mixed * decay[..., None] + update
+
+    start = jnp.full((r, kv_heads, g * p), MASKED, _softmax_dtype(q).dtype)
+    carry = (start, jnp.zeros_like(start), jnp.zeros(q.shape, start.dtype))
+    _, total, mixed = jax.lax.fori_loop(0, last // self.block + 1, body, carry)
+    out = (mixed / total[..., None]).astype(v.dtype)
+    out = out.reshape(r, kv_heads, g, p, h).transpose(0, 3, 1, 2, 4)
+    return out.reshape(r, p, heads, h), cache
+
+  def _write(self, k: Array, v: Array, cache: Cache) -> Cache:
+    rows = jnp.arange(k.shape[0]) if self.slot is None else self.slot
+    rows = jnp.broadcast_to(rows[:, None], self.position.shape)
+    return Cache(
+      cache.keys.at[rows, :, :, self.position].set(
+        k.astype(cache.keys.dtype), mode='promise_in_bounds'
+      ),
+      cache.values.at[rows, :, self.position].set(
+        v.astype(cache.values.dtype), mode='promise_in_bounds'
+      ),
+    )
+
+  def _block(self, x: Array, j: Array, axis: int) -> Array:
+    x = jax.lax.dynamic_slice_in_dim(x, j * self.block, self.block, axis)
+    return x if self.slot is None else x[self.slot]
+
+
+def _softmax_dtype(x: Array) -> Array:
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,0 +1,46 @@
+"""Named sizes of the transformer. A size is everything but the vocabulary."""
+
+from agentic_jax.models import transformer
+
+SIZES = {
+  # For tests: compiles in a second or two.
+  'toy': dict(width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp_width=64),
+  # The quickstart's.
+  'mini': dict(
+    width=128, layers=4, heads=4, kv_heads=2, head_dim=32, mlp_width=320
+  ),
+  # The shape on which benchmarks/step.py meets its peers: 3.28M parameters.
+  'bench': dict(
+    width=256,
+    layers=4,
+    heads=4,
+    kv_heads=2,
+    head_dim=64,
+    mlp_width=768,
+    qk_norm=True,
+  ),
+}
+
+
+def load(
+  name: str, vocab_size: int, **settings
+) -> transformer.TransformerConfig:
+  """The configuration of a named size.
+
+  Args:
+    name: a key of SIZES.
+    vocab_size: V, rounded up to a multiple of 16 so that it shards.
+    **settings: override fields of `TransformerConfig`.
+
+  Raises:
+    ValueError: the name is unknown.
+  """
+  if name not in SIZES:
+    raise ValueError(
+      f'--model={name!r} is not a known size; choose one of {sorted(SIZES)}, or '
+      'add a line to agentic_jax/models/sizes.py.'
+    )
+  vocab_size = -(-vocab_size // 16) * 16
+  return transformer.TransformerConfig(
+    vocab_size=vocab_size, **(SIZES[name] | settings)
+  )

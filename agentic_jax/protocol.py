@@ -1,0 +1,204 @@
+"""The text form of actions: parse, render, stop strings, roles of tokens.
+
+An action of the tag grammar is an optional thought and then either a call of
+the tool or the answer, which ends the turn:
+
+  <think>pow</think><tool>pow(3,17,41)</tool>
+  <answer>3</answer>
+
+Whitespace between blocks is ignored, whitespace within a block is kept. Only
+the policy's own text is ever read here; what an environment answers is not,
+so a tag inside an observation means nothing.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from agentic_jax import types
+
+_NAME = re.compile(r'[A-Za-z_][A-Za-z0-9_.-]*')
+
+
+class Call(NamedTuple):
+  """A call of a tool. The name '' is the only tool there is."""
+
+  name: str
+  arguments: str
+
+
+class Action(NamedTuple):
+  """What the policy meant.
+
+  A valid action has one call or an answer. An invalid one says in `error`
+  what is wrong with it, in words short enough for an observation.
+  """
+
+  think: str = ''
+  calls: tuple[Call, ...] = ()
+  answer: str | None = None
+  valid: bool = True
+  error: str = ''
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grammar:
+  """A tag grammar; the fields are the names of its tags.
+
+  Raises:
+    ValueError: if two tags share a name or a name is not a plain word.
+  """
+
+  think: str = 'think'
+  tool: str = 'tool'
+  answer: str = 'answer'
+  result: str = 'result'
+
+  def __post_init__(self):
+    for name in self._names:
+      if not _NAME.fullmatch(name):
+        raise ValueError(
+          f'A tag is named by a word such as "think", not {name!r}.'
+        )
+    if len(set(self._names)) < len(self._names):
+      raise ValueError(f'Tags need names of their own, got {self._names}.')
+
+  @property
+  def _names(self) -> tuple[str, ...]:
+    return (self.think, self.tool, self.answer, self.result)
+
+  @property
+  def tags(self) -> tuple[str, ...]:
+    """Every tag, opening and closing, in the order of the fields."""
+    return tuple(
+      tag for name in self._names for tag in (f'<{name}>', f'</{name}>')
+    )
+
+  @property
+  def stop_strings(self) -> tuple[str, ...]:
+    """The strings that end a turn."""
+    return (f'</{self.tool}>', f'</{self.answer}>')
+
+  def parse(self, text: str) -> Action:
+    """The action that a text means. Never raises.
+
+    Args:
+      text: what the policy emitted in one turn.
+
+    Returns:
+      An `Action`; `valid` is False, with the first fault in `error`, for
+      anything that `render` would not write up to whitespace between blocks.
+    """
+    blocks, error = self._blocks(text)
+    think = ''
+    for place, (name, content) in enumerate(blocks):
+      if name == self.think and place == 0:
+        think = content
+      elif name == self.think:
+        return Action(think, valid=False, error=f'{self.think} comes first')
+      elif error:
+        break
+      elif place + 1 < len(blocks):
+        return Action(think, valid=False, error=f'text after {name}')
+      elif name == self.tool:
+        return Action(think, calls=(Call('', content),))
+      else:
+        return Action(think, answer=content)
+    error = error or f'no {self.tool} or {self.answer}'
+    return Action(think, valid=False, error=error)
+
+  def render(self, action: Action) -> str:
+    """The text of a valid action, so that `parse(render(a)) == a`.
+
+    Raises:
+      ValueError: if the grammar has no text for the action.
+    """
+    fault = self._fault(action)
+    if fault:
+      raise ValueError(
+        f'Only a valid action has a text, but this one {fault}: {action}.'
+      )
+    if action.answer is None:
+      end, content = self.tool, action.calls[0].arguments
+    else:
+      end, content = self.answer, action.answer
+    text = f'<{end}>{content}</{end}>'
+    if action.think:
+      text = f'<{self.think}>{action.think}</{self.think}>' + text
+    return text
+
+  def roles(self, pieces: Sequence[bytes]) -> np.ndarray:
+    """The role of every token of an action.
+
+    A block with its tags has the role of its kind, 'think' or 'tool';
+    answers and whatever lies outside of blocks are 'text'. A block that
+    never closes reaches to the end.
+
+    Args:
+      pieces: the bytes of each of the action's own tokens, in order.
+
+    Returns:
+      int8 [n], indices into `types.ROLES`. A token that straddles two blocks
+      has the role of its first byte.
+    """
+    data = b''.join(pieces)
+    kinds = {self.think: 'think', self.tool: 'tool', self.answer: 'text'}
+    # One entry more than bytes: an empty last piece has a place too.
+    of_byte = np.full(len(data) + 1, types.ROLES.index('text'), np.int8)
+    start = 0
+    while match := self._opening.search(data, start):
+      name = match.group(1)
+      close = data.find(b'</' + name + b'>', match.end())
+      start = len(data) if close < 0 else close + len(name) + 3
+      role = types.ROLES.index(kinds[name.decode()])
+      of_byte[match.start() : start] = role
+    lengths = np.array([len(piece) for piece in pieces], np.int64)
+    return of_byte[np.cumsum(lengths) - lengths]
+
+  @property
+  def _opening(self) -> re.Pattern[bytes]:
+    names = '|'.join(map(re.escape, (self.think, self.tool, self.answer)))
+    return re.compile(f'<({names})>'.encode())
+
+  def _blocks(self, text: str) -> tuple[list[tuple[str, str]], str]:
+    """The closed blocks up to the first fault, and that fault or ''."""
+    names = '|'.join(map(re.escape, self._names))
+    blocks: list[tuple[str, str]] = []
+    opened, start = '', 0
+    for tag in re.finditer(f'<(/?)({names})>', text):
+      closing, name = bool(tag.group(1)), tag.group(2)
+      content = text[start : tag.start()]
+      start = tag.end()
+      if opened and closing and name == opened:
+        blocks.append((opened, content))
+        opened = ''
+      elif opened:
+        return blocks, f'{tag.group(0)[1:-1]} inside {opened}'
+      elif content.strip():
+        return blocks, 'text outside tags'
+      elif closing:
+        return blocks, f'{name} not opened'
+      elif name == self.result:
+        return blocks, f'{name} is not an action'
+      else:
+        opened = name
+    if opened:
+      return blocks, f'{opened} not closed'
+    return blocks, 'text outside tags' if text[start:].strip() else ''
+
+  def _fault(self, action: Action) -> str:
+    """Why an action has no text, or ''."""
+    if not action.valid:
+      return 'is invalid'
+    if len(action.calls) + (action.answer is not None) != 1:
+      return 'has not exactly one call or answer'
+    if action.calls and action.calls[0].name:
+      return 'names a tool'
+    contents = [action.think, action.answer or '']
+    contents += [call.arguments for call in action.calls]
+    if any(tag in content for tag in self.tags for content in contents):
+      return 'has a tag inside a block'
+    return ''

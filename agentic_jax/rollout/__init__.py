@@ -1,0 +1,23 @@
+"""Environments x sampler -> episodes: the event loop, its limits and faults."""
+
+from agentic_jax.rollout.collecting import collect
+from agentic_jax.rollout.episodes import Limits
+from agentic_jax.rollout.episodes import Request
+from agentic_jax.rollout.episodes import World
+from agentic_jax.rollout.scripted import Demonstrations
+from agentic_jax.rollout.source import Batch
+from agentic_jax.rollout.source import Rollouts
+from agentic_jax.rollout.source import statistics
+from agentic_jax.rollout.workers import Workers
+
+__all__ = [
+  'Batch',
+  'Demonstrations',
+  'Limits',
+  'Request',
+  'Rollouts',
+  'Workers',
+  'World',
+  'collect',
+  'statistics',
+]

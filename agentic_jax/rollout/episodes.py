@@ -1,0 +1,267 @@
+"""An episode in the making: spans in, segments and turns out."""
+
+from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agentic_jax import context as context_lib
+from agentic_jax import protocol
+from agentic_jax import types
+
+
+class Limits(NamedTuple):
+  """What an episode may use. Reaching one truncates; it is no failure."""
+
+  turns: int = 8
+  action_tokens: int = 64  # Of one turn.
+  segment_tokens: int = 256  # Of one forward context.
+  environment_seconds: float = 30.0  # Of one call; past it the call is hung.
+  token_price: float = 0.0  # Taken from 'auxiliary', per action token.
+  failed_share: float = 0.5  # Of a batch; past it the run stops.
+
+
+class World(NamedTuple):
+  """All that lies between the sampler and the environment."""
+
+  environment: Any
+  tokenizer: Any
+  grammar: protocol.Grammar
+  context: Callable[
+    [Sequence[context_lib.Span]], Sequence[context_lib.Span] | None
+  ]
+  limits: Limits
+  seed: int
+
+
+class Request(NamedTuple):
+  """An episode to be played."""
+
+  draw: int
+  task: types.Task
+  member: int
+
+
+class Garbage(Exception):
+  """What an environment returned is not what its contract says."""
+
+
+def derive_seed(*numbers: int) -> int:
+  """A 63-bit seed from any integers, the same on every machine."""
+  text = ','.join(str(number) for number in numbers).encode()
+  digest = hashlib.blake2b(text, digest_size=8).digest()
+  return int.from_bytes(digest, 'big') >> 1
+
+
+def check(transition: Any) -> types.Transition:
+  """The transition, if it holds its contract.
+
+  Raises:
+    Garbage: it does not; says what was wanted and what came.
+  """
+  if not isinstance(transition, types.Transition):
+    raise Garbage(f'wanted a Transition, got {type(transition).__name__}')
+  observation, reward = transition.observation, transition.reward
+  if not isinstance(observation, types.Observation) or not isinstance(
+    observation.text, str
+  ):
+    raise Garbage(f'wanted an Observation with text, got {observation!r:.80}')
+  if not isinstance(reward, Mapping):
+    raise Garbage(f'wanted rewards by component, got {reward!r:.80}')
+  for name, value in reward.items():
+    if name not in types.REWARDS:
+      raise Garbage(f'reward {name!r} is none of {types.REWARDS}')
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+      raise Garbage(f'reward {name!r} is {value!r:.80}, not a finite number')
+  return transition
+
+
+class _Open(NamedTuple):
+  """The arrays of a segment that still grows; a list each."""
+
+  tokens: list
+  action_mask: list
+  turn: list
+  role: list
+  policy_step: list
+  sampler_logprobs: list
+  temperature: list
+
+  def extend(self, tokens, mask, turn, role, step, logprobs, temperature):
+    n = len(tokens)
+    self.tokens.extend(tokens)
+    self.action_mask.extend([mask] * n)
+    self.turn.extend([turn] * n)
+    self.role.extend(role)
+    self.policy_step.extend([step] * n)
+    self.sampler_logprobs.extend(logprobs)
+    self.temperature.extend([temperature] * n)
+
+  def close(self) -> types.Segment:
+    logprobs = np.asarray(self.sampler_logprobs)
+    if logprobs.dtype != np.float64 or not len(logprobs):
+      logprobs = logprobs.astype(np.float32)
+    return types.Segment(
+      np.asarray(self.tokens, np.int32),
+      np.asarray(self.action_mask, bool),
+      np.asarray(self.turn, np.int32),
+      np.asarray(self.role, np.int8),
+      np.asarray(self.policy_step, np.int32),
+      logprobs,
+      np.asarray(self.temperature, np.float32),
+    )
+
+
+class Builder:
+  """Builds one episode. The rollout and scripted demonstrations share it."""
+
+  def __init__(self, world: World, request: Request):
+    self.world = world
+    self.request = request
+    self.state: Any = None
+    self.opens_segment = True
+    self._spans: list[context_lib.Span] = []
+    self._segments: list[types.Segment] = []
+    self._turns: list[types.Turn] = []
+    self._open = _Open(*([] for _ in _Open._fields))
+    self._key, self._agent = '', 0
+    self._action: dict[str, Any] = {}
+    self._terminated = self._truncated = False
+    self._failure, self._detail = '', ''
+
+  @property
+  def turn(self) -> int:
+    """The number of the turn that is due, from 0."""
+    return len(self._turns)
+
+  @property
+  def ended(self) -> bool:
+    """Whether nothing more will happen."""
+    return self._terminated or self._truncated or bool(self._failure)
+
+  @property
+  def room(self) -> int:
+    """How many tokens the next action may have."""
+    limits = self.world.limits
+    room = limits.segment_tokens - len(self._open.tokens)
+    return min(limits.action_tokens, room)
+
+  def reset(self, transition: Any) -> list[int]:
+    """Takes the first transition; returns the ids that open the segment."""
+    transition = check(transition)
+    self.state, self._key = transition.state, transition.state_key
+    self._agent = transition.agent
+    ids = self.world.tokenizer.prompt(transition.observation.text)
+    self._append(context_lib.Span('prompt', tuple(ids), -1))
+    if self.room < 1:
+      raise Garbage(
+        f'a prompt of {len(ids)} tokens leaves no room in a segment of '
+        f'{self.world.limits.segment_tokens}'
+      )
+    return ids
+
+  def act(
+    self,
+    tokens: np.ndarray,
+    logprobs: np.ndarray,
+    policy_step: int,
+    temperature: float,
+  ) -> str:
+    """Takes the ids of an action; returns its text for the environment."""
+    ids = tokens.tolist()
+    tokenizer = self.world.tokenizer
+    role = self.world.grammar.roles(tokenizer.pieces(ids)).tolist()
+    self._open.extend(
+      ids, True, self.turn, role, policy_step, list(logprobs), temperature
+    )
+    self._spans.append(context_lib.Span('action', tuple(ids), self.turn))
+    text = tokenizer.decode(ids)
+    parsed = self.world.grammar.parse(text)
+    self._action = dict(
+      action=text,
+      num_tokens=len(ids),
+      num_calls=len(parsed.calls),
+      valid=parsed.valid,
+    )
+    return text
+
+  def observe(self, transition: Any) -> list[int]:
+    """Takes the answer to the last action; returns the ids to be fed next.
+
+    `opens_segment` says whether they open a new segment. Nothing is to be fed
+    once the episode has `ended`.
+    """
+    transition = check(transition)
+    reward = dict(transition.reward)
+    price = self.world.limits.token_price * self._action['num_tokens']
+    if price:
+      reward['auxiliary'] = reward.get('auxiliary', 0.0) - price
+    self._turns.append(
+      types.Turn(
+        observation=transition.observation,
+        reward=reward,
+        state_key=self._key,
+        agent=self._agent,
+        **self._action,
+      )
+    )
+    self.state, self._key = transition.state, transition.state_key
+    self._agent = transition.agent
+    self._terminated = bool(transition.terminated)
+    self._truncated = bool(transition.truncated) or (
+      not self._terminated and self.turn >= self.world.limits.turns
+    )
+    if self._terminated:
+      return []
+    return self._continue(transition.observation)
+
+  def _continue(self, observation: types.Observation) -> list[int]:
+    tokenizer = self.world.tokenizer
+    closed = self._open.tokens[-1] == tokenizer.eos_id
+    ids = tuple(tokenizer.observation(observation.text, closed=closed))
+    self._spans.append(context_lib.Span('observation', ids, self.turn - 1))
+    fresh = None if self._truncated else self.world.context(self._spans)
+    self.opens_segment = fresh is not None
+    if fresh is None:
+      if len(self._open.tokens) + len(ids) >= self.world.limits.segment_tokens:
+        self._truncated = True
+        return []
+      self._spans.pop()
+      self._append(context_lib.Span('observation', ids, self.turn - 1))
+      return list(ids)
+    self._segments.append(self._open.close())
+    self._open = _Open(*([] for _ in _Open._fields))
+    self._spans = []
+    for span in fresh:
+      self._append(span)
+    if self.room < 1:
+      self._truncated = True
+      return []
+    return list(self._open.tokens)
+
+  def _append(self, span: context_lib.Span) -> None:
+    """Adds tokens that the policy is not trained on here."""
+    n = len(span.tokens)
+    self._spans.append(span)
+    self._open.extend(span.tokens, False, -1, [0] * n, -1, [0.0] * n, 1.0)
+
+  def fail(self, kind: str, detail: str) -> None:
+    """Ends the episode by a fault of its environment."""
+    self._failure, self._detail = kind, detail
+
+  def episode(self) -> types.Episode:
+    """The finished episode."""
+    segments = self._segments + [self._open.close()]
+    return types.Episode(
+      self.request.task,
+      self.request.draw,
+      self.request.member,
+      tuple(segments),
+      tuple(self._turns),
+      self._terminated,
+      self._truncated,
+      self._failure,
+      self._detail,
+    )

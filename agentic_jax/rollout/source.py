@@ -1,0 +1,167 @@
+"""On-policy episodes as a source of batches for the loop."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agentic_jax import batching
+from agentic_jax import types
+from agentic_jax.rollout import collecting
+from agentic_jax.rollout import episodes as episodes_lib
+from agentic_jax.rollout import workers as workers_lib
+from agentic_jax.sampling import sampler as sampler_lib
+from agentic_jax.tasks import pool as pool_lib
+
+
+class Batch(NamedTuple):
+  """The episodes of one step, sorted by (draw, member), and their metrics."""
+
+  episodes: list[types.Episode]
+  metrics: dict[str, float]
+
+
+class Rollouts:
+  """Samples groups of episodes with the parameters it is given."""
+
+  def __init__(
+    self,
+    sampler: sampler_lib.Sampler,
+    world: episodes_lib.World,
+    pool: pool_lib.Pool,
+    workers: workers_lib.Workers,
+    *,
+    tasks_per_step: int,
+    group_size: int,
+    temperature: float,
+    keep: Callable[[types.Turns], np.ndarray] | None = None,
+    resample_limit: int = 4,
+  ):
+    """See `recipe.Recipe` for `group_size` and `keep`.
+
+    Args:
+      sampler: the slots.
+      world: what lies between the sampler and the environment.
+      pool: where tasks come from.
+      workers: threads that call the environment.
+      tasks_per_step: groups a batch.
+      group_size: episodes a group.
+      temperature: of sampling.
+      keep: says which groups are worth training on; others are replaced by
+        those of the next tasks, in task order.
+      resample_limit: how many times the batch's tasks may be drawn again; then
+        it is filled up with groups that `keep` rejected.
+    """
+    self._sampler = sampler
+    self._world = world
+    self._pool = pool
+    self._workers = workers
+    self._tasks_per_step = tasks_per_step
+    self._group_size = group_size
+    self._temperature = temperature
+    self._keep = keep
+    self._resample_limit = resample_limit
+
+  def batch(self, step: int, params: Any) -> Batch:
+    """The episodes of step `step`, sampled by `params`.
+
+    Raises:
+      RuntimeError: more than the stated share of the episodes failed.
+    """
+    self._sampler.load(params, step)
+    accepted: list[list[types.Episode]] = []
+    rejected: list[list[types.Episode]] = []
+    everything: list[types.Episode] = []
+    for _ in range(1 + self._resample_limit):
+      missing = self._tasks_per_step - len(accepted)
+      if not missing:
+        break
+      groups = self._groups(missing)
+      for group in groups:
+        everything.extend(group)
+        kept = self._keep is None or bool(
+          np.all(self._keep(batching.turns_of(group)))
+        )
+        (accepted if kept else rejected).append(group)
+    self._refuse_failures(everything)
+    fill = rejected[: self._tasks_per_step - len(accepted)]
+    chosen = sorted(accepted + fill, key=lambda group: group[0].draw)
+    metrics = statistics(everything)
+    metrics['rollout/groups_resampled'] = float(len(rejected))
+    return Batch([e for group in chosen for e in group], metrics)
+
+  def _groups(self, number: int) -> list[list[types.Episode]]:
+    requests = [
+      episodes_lib.Request(draw, task, member)
+      for draw, task in self._pool.take(number)
+      for member in range(self._group_size)
+    ]
+    played = collecting.collect(
+      self._sampler,
+      self._world,
+      requests,
+      temperature=self._temperature,
+      workers=self._workers,
+    )
+    size = self._group_size
+    return [played[i : i + size] for i in range(0, len(played), size)]
+
+  def _refuse_failures(self, played: Sequence[types.Episode]) -> None:
+    failed = [episode for episode in played if episode.failure]
+    limit = self._world.limits.failed_share
+    if len(failed) > limit * len(played):
+      example = failed[0]
+      raise RuntimeError(
+        f'{len(failed)} of {len(played)} episodes failed, more than the '
+        f'{limit:.0%} that a step may lose. The first, on task '
+        f'{example.task.prompt!r:.80}: {example.failure}: {example.detail}. '
+        'Mend the environment, or raise the limit on environment seconds.'
+      )
+
+  def position(self) -> Mapping[str, Any]:
+    """Where the source stands, for a checkpoint."""
+    return {'pool': self._pool.position()}
+
+  def restore(self, position: Mapping[str, Any]) -> None:
+    """Goes back to where a checkpoint was taken."""
+    self._pool.restore(position['pool'])
+
+
+def statistics(played: Sequence[types.Episode]) -> dict[str, float]:
+  """Metrics of a batch of episodes; failed ones count only as failures."""
+  good = [episode for episode in played if not episode.failure]
+  turns = [turn for episode in good for turn in episode.turns]
+  mean = lambda values: float(np.mean(values)) if len(values) else 0.0
+  metrics = {
+    'rollout/episodes': float(len(played)),
+    'rollout/success': mean([e.success for e in good]),
+    'rollout/reward': mean([e.reward for e in good]),
+    'rollout/turns': mean([len(e.turns) for e in good]),
+    'rollout/calls': mean([sum(t.num_calls for t in e.turns) for e in good]),
+    'rollout/tokens': float(sum(turn.num_tokens for turn in turns)),
+    'rollout/action_tokens': mean(
+      [sum(t.num_tokens for t in e.turns) for e in good]
+    ),
+    'rollout/truncated': mean([e.truncated for e in good]),
+    'rollout/invalid': mean([not turn.valid for turn in turns]),
+    'rollout/zero_spread_groups': _zero_spread(good),
+  }
+  for name in types.REWARDS:
+    metrics[f'rollout/reward_{name}'] = mean(
+      [sum(t.reward.get(name, 0.0) for t in e.turns) for e in good]
+    )
+  for kind in ('raised', 'hung', 'garbage'):
+    metrics[f'rollout/failures_{kind}'] = float(
+      sum(e.failure == kind for e in played)
+    )
+  return metrics
+
+
+def _zero_spread(played: Sequence[types.Episode]) -> float:
+  rewards: dict[int, list[float]] = {}
+  for episode in played:
+    rewards.setdefault(episode.draw, []).append(episode.reward)
+  groups = [group for group in rewards.values() if len(group) > 1]
+  if not groups:
+    return 0.0
+  return float(np.mean([max(group) == min(group) for group in groups]))

@@ -1,0 +1,240 @@
+"""The compiled programs of the sampler: prefill, copy, decode.
+
+What makes them order-free. The key of a token is a function of (run seed,
+draw, member, turn, position). A token is always decoded by `decode`, a span is
+always prefilled in chunks counted from its own start, in calls of a fixed
+number of rows, and attention runs over fixed blocks of the cache. So a slot's
+tokens and log-probabilities do not depend, to the bit, on what the other slots
+do or when the host comes round.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from agentic_jax.models import attention
+from agentic_jax.models import transformer
+from agentic_jax.types import Array
+
+
+class Slots(NamedTuple):
+  """Where every slot stands; arrays over the slots."""
+
+  token: Array  # int32 [S]: the last token, not yet in the cache.
+  position: Array  # int32 [S]: of that token.
+  active: Array  # bool [S]: whether it is generating.
+  left: Array  # int32 [S]: how many tokens it may still sample.
+  draw: Array  # int32 [S]
+  member: Array  # int32 [S]
+  turn: Array  # int32 [S]
+  temperature: Array  # float32 [S]; 0 is greedy.
+
+
+class Sampled(NamedTuple):
+  """What a decode block sampled."""
+
+  tokens: Array  # int32 [block, S]
+  logprobs: Array  # float32 [block, S], of the distribution sampled
+  counts: Array  # int32 [S]: how many of them are the slot's
+  active: Array  # bool [S]: still generating
+
+
+class Shape(NamedTuple):
+  """Static sizes of the programs."""
+
+  slots: int
+  capacity: int  # Positions of a slot, a multiple of cache_block.
+  cache_block: int = 64
+  decode_block: int = 16
+  prefill_rows: int = 16
+  prefill_chunk: int = 16
+
+
+def empty_caches(
+  config: transformer.TransformerConfig, shape: Shape
+) -> tuple[attention.Cache, ...]:
+  """Caches of zeros, one a layer."""
+  k, c, h = config.kv_heads, shape.capacity, config.head_dim
+  kind = jnp.dtype(config.dtype)
+  return tuple(
+    attention.Cache(
+      jnp.zeros((shape.slots, k, h, c), kind),
+      jnp.zeros((shape.slots, k, c, h), kind),
+    )
+    for _ in range(config.layers)
+  )
+
+
+def prefill(config, shape: Shape, params, caches, tokens, slot, start):
+  """Writes chunks of tokens to the caches of their slots.
+
+  Tokens that pad a chunk write beyond the span's end; those positions are
+  written again before anything attends to them.
+
+  Args:
+    config: static; the transformer.
+    shape: static.
+    params: in the decode layout.
+    caches: donated.
+    tokens: int32 [R, P].
+    slot: int32 [R]. A row that repeats another one changes nothing.
+    start: int32 [R], the position of the chunk's first token.
+
+  Returns:
+    The caches.
+  """
+  context = attention.Cached(
+    position=start[:, None] + jnp.arange(tokens.shape[1]),
+    slot=slot,
+    active=jnp.ones(slot.shape, bool),
+    block=shape.cache_block,
+  )
+  model = transformer.Transformer(config, fused=True)
+  return model.apply({'params': params}, tokens, context, caches)[1]
+
+
+def copy(caches, source, target):
+  """Copies whole slots: cache[target[r]] = cache[source[r]]."""
+  return jax.tree.map(lambda x: x.at[target].set(x[source]), caches)
+
+
+def token_keys(key: Array, slots: Slots, position: Array) -> Array:
+  """The keys [S] of the tokens that will stand at `position` [S]."""
+
+  def fold(draw, member, turn, position):
+    folded = key
+    for number in (draw, member, turn, position):
+      folded = jax.random.fold_in(folded, number)
+    return folded
+
+  return jax.vmap(fold)(slots.draw, slots.member, slots.turn, position)
+
+
+def sample(logits: Array, keys: Array, temperature: Array) -> tuple:
+  """Draws a token a row by the Gumbel-max trick.
+
+    token = argmax_v logits_v / temperature + g_v,  g_v ~ Gumbel(0, 1)
+
+  Args:
+    logits: float [S, V].
+    keys: [S].
+    temperature: float32 [S]; 0 takes the argmax, which has probability 1.
+
+  Returns:
+    Tokens int32 [S] and their log-probabilities [S] under the distribution
+    that was sampled.
+  """
+  greedy = temperature <= 0
+  scaled = logits / jnp.where(greedy, 1.0, temperature)[:, None].astype(
+    logits.dtype
+  )
+  noise = jax.vmap(
+    lambda k: jax.random.gumbel(k, logits.shape[-1:], logits.dtype)
+  )(keys)
+  tokens = jnp.argmax(
+    scaled + jnp.where(greedy[:, None], 0.0, noise), axis=-1
+  ).astype(jnp.int32)
+  chosen = jnp.take_along_axis(scaled, tokens[:, None], axis=-1)[:, 0]
+  logprobs = chosen - jax.nn.logsumexp(scaled, axis=-1)
+  return tokens, jnp.where(greedy, 0.0, logprobs)
+
+
+def decode(
+  config, shape: Shape, stop_ids, params, caches, key, slots: Slots, limits
+):
+  """Samples a block of tokens for every active slot.
+
+  Ends after `steps` tokens, when no slot is active, or when `patience` slots
+  have stopped and the host had better look after them. Where a block ends
+  changes no bit.
+
+  Args:
+    config: static; the transformer.
+    shape: static.
+    stop_ids: static; a tuple of token ids that end a turn.
+    params: in the decode layout.
+    caches: donated.
+    key: of the run.
+    slots: where the slots stand.
+    limits: int32 [2], (steps, patience); steps at most `decode_block`.
+
+  Returns:
+    The caches and a `Sampled`.
+  """
+  model = transformer.Transformer(config, fused=True)
+  stops = jnp.asarray(stop_ids, jnp.int32)
+  kind = jnp.promote_types(config.dtype, jnp.float32)
+  began = jnp.sum(slots.active)
+
+  def running(carry):
+    i, _, slots, _ = carry
+    active = jnp.sum(slots.active)
+    return (i < limits[0]) & (active > 0) & (began - active < limits[1])
+
+  def body(carry):
+    i, caches, slots, sampled = carry
+    context = attention.Cached(
+      slots.position[:, None], None, slots.active, shape.cache_block
+    )
+    variables = {'params': params}
+    hidden, caches = model.apply(
+      variables, slots.token[:, None], context, caches
+    )
+    logits = model.apply(
+      variables, hidden[:, 0], method=transformer.Transformer.logits
+    )
+    keys = token_keys(key, slots, slots.position + 1)
+    tokens, logprobs = sample(logits, keys, slots.temperature)
+    moved = slots.active.astype(jnp.int32)
+    left = slots.left - moved
+    stopped = jnp.any(tokens[:, None] == stops, axis=-1) | (left <= 0)
+    sampled = Sampled(
+      sampled.tokens.at[i].set(tokens),
+      sampled.logprobs.at[i].set(logprobs),
+      sampled.counts + moved,
+      slots.active & ~stopped,
+    )
+    slots = slots._replace(
+      token=jnp.where(slots.active, tokens, slots.token),
+      position=slots.position + moved,
+      active=sampled.active,
+      left=left,
+    )
+    return i + 1, caches, slots, sampled
+
+  size = (shape.decode_block, shape.slots)
+  nothing = Sampled(
+    jnp.zeros(size, jnp.int32),
+    jnp.zeros(size, kind),
+    jnp.zeros(shape.slots, jnp.int32),
+    slots.active,
+  )
+  _, caches, _, sampled = jax.lax.while_loop(
+    running, body, (jnp.int32(0), caches, slots, nothing)
+  )
+  return caches, sampled
+
+
+class Programs(NamedTuple):
+  """The compiled forms; one set serves training and evaluation."""
+
+  layout: object
+  prefill: object
+  copy: object
+  decode: object
+
+
+def compile_programs(config, shape: Shape, stop_ids: tuple[int, ...]):
+  """Jits the programs for one transformer, one shape and one set of stops."""
+  return Programs(
+    layout=jax.jit(functools.partial(transformer.decode_layout, config)),
+    prefill=jax.jit(
+      functools.partial(prefill, config, shape), donate_argnums=(1,)
+    ),
+    copy=jax.jit(copy, donate_argnums=(0,)),
+    decode=jax.jit(
+      functools.partial(decode, config, shape, stop_ids), donate_argnums=(1,)
+    ),
+  )

@@ -1,0 +1,287 @@
+"""The host's view of the slots: spans in, finished turns out."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from agentic_jax.models import transformer
+from agentic_jax.sampling import programs
+
+
+class Generated(NamedTuple):
+  """A finished turn of one slot."""
+
+  slot: int
+  tokens: np.ndarray  # int32 [n], the stop token included
+  logprobs: np.ndarray  # float [n]
+  stopped: bool  # By a stop token or string; otherwise by the token limit.
+
+
+@dataclasses.dataclass
+class _Slot:
+  """Host-side state of one slot."""
+
+  first_span: tuple[int, ...] = ()  # What lies at the cache's start, intact.
+  span: list[int] = dataclasses.field(default_factory=list)  # To be fed.
+  length: int = 0  # Tokens in the cache that count.
+  active: bool = False
+  left: int = 0
+  draw: int = 0
+  member: int = 0
+  turn: int = 0
+  temperature: float = 1.0
+  tokens: list[int] = dataclasses.field(default_factory=list)
+  logprobs: list[float] = dataclasses.field(default_factory=list)
+
+
+class Sampler:
+  """Continuous batching over a fixed number of slots.
+
+  A slot holds the cache of one segment. `open` begins a segment in it and
+  `extend` adds an observation; both start generation, and `tick` returns the
+  turns that finished. Only what is new is prefilled; a prompt that lies at the
+  start of any slot is copied from there.
+  """
+
+  def __init__(
+    self,
+    config: transformer.TransformerConfig,
+    shape: programs.Shape,
+    *,
+    stop_ids: tuple[int, ...],
+    seed: int,
+    find_stop: Callable[[Sequence[int]], int | None] | None = None,
+    device: jax.Device | None = None,
+  ):
+    """Allocates the caches.
+
+    Args:
+      config: the transformer.
+      shape: sizes of the programs, fixed for the life of the sampler.
+      stop_ids: token ids that end a turn, checked on the device.
+      seed: of the run; part of every token's key.
+      find_stop: given a turn's tokens so far, how many of them to keep because
+        a stop string is complete, or None. Checked on the host after a block.
+      device: where to sample; the first local one by default.
+    """
+    if shape.capacity % shape.cache_block:
+      raise ValueError(
+        f'capacity={shape.capacity} must be a multiple of '
+        f'cache_block={shape.cache_block}.'
+      )
+    self.config = config
+    self.shape = shape
+    self.stop_ids = tuple(stop_ids)
+    self.policy_step = -1
+    self._find_stop = find_stop
+    self._device = device or jax.local_devices()[0]
+    self._programs = programs.compile_programs(config, shape, self.stop_ids)
+    with jax.default_device(self._device):
+      self._key = jax.random.key(seed)
+      self._caches: Any = programs.empty_caches(config, shape)
+    self._params: Any = None
+    self._slots = [_Slot() for _ in range(shape.slots)]
+
+  @property
+  def limit_tokens(self) -> int:
+    """The longest segment a slot can hold."""
+    return self.shape.capacity - self.shape.prefill_chunk
+
+  @property
+  def num_active(self) -> int:
+    """How many slots are generating or about to."""
+    return sum(slot.active for slot in self._slots)
+
+  def load(self, params: Any, policy_step: int) -> None:
+    """Takes new parameters, in the training layout, and forgets all caches."""
+    params = jax.device_put(params, self._device)
+    self._params = self._programs.layout(params)
+    self.policy_step = policy_step
+    self._slots = [_Slot() for _ in self._slots]
+
+  def seed(self, seed: int) -> None:
+    """Changes the run's part of every token's key."""
+    with jax.default_device(self._device):
+      self._key = jax.random.key(seed)
+
+  def open(
+    self,
+    index: int,
+    tokens: Sequence[int],
+    *,
+    draw: int,
+    member: int,
+    turn: int,
+    temperature: float,
+    limit_tokens: int,
+  ) -> None:
+    """Begins a segment in a slot and asks for the turn that answers it."""
+    slot = self._slots[index]
+    slot.length = 0
+    slot.first_span = ()
+    slot.span = []
+    slot.draw, slot.member, slot.temperature = draw, member, temperature
+    self._ask(slot, tokens, turn, limit_tokens)
+
+  def extend(
+    self, index: int, tokens: Sequence[int], *, turn: int, limit_tokens: int
+  ) -> None:
+    """Adds an observation to a slot's segment and asks for the next turn."""
+    self._ask(self._slots[index], tokens, turn, limit_tokens)
+
+  def _ask(self, slot, tokens, turn, limit_tokens):
+    # The last sampled token is not in the cache yet: it leads the span.
+    slot.span = slot.span + [int(token) for token in tokens]
+    if slot.length + len(slot.span) + limit_tokens > self.limit_tokens:
+      raise ValueError(
+        f'{slot.length + len(slot.span)} tokens and {limit_tokens} to come do '
+        f'not fit a slot of {self.limit_tokens}; raise --max_tokens or lower '
+        '--max_action_tokens.'
+      )
+    slot.turn, slot.left = turn, limit_tokens
+    slot.tokens, slot.logprobs = [], []
+    slot.active = True
+
+  def close(self, index: int) -> None:
+    """Gives a slot up. Its prompt may still serve as a source of copies."""
+    self._slots[index].active = False
+
+  def tick(self, *, busy: bool = False) -> list[Generated]:
+    """Feeds what is waiting, decodes one block, returns finished turns.
+
+    Args:
+      busy: whether other slots wait for their environments, so that the host
+        should come round sooner. Changes no bit of what is sampled.
+    """
+    self._feed()
+    if not self.num_active:
+      return []
+    sampled = self._decode(busy)
+    finished = []
+    for index, slot in enumerate(self._slots):
+      count = int(sampled.counts[index])
+      if not slot.active or not count:
+        continue
+      slot.tokens.extend(sampled.tokens[:count, index].tolist())
+      slot.logprobs.extend(sampled.logprobs[:count, index].tolist())
+      slot.left -= count
+      done = self._cut(slot, bool(sampled.active[index]))
+      # The cache holds all but the last token, which the next span leads with.
+      slot.length += len(slot.span) - 1 + count
+      slot.span = [slot.tokens[-1]]
+      if done is not None:
+        slot.active = False
+        finished.append(
+          Generated(
+            index,
+            np.asarray(slot.tokens, np.int32),
+            np.asarray(slot.logprobs, sampled.logprobs.dtype),
+            done,
+          )
+        )
+    return finished
+
+  def _cut(self, slot: _Slot, running: bool) -> bool | None:
+    """None: go on. Otherwise the turn is over; True if by a stop."""
+    if self._find_stop is not None:
+      keep = self._find_stop(slot.tokens)
+      if keep is not None:
+        slot.length -= len(slot.tokens) - keep
+        del slot.tokens[keep:], slot.logprobs[keep:]
+        return True
+    if running:
+      return None
+    return slot.tokens[-1] in self.stop_ids
+
+  def _decode(self, busy: bool) -> programs.Sampled:
+    column = lambda name, kind: np.asarray(
+      [getattr(slot, name) for slot in self._slots], kind
+    )
+    slots = programs.Slots(
+      token=np.asarray([(s.span or [0])[-1] for s in self._slots], np.int32),
+      position=column('length', np.int32),
+      active=column('active', bool),
+      left=column('left', np.int32),
+      draw=column('draw', np.int32),
+      member=column('member', np.int32),
+      turn=column('turn', np.int32),
+      temperature=column('temperature', np.float32),
+    )
+    size = self.shape.decode_block
+    steps = max(1, size // 4) if busy else size
+    patience = max(1, self.shape.slots // 4)
+    self._caches, sampled = self._programs.decode(
+      self._params,
+      self._caches,
+      self._key,
+      slots,
+      np.asarray([steps, patience], np.int32),
+    )
+    return programs.Sampled(*(np.asarray(x) for x in sampled))
+
+  def _feed(self) -> None:
+    """Brings every active slot to where only its last token is not cached."""
+    waiting = [
+      i for i, s in enumerate(self._slots) if s.active and len(s.span) > 1
+    ]
+    leaders, followers = self._share_prompts(waiting)
+    self._prefill(leaders)
+    self._copy(followers)
+    for i in waiting:
+      slot = self._slots[i]
+      if slot.length == 0:
+        slot.first_span = tuple(slot.span)
+      slot.length += len(slot.span) - 1
+      slot.span = slot.span[-1:]
+
+  def _share_prompts(self, waiting):
+    """Splits waiting slots into those to prefill and (source, target) copies."""
+    source = {s.first_span: i for i, s in enumerate(self._slots)}
+    source.pop((), None)
+    leaders, followers = [], []
+    for i in waiting:
+      slot = self._slots[i]
+      if slot.length:
+        leaders.append(i)
+        continue
+      prompt = tuple(slot.span)
+      if prompt in source:
+        followers.append((source[prompt], i))
+      else:
+        leaders.append(i)
+        source[prompt] = i
+    return leaders, followers
+
+  def _prefill(self, indices: list[int]) -> None:
+    size, rows = self.shape.prefill_chunk, self.shape.prefill_rows
+    offset = 0
+    while indices := [
+      i for i in indices if len(self._slots[i].span) - 1 > offset
+    ]:
+      for at in range(0, len(indices), rows):
+        batch = indices[at : at + rows]
+        tokens = np.zeros((rows, size), np.int32)
+        slot, start = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
+        for row in range(rows):
+          # Rows without work repeat the first one, to no effect.
+          i = batch[row] if row < len(batch) else batch[0]
+          chunk = self._slots[i].span[offset : offset + size]
+          if offset + len(chunk) == len(self._slots[i].span):
+            chunk = chunk[:-1]
+          tokens[row, : len(chunk)] = chunk
+          slot[row], start[row] = i, self._slots[i].length + offset
+        self._caches = self._programs.prefill(
+          self._params, self._caches, tokens, slot, start
+        )
+      offset += size
+
+  def _copy(self, pairs: list[tuple[int, int]]) -> None:
+    rows = self.shape.prefill_rows
+    for at in range(0, len(pairs), rows):
+      batch = pairs[at : at + rows]
+      batch = batch + batch[:1] * (rows - len(batch))
+      source, target = np.asarray(batch, np.int32).T
+      self._caches = self._programs.copy(self._caches, source, target)

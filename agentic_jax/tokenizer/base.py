@@ -1,0 +1,96 @@
+"""What the rest of the library asks of a tokenizer, and what all share."""
+
+from collections.abc import Iterable, Mapping, Sequence
+import re
+from typing import Any, Protocol
+
+Messages = Sequence[Mapping[str, Any]]  # Each has a 'role' and a 'content'.
+
+
+class Tokenizer(Protocol):
+  """What the rest of the library asks of a tokenizer."""
+
+  vocab_size: int
+  pad_id: int
+  eos_id: int
+
+  def encode(self, text: str) -> list[int]:
+    """Ids of plain text; what looks like a special token stays text."""
+
+  def action(self, text: str) -> list[int]:
+    """Ids by which a policy says `text`; special names become their tokens."""
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """Text of the ids; special tokens as their names, bad bytes replaced."""
+
+  def pieces(self, ids: Iterable[int]) -> list[bytes]:
+    """The bytes of each id; a special token gives the bytes of its name."""
+
+  def special(self, name: str) -> int:
+    """The id of a special token. Raises KeyError with the list of names."""
+
+  def prompt(
+    self, prompt: str | Messages, tools: Sequence[Any] = ()
+  ) -> list[int]:
+    """The ids that open an episode, up to where the policy speaks."""
+
+  def observation(self, text: str, *, closed: bool = False) -> list[int]:
+    """The ids that answer an action and hand the word back to the policy.
+
+    Args:
+      text: what the environment said.
+      closed: the policy itself sampled the token that closes its message.
+    """
+
+  def stop_ids(self, stop_strings: Sequence[str]) -> tuple[int, ...]:
+    """Ids that end an action: end tokens, and stop strings of one token."""
+
+
+def clean(text: str) -> str:
+  """Text that has bytes: lone surrogates become question marks."""
+  return text.encode(errors='replace').decode()
+
+
+def splitter(patterns: Iterable[str]) -> re.Pattern[str]:
+  """A pattern whose `split` has matches at odd places; longest first."""
+  ordered = sorted(patterns, key=len, reverse=True)
+  return re.compile(f'({"|".join(ordered) or "(?!)"})')
+
+
+def lookup(specials: Mapping[str, int], name: str) -> int:
+  """The id of a special token. Raises KeyError with the list of names."""
+  if name not in specials:
+    raise KeyError(
+      f'{name!r} is no special token of this tokenizer; possible are '
+      f'{sorted(specials)}. Name one of these, or make the tokenizer with it.'
+    )
+  return specials[name]
+
+
+def pieces_of(pieces: Sequence[bytes], ids: Iterable[int]) -> list[bytes]:
+  """The bytes of each id; ids past the vocabulary get a name."""
+  return [
+    pieces[i] if 0 <= i < len(pieces) else f'<unused_{i}>'.encode() for i in ids
+  ]
+
+
+def messages_of(prompt: str | Messages) -> Messages:
+  """A prompt as messages; plain text is one message of the user.
+
+  Raises:
+    ValueError: a message has no role, or no content.
+  """
+  if isinstance(prompt, str):
+    return [{'role': 'user', 'content': prompt}]
+  for message in prompt:
+    if not {'role', 'content'} <= set(message):
+      raise ValueError(
+        "A message wants the keys 'role' and 'content'; got "
+        f'{sorted(message)}. Add what is missing, or pass the prompt as text.'
+      )
+  return prompt
+
+
+def single_ids(found: Iterable[Sequence[int]]) -> set[int]:
+  """The ids of those encodings that are one token."""
+  return {ids[0] for ids in found if len(ids) == 1}

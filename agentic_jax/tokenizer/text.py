@@ -1,0 +1,326 @@
+"""Any `tokenizer.json`, with its chat template."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+import pathlib
+import re
+from typing import Any
+
+import tokenizers
+
+from agentic_jax.tokenizer import base
+from agentic_jax.tokenizer import template
+
+# Code points of a plane that Unicode leaves to private use.
+_PRIVATE = 0xF0000
+_PRIVATES = re.compile(f'[{chr(_PRIVATE)}-{chr(_PRIVATE + 0xFFFD)}]')
+
+_QUESTION = {'role': 'user', 'content': 'Question'}
+_POLICY = {'role': 'assistant', 'content': 'MessageOfThePolicy7b1f'}
+
+
+class TextTokenizer:
+  """Any `tokenizer.json`, with the chat template that lies beside it.
+
+  Special are the added tokens that are marked so or look like markup, such as
+  <tool_call> or [INST]; other added tokens (runs of spaces) are text.
+  """
+
+  def __init__(
+    self,
+    path: str | pathlib.Path,
+    *,
+    chat_template: str | None = None,
+    eos: str | None = None,
+    pad: str | None = None,
+    observation_role: str = 'user',
+  ) -> None:
+    """Reads the tokenizer and its template.
+
+    Args:
+      path: a tokenizer.json, or the directory that holds it. Its neighbours
+        tokenizer_config.json and chat_template.jinja are read if they exist.
+      chat_template: jinja2 source used in place of the template found there;
+        with neither, the plain form of `ByteTokenizer`.
+      eos: name of the end token, by default `eos_token` of the configuration.
+      pad: name of the padding token, by default `pad_token`, else `eos`.
+      observation_role: role of the message that carries an observation.
+
+    Raises:
+      FileNotFoundError: there is no tokenizer.json.
+      ValueError: there is no end token, or the template rewrites what came
+        before the policy's message.
+    """
+    path = pathlib.Path(path)
+    path = path / 'tokenizer.json' if path.is_dir() else path
+    if not path.exists():
+      raise FileNotFoundError(
+        f'TextTokenizer wants a tokenizer.json; {path} does not exist. Pass '
+        'the file or the directory that holds it.'
+      )
+    data = json.loads(path.read_text(encoding='utf-8'))
+    config = template.read_config(path.parent)
+    added = data.get('added_tokens') or []
+    special = [token for token in added if _is_special(token)]
+    self._specials = {token['content']: token['id'] for token in special}
+    self._splitter = _splitter(special)
+    self._escapable = re.compile(
+      f'{self._splitter.pattern}|{_PRIVATES.pattern}'
+    )
+    self._encoder = _encoder(data)
+    self._first = _encoder(data, without=self._specials)
+    self._continued = _encoder(data, without=self._specials, first=False)
+    vocabulary = self._encoder.get_vocab(with_added_tokens=True)
+    self.vocab_size = max(vocabulary.values()) + 1
+    self._pieces = self._make_pieces(data, vocabulary)
+    self._role = observation_role
+    self._names = template.token_names(config)
+    if eos:
+      self._names['eos_token'] = eos
+    if self._names['eos_token'] not in vocabulary:
+      raise ValueError(
+        f'{path} wants an end token; got {self._names["eos_token"]!r}, '
+        f'possible are {sorted(self._specials)[:20]}. Pass eos=... or name '
+        'eos_token in tokenizer_config.json beside it.'
+      )
+    self._template = template.compile_source(
+      chat_template or config.get('chat_template') or template.PLAIN
+    )
+    end_id = vocabulary[self._names['eos_token']]
+    self.pad_id = vocabulary.get(pad or self._names['pad_token'], end_id)
+    # A template may close messages with another token than `eos_token`.
+    self.eos_id = self._closing_id(default=end_id)
+    self._end_ids = {end_id, self.eos_id}
+
+  def encode(self, text: str) -> list[int]:
+    """See `base.Tokenizer.encode`."""
+    return self._encode(text, first=True)
+
+  def action(self, text: str) -> list[int]:
+    """See `base.Tokenizer.action`."""
+    return self._tokens(base.clean(text), {}, first=False)
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """See `base.Tokenizer.decode`."""
+    return b''.join(self.pieces(ids)).decode(errors='replace')
+
+  def pieces(self, ids: Iterable[int]) -> list[bytes]:
+    """See `base.Tokenizer.pieces`.
+
+    Exact for vocabularies of bytes and with byte fallback, where the pieces
+    of `encode(text)` join to `text` (after a space, where the tokenizer
+    prepends one). For others it is the text of each token alone.
+    """
+    return base.pieces_of(self._pieces, ids)
+
+  def special(self, name: str) -> int:
+    """See `base.Tokenizer.special`."""
+    return base.lookup(self._specials, name)
+
+  def prompt(
+    self, prompt: str | base.Messages, tools: Sequence[Any] = ()
+  ) -> list[int]:
+    """See `base.Tokenizer.prompt`; `tools` are schemas, given to the template.
+
+    In messages of the assistant special names become their tokens, as in
+    `action`; in all others, and in `tools`, they stay text.
+    """
+    return self._tokens(*self._render(base.messages_of(prompt), tools))
+
+  def observation(self, text: str, *, closed: bool = False) -> list[int]:
+    """See `base.Tokenizer.observation`."""
+    answer = {'role': self._role, 'content': text}
+    asked, _ = self._render([_QUESTION])
+    whole, escaped = self._render([_QUESTION, _POLICY, answer])
+    before, _, after = whole.partition(_POLICY['content'])
+    if before.rstrip() != asked.rstrip():
+      raise ValueError(
+        'The chat template must keep what came before a message of the '
+        f'policy; the prompt ends in {asked[-60:]!r}, and in {before[-60:]!r} '
+        f'once an observation of role {self._role!r} follows. Pass '
+        'chat_template=... with a template that writes messages one after '
+        'the other, or another observation_role.'
+      )
+    ids = self._tokens(after, escaped, first=False)
+    return ids[1:] if closed and ids[:1] == [self.eos_id] else ids
+
+  def stop_ids(self, stop_strings: Sequence[str]) -> tuple[int, ...]:
+    """See `base.Tokenizer.stop_ids`."""
+    found = [self.action(stop) for stop in stop_strings]
+    return tuple(sorted(self._end_ids | base.single_ids(found)))
+
+  def _closing_id(self, default: int) -> int:
+    """The special token that closes the policy's message, if there is one."""
+    text, _ = self._render([_QUESTION, _POLICY], speak=False)
+    after = self._tokens(text.partition(_POLICY['content'])[2], {}, False)
+    is_special = bool(after) and after[0] in self._specials.values()
+    return after[0] if is_special else default
+
+  def _make_pieces(
+    self, data: Mapping[str, Any], vocabulary: Mapping[str, int]
+  ) -> list[bytes]:
+    """The bytes of every id; ids without a token get a name."""
+    pieces = [f'<unused_{i}>'.encode() for i in range(self.vocab_size)]
+    to_bytes = _to_bytes(data)
+    for name, index in vocabulary.items():
+      pieces[index] = to_bytes(name)
+    for token in data.get('added_tokens') or ():
+      pieces[token['id']] = token['content'].encode()
+    return pieces
+
+  def _render(
+    self,
+    messages: base.Messages,
+    tools: Sequence[Any] = (),
+    speak: bool = True,
+  ) -> tuple[str, dict[str, str]]:
+    """The template's text, and the names it holds under other characters.
+
+    A special name spelled by a message becomes one private character, so
+    that only the template itself can write special tokens.
+    """
+    escaped: dict[str, str] = {}
+
+    def escape(found: re.Match[str]) -> str:
+      name = found.group()
+      return escaped.setdefault(name, chr(_PRIVATE + len(escaped)))
+
+    def safe(value: Any) -> Any:
+      if isinstance(value, str):
+        return self._escapable.sub(escape, base.clean(value))
+      if isinstance(value, Mapping):
+        return {key: safe(item) for key, item in value.items()}
+      if isinstance(value, list | tuple):
+        return [safe(item) for item in value]
+      return value
+
+    text = self._template.render(
+      messages=[m if m['role'] == 'assistant' else safe(m) for m in messages],
+      tools=safe(tools) or None,
+      add_generation_prompt=speak,
+      **self._names,
+    )
+    return text, {sign: name for name, sign in escaped.items()}
+
+  def _tokens(
+    self, text: str, escaped: Mapping[str, str], first: bool = True
+  ) -> list[int]:
+    """Ids of rendered text, in which escaped names become text again."""
+    ids: list[int] = []
+    parts = self._splitter.split(text)
+    for i, part in enumerate(parts):
+      if i % 2:
+        name = part if part in self._specials else part.strip()
+        ids.append(self._specials[name])
+      elif part:
+        plain = _PRIVATES.sub(lambda s: escaped.get(s[0], s[0]), part)
+        ids += self._encode(plain, first=first and i == 0)
+    return ids
+
+  def _encode(self, text: str, first: bool) -> list[int]:
+    """Ids of text in which nothing is special.
+
+    Args:
+      text: any text.
+      first: nothing stands before it; some tokenizers then prepend a space.
+    """
+    encoder = self._first if first else self._continued
+    ids = encoder.encode(base.clean(text), add_special_tokens=False).ids
+    if set(ids).isdisjoint(self._specials.values()):
+      return ids
+    # The model of the vocabulary itself holds the name as a word: break it.
+    ids = []
+    for i, part in enumerate(self._splitter.split(text)):
+      for piece in (part[:1], part[1:]) if i % 2 else (part,):
+        ids += encoder.encode(piece, add_special_tokens=False).ids
+    return ids
+
+
+def _is_special(token: Mapping[str, Any]) -> bool:
+  """Whether an added token is for markup; runs of spaces, say, are text."""
+  markup = re.fullmatch(r'<\S*>|\[\S*\]', token['content'])
+  return bool(token.get('special') or markup)
+
+
+def _splitter(added: Iterable[Mapping[str, Any]]) -> re.Pattern[str]:
+  """Splits at special tokens, with the blanks that some swallow."""
+  return base.splitter(
+    (r'\s*' if token.get('lstrip') else '')
+    + re.escape(token['content'])
+    + (r'\s*' if token.get('rstrip') else '')
+    for token in added
+  )
+
+
+def _encoder(
+  data: Mapping[str, Any],
+  without: Iterable[str] = (),
+  first: bool = True,
+) -> tokenizers.Tokenizer:
+  """The tokenizer of tokenizer.json, less some of its added tokens.
+
+  Args:
+    data: what tokenizer.json holds.
+    without: contents of added tokens that are to be no tokens.
+    first: false for one that never prepends a space where the original
+      prepends one to the first word of a text.
+  """
+  without = set(without)
+  added = [
+    t for t in data.get('added_tokens') or () if t['content'] not in without
+  ]
+  changes = dict.fromkeys(('post_processor', 'padding', 'truncation'))
+  text = json.dumps({**data, **changes, 'added_tokens': added})
+  if not first:
+    text = text.replace(
+      '"prepend_scheme": "first"', '"prepend_scheme": "never"'
+    )
+  return tokenizers.Tokenizer.from_str(text)
+
+
+def _types(part: Any) -> set[str]:
+  """Every 'type' named in a part of tokenizer.json."""
+  if isinstance(part, Mapping):
+    found = {part['type']} if isinstance(part.get('type'), str) else set()
+    return found.union(*(_types(value) for value in part.values()))
+  if isinstance(part, list):
+    return set().union(*(_types(value) for value in part))
+  return set()
+
+
+def _to_bytes(data: Mapping[str, Any]) -> Callable[[str], bytes]:
+  """The function from a vocabulary entry to the bytes that it stands for."""
+  decoders = _types(data.get('decoder'))
+  if 'ByteLevel' in decoders | _types(data.get('pre_tokenizer')):
+    alphabet = _byte_alphabet()
+    return lambda name: b''.join(
+      alphabet.get(sign, sign.encode()) for sign in name
+    )
+  if decoders & {'ByteFallback', 'Metaspace', 'Replace'}:
+    return _fallback_bytes
+  return _word_bytes
+
+
+def _byte_alphabet() -> dict[str, bytes]:
+  """The sign that stands for each byte in byte-level vocabularies.
+
+  A byte that prints in Latin-1 is its own sign; the others, in order, take
+  the signs from U+0100 on.
+  """
+  prints = {*range(33, 127), *range(161, 173), *range(174, 256)}
+  hidden = [byte for byte in range(256) if byte not in prints]
+  signs = {chr(byte): bytes([byte]) for byte in prints}
+  return signs | {chr(256 + i): bytes([byte]) for i, byte in enumerate(hidden)}
+
+
+def _fallback_bytes(name: str) -> bytes:
+  """Bytes of an entry with '\u2581' for a space and <0x0A> for a byte."""
+  byte = re.fullmatch(r'<0x([0-9A-Fa-f]{2})>', name)
+  if byte:
+    return bytes.fromhex(byte[1])
+  return name.replace('\u2581', ' ').encode()
+
+
+def _word_bytes(name: str) -> bytes:
+  """Bytes of a word, or of the later part of one that ## marks."""
+  return name[2:].encode() if name.startswith('##') else f' {name}'.encode()

@@ -1,0 +1,184 @@
+"""The compiled programs of the loop, on a mesh."""
+
+from collections.abc import Callable
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from agentic_jax import batching
+from agentic_jax import recipe as recipe_lib
+from agentic_jax import sharding
+from agentic_jax import types
+from agentic_jax.models import transformer
+from agentic_jax.train import step as step_lib
+
+
+class Programs(NamedTuple):
+  """Everything of a step that runs compiled; each compiles once.
+
+  Attributes:
+    place: puts a host tree on every device.
+    score: (networks, trajectory, turns, start) -> trajectory with the scored
+      fields of one microbatch filled in.
+    credit: (trajectory, turns) -> Credit.
+    prepare: (params, trajectory, credit, microbatches) -> Credit.
+    weigh: (trajectory, turns, first, last) -> weights of rows [first, last).
+    accumulate: (params, gradients, trajectory, credit, weights, start) ->
+      (gradients, sums), those of one microbatch added.
+    zero: () -> the gradients to begin with.
+    update: (state, gradients) -> (state, norm, finite).
+    state_shardings: of a TrainState.
+    scored_fields: names of the trajectory's fields that `score` fills in.
+  """
+
+  place: Callable
+  score: Callable
+  credit: Callable
+  prepare: Callable
+  weigh: Callable
+  accumulate: Callable
+  zero: Callable
+  update: Callable
+  state_shardings: step_lib.TrainState
+  scored_fields: tuple[str, ...]
+
+
+def _shapes(config):
+  """The parameters' shapes and types, a tree."""
+  init = functools.partial(transformer.init, config)
+  return jax.eval_shape(init, jax.random.key(0))
+
+
+def state_shardings(config, recipe, mesh) -> step_lib.TrainState:
+  """Where the parameters and the optimiser's state live."""
+  shapes = _shapes(config)
+  params = sharding.parameter_shardings(
+    transformer.logical_axes(config), shapes, mesh
+  )
+  optimizer_state = sharding.like_parameters(
+    jax.eval_shape(recipe.optimizer.init, shapes), shapes, params, mesh
+  )
+  return step_lib.TrainState(params, optimizer_state)
+
+
+def init_state(config, recipe, mesh, key) -> step_lib.TrainState:
+  """A fresh state, made where it is to live."""
+
+  def make(key):
+    params = transformer.init(config, key)
+    return step_lib.TrainState(params, recipe.optimizer.init(params))
+
+  shardings = state_shardings(config, recipe, mesh)
+  return jax.jit(make, out_shardings=shardings)(key)
+
+
+def compile_programs(
+  config: transformer.TransformerConfig,
+  recipe: recipe_lib.Recipe,
+  shape: batching.Shape,
+  mesh: jax.sharding.Mesh,
+) -> Programs:
+  """Builds the programs of a run; they compile at their first call.
+
+  Raises:
+    ValueError: the rows of a microbatch do not split over the mesh, or the
+      recipe needs a value head that the policy does not have.
+  """
+  _refuse(config, recipe, shape, mesh)
+  apply = step_lib.apply_of(config)
+  whole, rows = sharding.replicated(mesh), sharding.rows(mesh)
+  states = state_shardings(config, recipe, mesh)
+  size = shape.microbatch_rows
+
+  def take(tree, start):
+    part = step_lib.take_rows(tree, start, size)
+    return jax.lax.with_sharding_constraint(part, rows)
+
+  def score(networks, trajectory, turns, start):
+    scored = recipe.score(apply, networks, take(trajectory, start), turns)
+    return step_lib.put_rows(trajectory, scored, start)
+
+  def outputs(params, trajectory, start):
+    return apply(params, take(trajectory, start))
+
+  def weigh(trajectory, turns, first, last):
+    index = jnp.arange(shape.rows)[:, None]
+    mask = trajectory.action_mask & (index >= first) & (index < last)
+    return recipe.weigh(trajectory._replace(action_mask=mask), turns)
+
+  def zero():
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), _shapes(config))
+
+  def accumulate(params, grads, trajectory, credit, weights, start):
+    part = take((trajectory, credit, weights), start)
+    more, sums = step_lib.gradients(recipe, apply, params, *part)
+    return jax.tree.map(jnp.add, grads, more), sums
+
+  jitted_outputs = jax.jit(outputs, out_shardings=whole)
+  prepared = jax.jit(recipe.prepare, out_shardings=whole)
+
+  def prepare(params, trajectory, credit, microbatches):
+    if recipe.prepare is recipe_lib.prepare_nothing:
+      return credit
+    parts = [
+      jitted_outputs(params, trajectory, jnp.int32(i * size))
+      for i in range(shape.rows // size if microbatches else 0)
+    ]
+    joined = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+    return prepared(joined, trajectory, credit)
+
+  return Programs(
+    place=functools.partial(jax.device_put, device=whole),
+    score=jax.jit(score, out_shardings=whole, donate_argnums=(1,)),
+    credit=jax.jit(recipe.credit, out_shardings=whole),
+    prepare=prepare,
+    weigh=jax.jit(weigh, out_shardings=whole),
+    accumulate=jax.jit(
+      accumulate, out_shardings=(states.params, whole), donate_argnums=(1,)
+    ),
+    zero=jax.jit(zero, out_shardings=states.params),
+    update=jax.jit(
+      functools.partial(step_lib.update, recipe.optimizer),
+      out_shardings=(states, whole, whole),
+      donate_argnums=(0,),
+    ),
+    state_shardings=states,
+    scored_fields=_scored_fields(config, recipe, apply, shape),
+  )
+
+
+def _refuse(config, recipe, shape, mesh) -> None:
+  devices = mesh.shape['data'] * mesh.shape['fsdp']
+  if shape.microbatch_rows % devices:
+    fit = -(-shape.microbatch_rows // devices) * devices
+    raise ValueError(
+      f'A microbatch of {shape.microbatch_rows} rows does not split over '
+      f'{devices} devices; use --microbatch_rows={fit}.'
+    )
+  if recipe.uses_values and not config.value_head:
+    raise ValueError(
+      'This recipe needs values, but the policy has no value head; build the '
+      'model with value_head=True, or take a recipe without a critic, such as '
+      '--recipe=grpo.'
+    )
+
+
+def _scored_fields(config, recipe, apply, shape) -> tuple[str, ...]:
+  """Which fields of a trajectory the recipe's `score` fills in."""
+  params = _shapes(config)
+  networks = recipe_lib.Networks(params, params)
+  stacked = batching.stack([], shape._replace(rows=shape.microbatch_rows))
+  scored = jax.eval_shape(
+    functools.partial(recipe.score, apply),
+    networks,
+    stacked.trajectory,
+    stacked.turns,
+  )
+  return tuple(
+    name
+    for name in types.Trajectory._fields
+    if getattr(stacked.trajectory, name) is None
+    and getattr(scored, name) is not None
+  )

@@ -1,0 +1,318 @@
+"""The one loop: batches from a source, a recipe applied, a run on disk."""
+
+from collections.abc import Callable, Mapping
+import json
+import pathlib
+import time
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from agentic_jax import batching
+from agentic_jax import checkpoint as checkpoint_lib
+from agentic_jax import metrics as metrics_lib
+from agentic_jax import recipe as recipe_lib
+from agentic_jax import types
+from agentic_jax.models import transformer
+from agentic_jax.train import compiled
+from agentic_jax.train import records
+from agentic_jax.train import signals
+from agentic_jax.train import step as step_lib
+
+
+class Source(Protocol):
+  """Where batches of episodes come from."""
+
+  def batch(self, step: int, params: Any) -> Any:
+    """Episodes sorted by (draw, member), and metrics, for step `step`."""
+
+  def position(self) -> Mapping[str, Any]:
+    """What `restore` needs to go on from here, as JSON."""
+
+  def restore(self, position: Mapping[str, Any]) -> None:
+    """Goes back to where `position` was taken."""
+
+
+# (step, params) -> metrics, and the episodes that were played.
+Evaluate = Callable[[int, Any], tuple[dict[str, float], list[types.Episode]]]
+
+
+class Plan(NamedTuple):
+  """What a run does, besides its recipe and source."""
+
+  config: transformer.TransformerConfig
+  shape: batching.Shape
+  mesh: jax.sharding.Mesh
+  workdir: pathlib.Path
+  steps: int
+  pieces: Callable[[list[int]], list[bytes]]  # Of the tokenizer, for records.
+  what: str = 'training'  # Said in the progress display.
+  evaluate: Evaluate | None = None
+  evaluate_every: int = 0  # Steps; 0 is only before and after.
+  checkpoint_every: int = 20  # Steps.
+  record_every: int = 10  # Steps between recorded training episodes.
+  record_episodes: int = 16  # How many of them.
+
+
+class Result(NamedTuple):
+  """What a run ends with."""
+
+  state: step_lib.TrainState
+  reference: Any
+  summary: dict[str, float]
+
+
+def run(
+  recipe: recipe_lib.Recipe,
+  source: Source,
+  plan: Plan,
+  state: step_lib.TrainState,
+) -> Result:
+  """Trains for `plan.steps` steps, resuming where an earlier run stopped.
+
+  Args:
+    recipe: the algorithm.
+    source: of batches.
+    plan: what to do and where.
+    state: to begin with; its parameters are the reference.
+
+  Returns:
+    The last state. The run directory holds the rest.
+
+  Raises:
+    FloatingPointError: a loss or gradient is not finite; names the step, the
+      tensor and the last good checkpoint.
+    signals.Stopped: SIGTERM came; a checkpoint was written first.
+  """
+  return _Run(recipe, source, plan, state).go()
+
+
+class _Run:
+  """The state of one `run`."""
+
+  def __init__(self, recipe, source, plan: Plan, state):
+    self.recipe, self.source, self.plan = recipe, source, plan
+    self.programs = compiled.compile_programs(
+      plan.config, recipe, plan.shape, plan.mesh
+    )
+    self.state = jax.device_put(state, self.programs.state_shardings)
+    self.reference = None
+    if recipe.uses_reference:
+      # A copy: the policy's own buffers are donated to its updates.
+      self.reference = jax.tree.map(jnp.copy, self.state.params)
+    self.step = 0
+    self.tokens = 0
+    self.seconds = 0.0
+    self.compilations = metrics_lib.CompileCounter()
+    self.checkpoints = checkpoint_lib.Checkpoints(
+      plan.workdir / 'checkpoints'
+    )
+    self.writer: Any = None
+
+  def go(self) -> Result:
+    plan = self.plan
+    self._restore()
+    self.writer = metrics_lib.Writer(plan.workdir)
+    self.writer.cut_back(self.step if self.step else -1)
+    try:
+      with (
+        metrics_lib.Progress(plan.what, plan.steps, start=self.step) as shown,
+        signals.Guard() as guard,
+      ):
+        if self.step == 0 and plan.evaluate is not None:
+          shown.status('evaluating')
+          self.writer.write(0, self._evaluate())
+        warm = self.step
+        while self.step < plan.steps:
+          record = self._step(shown)
+          if self.step == warm + 1:
+            self.compilations.mark()
+          self.writer.write(self.step, record)
+          shown.update(self.step, record)
+          for text in metrics_lib.warnings_of(record):
+            shown.message(text)
+          due = self.step % plan.checkpoint_every == 0
+          if due or self.step == plan.steps or guard.stopping:
+            self._save()
+          if guard.stopping:
+            raise signals.Stopped(self.step, plan.workdir)
+    finally:
+      self.checkpoints.close()
+      self.compilations.close()
+      self.writer.close()
+    return Result(self.state, self.reference, self._summary())
+
+  def _summary(self) -> dict[str, float]:
+    return {
+      'steps': self.step,
+      'tokens_sampled': self.tokens,
+      'seconds_training': self.seconds,
+      'recompilations_after_warmup': len(self.compilations.since_mark),
+    }
+
+  def _step(self, shown) -> dict[str, float]:
+    """One batch, all its optimiser steps, and the metrics of both."""
+    started = time.monotonic()
+    batch = self.source.batch(self.step, self.state.params)
+    record = dict(batch.metrics)
+    self.tokens += int(record.get('rollout/tokens', 0))
+    began = time.monotonic()
+    record['time/sample'] = began - started
+    trained, advantages = self._learn(batch.episodes)
+    record |= trained
+    self.step += 1
+    record['time/train'] = time.monotonic() - began
+    if self._records_due():
+      records.write(
+        self.plan,
+        self.step,
+        'train',
+        batch.episodes[: self.plan.record_episodes],
+        advantages,
+      )
+    every = self.plan.evaluate_every
+    last = self.step == self.plan.steps
+    if self.plan.evaluate and (last or (every and self.step % every == 0)):
+      shown.status('evaluating')
+      record |= self._evaluate()
+    record['compile/count'] = float(self.compilations.count)
+    record['time/step'] = time.monotonic() - started
+    sampled = record.get('rollout/tokens', 0.0)
+    if sampled:
+      record['time/tokens_per_second'] = sampled / record['time/sample']
+    self.seconds += record['time/step']
+    return record
+
+  def _records_due(self) -> bool:
+    every = self.plan.record_every
+    return bool(every) and (self.step == 1 or self.step % every == 0)
+
+  def _evaluate(self) -> dict[str, float]:
+    began = time.monotonic()
+    assert self.plan.evaluate is not None
+    record, played = self.plan.evaluate(self.step, self.state.params)
+    records.write(self.plan, self.step, 'evaluate', played, None)
+    return record | {'time/evaluate': time.monotonic() - began}
+
+  def _learn(self, episodes) -> tuple[dict[str, float], dict]:
+    """All optimiser steps of a batch; metrics, and advantages to record."""
+    recipe, shape, programs = self.recipe, self.plan.shape, self.programs
+    stacked = batching.stack(episodes, shape)
+    self._refuse_foreign(stacked.trajectory)
+    scored = {
+      name: np.zeros(stacked.trajectory.tokens.shape, np.float32)
+      for name in programs.scored_fields
+    }
+    trajectory, turns = programs.place(
+      (stacked.trajectory._replace(**scored), stacked.turns)
+    )
+    size, used = shape.microbatch_rows, stacked.microbatches
+    networks = recipe_lib.Networks(self.state.params, self.reference)
+    if scored:
+      for i in range(used):
+        start = jnp.int32(i * size)
+        trajectory = programs.score(networks, trajectory, turns, start)
+    credit = programs.credit(trajectory, turns)
+    credit = programs.prepare(self.state.params, trajectory, credit, used)
+    collected = []
+    for _ in range(recipe.epochs):
+      for part in np.array_split(np.arange(used), recipe.minibatches):
+        if len(part):
+          collected.append(self._update(trajectory, turns, credit, part))
+    advantages = records.per_segment(
+      np.asarray(credit.advantages),
+      stacked.trajectory.episode,
+      stacked.trajectory.segment,
+    )
+    return self._average(collected), advantages
+
+  def _update(self, trajectory, turns, credit, part) -> dict[str, float]:
+    """One optimiser step on the microbatches named in `part`."""
+    programs, size = self.programs, self.plan.shape.microbatch_rows
+    first, last = int(part[0]) * size, (int(part[-1]) + 1) * size
+    weights = programs.weigh(
+      trajectory, turns, jnp.int32(first), jnp.int32(last)
+    )
+    grads, sums = programs.zero(), []
+    for i in part:
+      grads, more = programs.accumulate(
+        self.state.params,
+        grads,
+        trajectory,
+        credit,
+        weights,
+        jnp.int32(int(i) * size),
+      )
+      sums.append(more)
+    return self._apply(grads, sums)
+
+  def _apply(self, grads, sums) -> dict[str, float]:
+    state, norm, finite = self.programs.update(self.state, grads)
+    total = jax.tree.map(lambda *x: float(sum(np.asarray(y) for y in x)), *sums)
+    self._refuse_infinite(total.terms, finite)
+    tokens = max(total.tokens, 1.0)
+    record = {f'policy/{k}': v / tokens for k, v in total.means.items()}
+    record |= {f'train/loss_{k}': v for k, v in total.terms.items()}
+    record['train/loss'] = sum(total.terms.values())
+    record['train/gradient_norm'] = float(norm)
+    self.state = state
+    return record
+
+  def _refuse_infinite(self, terms: Mapping[str, float], finite: Any) -> None:
+    """Stops the run before a broken update is ever saved."""
+    bad = [f'loss term {k!r}' for k, v in terms.items() if not np.isfinite(v)]
+    bad += [
+      f'gradient of {jax.tree_util.keystr(path)}'
+      for path, good in jax.tree_util.tree_leaves_with_path(finite)
+      if not good
+    ]
+    if bad:
+      last = self.checkpoints.latest_step()
+      good = 'there is none' if last is None else f'step {last}'
+      raise FloatingPointError(
+        f'Step {self.step + 1}: not finite: {", ".join(bad[:8])}. The last good '
+        f'checkpoint is {good}, in {self.plan.workdir}. Lower learning_rate or '
+        'max_gradient_norm by --set, or look at the rewards of this step.'
+      )
+
+  def _average(self, collected) -> dict[str, float]:
+    if not collected:
+      return {}
+    names = collected[0]
+    return {k: float(np.mean([c[k] for c in collected])) for k in names}
+
+  def _refuse_foreign(self, trajectory) -> None:
+    foreign = trajectory.action_mask & (trajectory.policy_step < 0)
+    if self.recipe.uses_sampler and np.any(foreign):
+      raise ValueError(
+        f'{int(foreign.sum())} action tokens were not sampled by this policy, '
+        'but the loss of this recipe takes a ratio to their sampler; train on '
+        'them with --recipe=supervised, or a loss without a ratio.'
+      )
+
+  def _save(self) -> None:
+    arrays = {'state': self.state, 'reference': self.reference}
+    host = {
+      'step': self.step,
+      'tokens': self.tokens,
+      'seconds': self.seconds,
+      'source': self.source.position(),
+    }
+    self.checkpoints.save(self.step, arrays, host)
+
+  def _restore(self) -> None:
+    step = self.checkpoints.latest_step()
+    if step is None:
+      return
+    arrays = {'state': self.state, 'reference': self.reference}
+    template = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+      arrays,
+    )
+    arrays, host = self.checkpoints.restore(step, template)
+    self.state, self.reference = arrays['state'], arrays['reference']
+    self.step, self.tokens = host['step'], host['tokens']
+    self.seconds = host['seconds']
+    self.source.restore(host['source'])

@@ -1,0 +1,111 @@
+"""Episodes as lines of JSON, for people and for the report."""
+
+from collections.abc import Callable, Sequence
+import json
+from typing import Any
+
+import numpy as np
+
+from agentic_jax import types
+
+
+def record(
+  episode: types.Episode,
+  pieces: Callable[[list[int]], list[bytes]],
+  per_token: Sequence[dict[str, list[float]]] | None = None,
+) -> dict[str, Any]:
+  """One episode as JSON.
+
+  Args:
+    episode: what happened.
+    pieces: of the tokenizer: the bytes of each id.
+    per_token: for each segment, further lists over its tokens by name.
+  """
+  segments = []
+  for i, segment in enumerate(episode.segments):
+    ids = segment.tokens.tolist()
+    segments.append(
+      {
+        'pieces': [piece.decode(errors='replace') for piece in pieces(ids)],
+        'tokens': ids,
+        'action_mask': segment.action_mask.astype(int).tolist(),
+        'turn': segment.turn.tolist(),
+        'role': segment.role.tolist(),
+        'logprobs': [round(float(x), 6) for x in segment.sampler_logprobs],
+        **(per_token[i] if per_token else {}),
+      }
+    )
+  task = episode.task
+  return {
+    'task': {
+      'index': task.index,
+      'prompt': task.prompt,
+      'answer': task.answer,
+      'kind': task.kind,
+      'difficulty': task.difficulty,
+    },
+    'draw': episode.draw,
+    'member': episode.member,
+    'success': bool(episode.success),
+    'reward': episode.reward,
+    'terminated': bool(episode.terminated),
+    'truncated': bool(episode.truncated),
+    'failure': episode.failure,
+    'detail': episode.detail,
+    'turns': [
+      {
+        'action': turn.action,
+        'observation': turn.observation.text,
+        'reward': dict(turn.reward),
+        'state_key': turn.state_key,
+        'agent': turn.agent,
+        'num_tokens': turn.num_tokens,
+        'num_calls': turn.num_calls,
+        'valid': bool(turn.valid),
+      }
+      for turn in episode.turns
+    ],
+    'segments': segments,
+  }
+
+
+def per_segment(
+  array: np.ndarray, episode_rows: np.ndarray, segment_rows: np.ndarray
+) -> dict[int, list[list[float]]]:
+  """The values of a [B, T] array by episode: one list a segment.
+
+  Args:
+    array: float [B, T].
+    episode_rows: `Trajectory.episode`.
+    segment_rows: `Trajectory.segment`.
+  """
+  found: dict[int, list[list[float]]] = {}
+  for row in range(array.shape[0]):
+    for segment in range(1, int(segment_rows[row].max()) + 1):
+      here = segment_rows[row] == segment
+      index = int(episode_rows[row][here][0])
+      values = [round(float(x), 6) for x in array[row][here]]
+      found.setdefault(index, []).append(values)
+  return found
+
+
+def write(
+  plan: Any,
+  step: int,
+  split: str,
+  episodes: Sequence[types.Episode],
+  advantages: dict[int, list[list[float]]] | None,
+) -> None:
+  """Writes episodes/step_*.jsonl, or episodes/evaluate_*.jsonl."""
+  folder = plan.workdir / 'episodes'
+  folder.mkdir(parents=True, exist_ok=True)
+  name = 'step' if split == 'train' else 'evaluate'
+  lines = []
+  for index, episode in enumerate(episodes):
+    extra = None
+    if advantages is not None and index in advantages:
+      extra = [{'advantages': values} for values in advantages[index]]
+    line = {'step': step, 'split': split}
+    lines.append(json.dumps(line | record(episode, plan.pieces, extra)))
+  path = folder / f'{name}_{step:06d}.jsonl'
+  path.write_text(''.join(line + '\n' for line in lines))

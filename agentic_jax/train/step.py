@@ -1,0 +1,149 @@
+"""The pure functions of an optimiser step.
+
+The scalar is additive over rows, so a step is the same for any number of
+microbatches or devices: gradients of microbatches add up, under `jax.jit` with
+shardings as well as under `jax.pmap` with a `psum`.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from agentic_jax import recipe as recipe_lib
+from agentic_jax import types
+from agentic_jax.models import transformer
+from agentic_jax.types import Array
+
+Apply = Callable[[Any, types.Trajectory], types.Outputs]
+
+
+class TrainState(NamedTuple):
+  """What an optimiser step changes."""
+
+  params: Any
+  optimizer_state: Any
+
+
+class Sums(NamedTuple):
+  """What microbatches add up to, besides gradients."""
+
+  terms: dict[str, Array]  # Weighted sums of each term of the loss.
+  means: dict[str, Array]  # Sums over action tokens.
+  tokens: Array  # How many action tokens these sums are over.
+
+
+def apply_of(config: transformer.TransformerConfig) -> Apply:
+  """The policy as a function (params, trajectory) -> Outputs."""
+  return functools.partial(transformer.outputs, config)
+
+
+def take_rows(tree: Any, start: Array, rows: int) -> Any:
+  """Rows [start, start + rows) of every array of a tree."""
+  return jax.tree.map(
+    lambda x: jax.lax.dynamic_slice_in_dim(x, start, rows), tree
+  )
+
+
+def put_rows(tree: Any, part: Any, start: Array) -> Any:
+  """The tree with rows from `start` on replaced by those of `part`."""
+  return jax.tree.map(
+    lambda x, y: jax.lax.dynamic_update_slice_in_dim(
+      x, y.astype(x.dtype), start, 0
+    ),
+    tree,
+    part,
+  )
+
+
+def objective(
+  recipe: recipe_lib.Recipe,
+  apply: Apply,
+  params: Any,
+  trajectory: types.Trajectory,
+  credit: types.Credit,
+  weights: dict[str, Array],
+) -> tuple[Array, Sums]:
+  """The scalar to minimise, and sums for the metrics.
+
+    sum over terms of sum over [B, T] of weight * loss
+
+  Args:
+    recipe: its `loss` and `measure` are used.
+    apply: the policy.
+    params: its parameters.
+    trajectory: the rows of a microbatch.
+    credit: of these rows.
+    weights: of these rows, by term.
+
+  Raises:
+    ValueError: the terms of `loss` and of `weigh` differ.
+  """
+  outputs = apply(params, trajectory)
+  found = recipe.loss(outputs, trajectory, credit)
+  if set(found) != set(weights):
+    raise ValueError(
+      f'The loss has the terms {sorted(found)}, but weigh gives weights for '
+      f'{sorted(weights)}; name the same terms in both.'
+    )
+  terms = {
+    # Padding may be anything, and 0 * anything must be 0.
+    name: jnp.sum(jnp.where(weights[name] != 0, weights[name] * value, 0.0))
+    for name, value in found.items()
+  }
+  mask = trajectory.action_mask
+  means = _diagnostics(recipe, outputs, trajectory, credit)
+  sums = {k: jnp.sum(jnp.where(mask, v, 0.0)) for k, v in means.items()}
+  total = functools.reduce(jnp.add, terms.values())
+  counted = Sums(terms, sums, jnp.sum(mask).astype(total.dtype))
+  return total, jax.lax.stop_gradient(counted)
+
+
+def _diagnostics(recipe, outputs, trajectory, credit) -> dict[str, Array]:
+  """Numbers [B, T] whose mean over the action tokens is logged."""
+  means = dict(recipe.measure(outputs, trajectory, credit))
+  if outputs.entropy is not None:
+    means['entropy'] = outputs.entropy
+  if recipe.uses_sampler:
+    gap = outputs.logprobs - trajectory.sampler_logprobs
+    means['ratio_mismatch'] = jnp.abs(gap)
+  if trajectory.reference_logprobs is not None:
+    gap = trajectory.reference_logprobs - outputs.logprobs
+    means['kl'] = jnp.exp(jnp.clip(gap, -20.0, 20.0)) - 1 - gap
+  return means
+
+
+def gradients(
+  recipe: recipe_lib.Recipe,
+  apply: Apply,
+  params: Any,
+  trajectory: types.Trajectory,
+  credit: types.Credit,
+  weights: dict[str, Array],
+) -> tuple[Any, Sums]:
+  """Gradients of `objective`, and its sums."""
+  grad = jax.grad(
+    lambda p: objective(recipe, apply, p, trajectory, credit, weights),
+    has_aux=True,
+  )
+  return grad(params)
+
+
+def update(
+  optimizer: optax.GradientTransformation, state: TrainState, grads: Any
+) -> tuple[TrainState, Array, Any]:
+  """One optimiser step.
+
+  Returns:
+    The new state, the global norm of the gradients, and for each gradient
+    whether all of it is finite.
+  """
+  updates, optimizer_state = optimizer.update(
+    grads, state.optimizer_state, state.params
+  )
+  params = optax.apply_updates(state.params, updates)
+  finite = jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), grads)
+  return TrainState(params, optimizer_state), optax.tree.norm(grads), finite

@@ -1,0 +1,164 @@
+"""The records that cross module boundaries, and the one alphabet of shapes.
+
+Shapes, used in every docstring and never redefined:
+
+  B rows of a batch         T tokens of a row        V vocabulary   D width
+  E episodes                S turns of an episode    N action tokens of an episode
+  R reward components       G groups
+
+Alignment, everywhere: entry t of a `[B, T]` array is about token t. A
+log-probability at t is log p(token t | tokens before t); entry 0 of a segment
+is 0. `values[t]` is the value before token t is chosen.
+
+Host records (numpy and Python) describe what happened; device records are
+NamedTuples of arrays, hence pytrees, and need no import of jax.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = Any  # numpy.ndarray on the host, jax.Array on the device.
+
+# Reward components, in the order of axis R of `Turns.rewards`.
+REWARDS = ('final', 'process', 'auxiliary', 'social')
+
+# Kinds of action tokens; `Trajectory.role` holds indices into this tuple.
+ROLES = ('text', 'think', 'tool', 'memory', 'plan', 'switch', 'summary')
+
+
+class Observation(NamedTuple):
+  """What the environment answers. Never trained on."""
+
+  text: str
+  images: tuple[np.ndarray, ...] = ()
+
+
+class Task(NamedTuple):
+  """What is to be solved.
+
+  `index` is the position in its split. `answer` and `data` are for the
+  environment and the verifier only; they never reach the policy's tokens.
+  """
+
+  index: int
+  prompt: str
+  answer: str = ''
+  kind: str = ''
+  difficulty: int = 0
+  data: Mapping[str, Any] = {}
+
+
+class Transition(NamedTuple):
+  """What an environment returns from `reset` and `step`."""
+
+  state: Any  # Immutable: stepping it twice is how search and branching work.
+  observation: Observation
+  reward: Mapping[str, float] = {}  # By component, keys from REWARDS.
+  terminated: bool = False  # The world ended it.
+  truncated: bool = False  # A limit of the world did.
+  state_key: str = ''  # Equal strings: the same situation. '' is unknown.
+  agent: int = 0  # Who moves next.
+
+
+class Turn(NamedTuple):
+  """One action of the policy and the observation that answered it."""
+
+  action: str
+  observation: Observation
+  reward: Mapping[str, float]
+  state_key: str = ''  # The situation in which the action was chosen.
+  agent: int = 0  # Who moved.
+  num_tokens: int = 0  # Action tokens of this turn.
+  num_calls: int = 0  # Tool calls in the action.
+  valid: bool = True  # The action parsed.
+
+
+class Segment(NamedTuple):
+  """One forward context the policy really saw: arrays over its n tokens."""
+
+  tokens: np.ndarray  # int32 [n]
+  action_mask: np.ndarray  # bool [n]
+  turn: np.ndarray  # int32 [n], -1 elsewhere
+  role: np.ndarray  # int8 [n], index into ROLES
+  policy_step: np.ndarray  # int32 [n], -1 elsewhere
+  sampler_logprobs: np.ndarray  # float32 [n], 0 elsewhere
+  temperature: np.ndarray  # float32 [n], 1 elsewhere
+
+
+class Episode(NamedTuple):
+  """Everything from reset to the end.
+
+  `draw` counts the tasks drawn in a run: with `member` it names the episode
+  and seeds its randomness. `failure` is '' or the kind of fault that ended
+  it: 'raised', 'hung' or 'garbage' (see `rollout`).
+  """
+
+  task: Task
+  draw: int
+  member: int
+  segments: tuple[Segment, ...]
+  turns: tuple[Turn, ...]
+  terminated: bool = False
+  truncated: bool = False
+  failure: str = ''
+  detail: str = ''
+
+  @property
+  def reward(self) -> float:
+    """The undiscounted, unweighted sum of all rewards of all turns."""
+    return float(sum(sum(turn.reward.values()) for turn in self.turns))
+
+  @property
+  def success(self) -> bool:
+    """Whether the final reward, summed over turns, is at least one half."""
+    return sum(turn.reward.get('final', 0.0) for turn in self.turns) >= 0.5
+
+
+class Trajectory(NamedTuple):
+  """A batch of episodes, per token. A row packs one or more segments."""
+
+  tokens: Array  # int32 [B, T]
+  action_mask: Array  # bool [B, T]: sampled by the policy, and trained on.
+  turn: Array  # int32 [B, T]: turn of its episode, -1 elsewhere.
+  role: Array  # int8 [B, T]: index into ROLES.
+  segment: Array  # int32 [B, T]: 0 is padding, counts from 1 in a row.
+  position: Array  # int32 [B, T]: restarts with each segment.
+  episode: Array  # int32 [B, T]: row of Turns, -1 is padding.
+  policy_step: Array  # int32 [B, T]: -1 is "not sampled by us".
+  sampler_logprobs: Array  # float32 [B, T]: of the distribution sampled.
+  temperature: Array  # float32 [B, T]: replayed in training.
+  proximal_logprobs: Array | None = None  # float32 [B, T]
+  reference_logprobs: Array | None = None  # float32 [B, T]
+  teacher_logprobs: Array | None = None  # float32 [B, T]
+  values: Array | None = None  # float32 [B, T]
+
+
+class Turns(NamedTuple):
+  """A batch of episodes, per turn."""
+
+  rewards: Array  # float32 [E, S, R], components in the order of REWARDS.
+  mask: Array  # bool [E, S]: the turn happened.
+  state: Array  # int32 [E, S]: equal numbers began in one situation.
+  agent: Array  # int32 [E, S]: who moved.
+  tokens: Array  # int32 [E, N]: flat index row * T + t of the episode's
+  #                action tokens in order, -1 is padding.
+  group: Array  # int32 [E]: equal numbers share a task, -1 is padding.
+  truncated: Array  # bool [E]: a limit ended it, not the environment.
+
+
+class Outputs(NamedTuple):
+  """What the policy says of a trajectory's tokens; gradients flow."""
+
+  logprobs: Array  # float32 [B, T], at the trajectory's temperature.
+  entropy: Array | None = None  # float32 [B, T], of the same distribution.
+  values: Array | None = None  # float32 [B, T], None without a value head.
+
+
+class Credit(NamedTuple):
+  """What a recipe's `credit` returns. No gradient flows through it."""
+
+  advantages: Array  # float32 [B, T], 0 outside the action mask.
+  returns: Array | None = None  # float32 [B, T], targets of the value head.
+  value_mask: Array | None = None  # bool [B, T]: where `returns` is a target.

@@ -1,0 +1,58 @@
+"""Installs agentic_jax. `third_party/manifest.toml` says what each is for."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+
+CORE = [
+  'absl-py>=2.1',
+  'array_record>=0.8.3',
+  'chex>=0.1.90',
+  'flax>=0.12,<0.13',
+  'grain>=0.2.12',
+  'jax>=0.10.2,<0.12',
+  'jinja2>=3.1',
+  'numpy>=2.0',
+  'optax>=0.2.5',
+  'orbax-checkpoint>=0.11.28',
+  'rich>=13.7',
+  'tensorboardX>=2.6.2',
+  'tensorflow-datasets>=4.9.10',
+  'tokenizers>=0.21',
+]
+
+EXTRAS = {
+  'test': ['hypothesis>=6.100', 'pytest>=8.0', 'pytest-xdist>=3.6'],
+  'check': ['mypy>=1.15', 'ruff>=0.12'],
+  'cuda12': ['jax[cuda12]>=0.10.2,<0.12'],
+  'cuda13': ['jax[cuda13]>=0.10.2,<0.12'],
+  'tpu': ['jax[tpu]>=0.10.2,<0.12'],
+}
+
+
+def version() -> str:
+  """The version in `agentic_jax/__init__.py`, read without importing it."""
+  text = (ROOT / 'agentic_jax' / '__init__.py').read_text(encoding='utf-8')
+  found = re.search(r"^__version__ = '([^']+)'$", text, re.MULTILINE)
+  if found is None:
+    raise ValueError('agentic_jax/__init__.py has no line __version__ = ...')
+  return found.group(1)
+
+
+setuptools.setup(
+  name='agentic_jax',
+  version=version(),
+  description='Agentic reinforcement learning of language models in JAX.',
+  license='Apache-2.0',
+  python_requires='>=3.11',
+  packages=setuptools.find_packages(include=['agentic_jax', 'agentic_jax.*']),
+  # Spelled out, an editable install puts this folder itself on the path, so
+  # that scripts in experiments/ and benchmarks/ import one another.
+  package_dir={'': '.'},
+  package_data={'agentic_jax.report': ['*.html', '*.css', '*.js']},
+  install_requires=CORE,
+  extras_require=EXTRAS,
+)

@@ -1,0 +1,32 @@
+"""Tests run on the CPU, compile cheaply, and reach no network."""
+
+import os
+import socket
+from typing import Any
+
+import pytest
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# Little is executed and much compiled: spend nothing on optimising.
+if 'xla_backend_optimization_level' not in os.environ.get('XLA_FLAGS', ''):
+  os.environ['XLA_FLAGS'] = (
+    os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0'
+  ).strip()
+
+_connect = socket.socket.connect
+
+
+def _connect_here(self: socket.socket, address: Any) -> None:
+  """Connects within this machine only."""
+  host = address[0] if isinstance(address, tuple) else 'localhost'
+  if host not in ('localhost', '127.0.0.1', '::1', '0.0.0.0'):
+    raise ConnectionError(
+      f'Tests reach no network; this one asked for {address}. Put the data '
+      'into the test, or a server on localhost.'
+    )
+  _connect(self, address)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+  monkeypatch.setattr(socket.socket, 'connect', _connect_here)

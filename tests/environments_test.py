@@ -1,0 +1,295 @@
+"""The conformance suite of every environment, and what is special to each."""
+
+import math
+import pickle
+import subprocess
+import sys
+import time
+
+import pytest
+
+from agentic_jax import environments
+from agentic_jax import protocol
+from agentic_jax import tasks as tasks_lib
+from agentic_jax import types
+from agentic_jax.environments import base
+from tests import scripted_play
+
+# Every environment as it comes, and with settings that change its nature.
+CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
+  ('corridor', {'slip': 0.25, 'max_turns': 64}),
+  ('corridor', {'observability': 'partial'}),
+  ('tool_math', {'tool': False}),
+  ('tool_math', {'max_operations': 2, 'call_price': 0.0}),
+]
+# What a policy may try that has not understood the task.
+CHEATERS = {
+  'corridor': [
+    '<answer>right</answer>',
+    '<tool>goal</tool>',
+    '<tool>right right right</tool>',
+    '<result>7</result>',
+  ],
+  'echo': [
+    '<answer></answer>',
+    '<answer>abc abd abe</answer>',
+    '<answer>echo</answer>',
+    '<result>right</result>',
+  ],
+  'tool_math': [
+    '<answer></answer>',
+    '<answer>0 1 2 3 4 5 6 7 8 9 10 11 12 13 14</answer>',
+    '<answer>1</answer>',
+    '<answer>{prompt}</answer>',
+    '<answer>nan</answer>',
+    '<result>1</result><answer>1</answer>',
+  ],
+}
+
+every = pytest.mark.parametrize('name, settings', CASES)
+
+
+def random_policy(environment):
+  """Bytes, tags in any order, and sensible actions."""
+  tags = protocol.Grammar().tags
+
+  def act(state, rng):
+    kind = rng.randrange(3)
+    if kind == 0:
+      return rng.randbytes(rng.randrange(40)).decode('latin-1')
+    if kind == 1:
+      parts = [*tags, '1', 'pow(2,9', 'left', ' ']
+      return ''.join(rng.choices(parts, k=rng.randrange(8)))
+    return rng.choice(environment.admissible(state))
+
+  return act
+
+
+@every
+def test_interface(name, settings):
+  environment = environments.load(name, **settings)
+  assert isinstance(environment, base.Scripted)
+  assert environment.observability in ('full', 'partial')
+  assert pickle.loads(pickle.dumps(environment)).max_turns > 0
+
+
+@every
+def test_same_seed_and_actions_same_transitions(name, settings):
+  first = environments.load(name, **settings)
+  second = environments.load(name, **settings)
+  for seed, task in enumerate(scripted_play.some_tasks(name)):
+    transitions, actions = scripted_play.play(
+      first, task, random_policy(first), seed
+    )
+    again, _ = scripted_play.play(
+      second, task, scripted_play.replay(actions), seed
+    )
+    assert transitions == again
+
+
+@every
+def test_states_are_values(name, settings):
+  environment = environments.load(name, **settings)
+  policy = random_policy(environment)
+  for seed, task in enumerate(scripted_play.some_tasks(name)):
+    transitions, actions = scripted_play.play(environment, task, policy, seed)
+    before = dict(vars(environment))
+    for place, (transition, action) in enumerate(zip(transitions, actions)):
+      state = transition.state
+      held, digest = pickle.dumps(state), hash(state)
+      step_seed = 1000 * seed + place + 1
+      environment.step(state, environment.admissible(state)[0], 77)
+      later = environment.step(state, action, step_seed)
+      assert later == transitions[place + 1]
+      assert pickle.dumps(state) == held and hash(state) == digest
+      with pytest.raises(AttributeError):
+        state.turn = 5
+    assert vars(environment) == before
+
+
+@every
+def test_a_random_agent_never_crashes_it(name, settings):
+  environment = environments.load(name, **settings)
+  policy = random_policy(environment)
+  for seed, task in enumerate(scripted_play.some_tasks(name, 200)):
+    for transition in scripted_play.play(environment, task, policy, seed)[0]:
+      assert isinstance(transition, types.Transition)
+      assert isinstance(transition.observation.text, str)
+      assert set(transition.reward) <= set(types.REWARDS)
+      assert all(math.isfinite(r) for r in transition.reward.values())
+      assert isinstance(transition.state_key, str)
+      assert not (transition.terminated and transition.truncated)
+
+
+@every
+@pytest.mark.parametrize('split', tasks_lib.SPLITS)
+def test_the_oracle_solves_it(name, settings, split):
+  environment = environments.load(name, **settings)
+  for seed, task in enumerate(scripted_play.some_tasks(name, 400, split)):
+    transitions, _ = scripted_play.play(
+      environment, task, lambda state, rng: environment.oracle(state), seed
+    )
+    assert scripted_play.success(transitions), task
+
+
+@every
+def test_a_cheater_earns_less_than_an_honest_weak_policy(name, settings):
+  environment = environments.load(name, **settings)
+
+  def honest(state, rng):
+    if rng.random() < 0.5:
+      return environment.oracle(state)
+    return environment.admissible(state)[0]
+
+  def earned(policy):
+    total = 0.0
+    for seed, task in enumerate(scripted_play.some_tasks(name, 120)):
+      for transition in scripted_play.play(
+        environment, task, policy(task), seed
+      )[0]:
+        total += sum(transition.reward.values())
+    return total
+
+  def cheat(text):
+    return lambda task: lambda s, r: text.replace('{prompt}', task.prompt)
+
+  weak = earned(lambda task: honest)
+  for text in CHEATERS[name]:
+    assert earned(cheat(text)) < 0.5 * weak, text
+
+
+@every
+def test_the_truth_never_reaches_an_observation(name, settings):
+  # With another truth the same actions are answered by the same words.
+  environment = environments.load(name, **settings)
+  policy = random_policy(environment)
+  for seed, task in enumerate(scripted_play.some_tasks(name, 100)):
+    transitions, actions = scripted_play.play(environment, task, policy, seed)
+    other = environment.reset(task._replace(answer='secret'), seed)
+    for place, action in enumerate(actions):
+      assert other.observation == transitions[place].observation
+      assert 'secret' not in other.state_key
+      other = environment.step(other.state, action, 1000 * seed + place + 1)
+    assert other.observation == transitions[-1].observation
+
+
+@pytest.mark.parametrize('name', environments.ENVIRONMENTS)
+def test_train_and_held_out_tasks_are_disjoint(name):
+  prompts = {
+    split: {task.prompt for task in tasks_lib.load(name, split)}
+    for split in tasks_lib.SPLITS
+  }
+  for split, own in prompts.items():
+    others = set().union(*(p for s, p in prompts.items() if s != split))
+    assert own and not own & others
+
+
+@every
+def test_throughput(name, settings):
+  environment = environments.load(name, **settings)
+  tasks = scripted_play.some_tasks(name, 30)
+  steps, start = 0, time.perf_counter()
+  for seed in range(10):
+    for task in tasks:
+      policy = lambda state, rng: environment.oracle(state)
+      steps += len(scripted_play.play(environment, task, policy, seed)[1])
+  rate = steps / (time.perf_counter() - start)
+  print(f'\n{name} {settings}: {rate:,.0f} steps a second, oracle included')
+  assert rate > 500
+
+
+def test_worlds_start_without_jax_and_tensorflow():
+  code = (
+    'import sys; from agentic_jax import context, environments, tasks, tools;'
+    'from agentic_jax.tasks import pool;'
+    'print({"jax", "flax", "tensorflow", "tensorflow_datasets"}'
+    ' & set(sys.modules))'
+  )
+  said = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  )
+  assert said.stdout.strip() == 'set()'
+
+
+def test_places_of_the_corridor_recur():
+  environment = environments.load('corridor')
+  begin = environment.reset(types.Task(0, '2>5'), 0)
+  right = environment.step(begin.state, '<tool>right</tool>', 0)
+  back = environment.step(right.state, '<tool>left</tool>', 0)
+  assert right.observation.text == '3' and back.state_key == begin.state_key
+  assert back.state != begin.state
+  odd = environment.step(begin.state, '<tool>up</tool>', 0)
+  assert odd.observation.text == 'error: left or right'
+
+
+def test_another_seed_is_another_draw():
+  environment = environments.load('corridor', slip=0.5)
+  state = environment.reset(types.Task(0, '3>7'), 0).state
+  places = [
+    environment.step(state, '<tool>right</tool>', seed).observation.text
+    for seed in range(200)
+  ]
+  assert 60 < places.count('4') < 140 and set(places) == {'2', '4'}
+
+
+def test_partial_observability_hides_the_place():
+  environment = environments.load('corridor', observability='partial')
+  state = environment.reset(types.Task(0, '0>3'), 0).state
+  said = [
+    environment.step(state, f'<tool>{way}</tool>', 0).observation.text
+    for way in ('left', 'right')
+  ]
+  assert said == ['wall', 'moved']
+
+
+OWN = """
+from agentic_jax import types
+
+class Mine:
+  def __init__(self, *, size: int, colour='red'):
+    self.size = size
+  def reset(self, task, seed):
+    return types.Transition((), types.Observation(task.prompt))
+  def step(self, state, action, seed):
+    return types.Transition(state, types.Observation(''), terminated=True)
+
+class NoStep:
+  def reset(self, task, seed): ...
+"""
+
+
+def test_an_environment_of_ones_own(tmp_path):
+  file = tmp_path / 'mine.py'
+  file.write_text(OWN)
+  environment = environments.load(f'{file}:Mine', size=3)
+  assert environment.size == 3
+  assert pickle.loads(pickle.dumps(environment)).size == 3
+  with pytest.raises(ValueError, match=r"no 'Min'. Did you mean 'Mine'"):
+    environments.load(f'{file}:Min')
+  with pytest.raises(ValueError, match="'color'. Did you mean 'colour'"):
+    environments.load(f'{file}:Mine', size=1, color='blue')
+  with pytest.raises(ValueError, match="needs a value for its setting 'size'"):
+    environments.load(f'{file}:Mine')
+  with pytest.raises(ValueError, match='lacks the method step'):
+    environments.load(f'{file}:NoStep')
+  with pytest.raises(ValueError, match='There is no file .*absent.py'):
+    environments.load(f'{tmp_path}/absent.py:Mine')
+
+
+def test_errors_of_names_and_settings():
+  with pytest.raises(ValueError, match="Did you mean 'tool_math'.*corridor"):
+    environments.load('toolmath')
+  with pytest.raises(
+    ValueError, match="'call_prize'. Did you mean 'call_price'"
+  ):
+    environments.load('tool_math', call_prize=1)
+  with pytest.raises(ValueError, match='Prices'):
+    environments.load('tool_math', call_price=-1)
+  with pytest.raises(ValueError, match='At least one turn'):
+    environments.load('tool_math', max_turns=0)
+  with pytest.raises(ValueError, match='observability is'):
+    environments.load('corridor', observability='none')
+  with pytest.raises(ValueError, match='slips with a probability'):
+    environments.load('corridor', slip=2)
+  with pytest.raises(ValueError, match='such as "0>7"'):
+    environments.load('corridor').reset(types.Task(0, '0>9'), 0)
