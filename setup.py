@@ -8,20 +8,20 @@ import setuptools
 ROOT = pathlib.Path(__file__).parent
 
 CORE = [
-  'absl-py>=2.1',
-  'array_record>=0.8.3',
-  'chex>=0.1.90',
+  'absl-py>=2.1,<3',
+  'array_record>=0.8.3,<0.9',
+  'chex>=0.1.92,<0.2',
   'flax>=0.12,<0.13',
-  'grain>=0.2.12',
+  'grain>=0.2.18,<0.3',
   'jax>=0.10.2,<0.12',
-  'jinja2>=3.1',
-  'numpy>=2.0',
-  'optax>=0.2.5',
-  'orbax-checkpoint>=0.11.28',
+  'jinja2>=3.1,<4',
+  'numpy>=2.0,<3',
+  'optax>=0.2.8,<0.3',
+  'orbax-checkpoint>=0.12.8,<1',
   'rich>=13.7',
-  'tensorboardX>=2.6.2',
-  'tensorflow-datasets>=4.9.10',
-  'tokenizers>=0.21',
+  'tensorboardX>=2.6.2,<3',
+  'tensorflow-datasets>=4.9.10,<5',
+  'tokenizers>=0.21,<1',
 ]
 
 EXTRAS = {

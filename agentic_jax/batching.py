@@ -166,12 +166,14 @@ def stack(episodes: Sequence[types.Episode], shape: Shape) -> Stacked:
     )
   kept = lambda i: () if episodes[i].failure else episodes[i].segments
   groups = _groups_of(episodes)
-  lengths = [[len(s.tokens) for i in group for s in kept(i)] for group in groups]
+  lengths = [
+    [len(s.tokens) for i in group for s in kept(i)] for group in groups
+  ]
   places, rows = _pack(lengths, shape)
   if rows > shape.rows:
     raise ValueError(
-      f'{len(episodes)} episodes need {rows} rows of {shape.row_tokens} tokens, '
-      f'but the batch has {shape.rows}.'
+      f'{len(episodes)} episodes need {rows} rows of {shape.row_tokens} '
+      f'tokens, but the batch has {shape.rows}.'
     )
   wide = any(
     s.sampler_logprobs.dtype == np.float64 for e in episodes for s in e.segments

@@ -5,7 +5,7 @@ all of it is written. It holds arrays by the name of their leaf, so that a
 template with other shardings, or other container types, restores it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import json
 import logging as stdlib_logging
@@ -157,30 +157,16 @@ class Checkpoints:
         '--workdir.'
       )
     path = self._path(step)
-    with ocp.Checkpointer(_handler()) as reader, _errors_as_corrupt(path):
-      content = reader.restore(
-        path, args=ocp.args.Composite(host=ocp.args.JsonRestore())
-      )['host']
-      saved = _metadata(path / 'arrays')
-    saved |= {
-      k: (tuple(s), dtype) for k, (s, dtype) in content['empty'].items()
-    }
+    content = _read_content(path)
+    key_impls, empty = content['key_impls'], content['empty']
     wanted = _by_name(template)
-    _check_same(path, saved, wanted, content['key_impls'])
-    plain = {
-      name: _plain_template(leaf)
-      for name, leaf in wanted.items()
-      if name not in content['empty']
-    }
-    with ocp.Checkpointer(_handler()) as reader, _errors_as_corrupt(path):
-      args = ocp.args.PyTreeRestore(
-        plain, restore_args=jax.tree.map(_restore_args, plain)
-      )
-      found = reader.restore(path, args=ocp.args.Composite(arrays=args))
-    leaves = {name: _empty(wanted[name]) for name in content['empty']}
-    leaves |= found['arrays']
+    _check_same(path, content['saved'], wanted, key_impls)
+    leaves = {name: _empty(wanted[name]) for name in empty}
+    leaves |= _read_arrays(
+      path, {k: leaf for k, leaf in wanted.items() if k not in empty}
+    )
     values = [
-      _like(leaf, leaves[name], content['key_impls'].get(name))
+      _like(leaf, leaves[name], key_impls.get(name))
       for name, leaf in wanted.items()
     ]
     arrays = jax.tree.unflatten(jax.tree.structure(template), values)
@@ -215,6 +201,42 @@ class Checkpoints:
         'afresh with another --workdir.'
       ) from problem
     return None
+
+  def arrays_under(self, prefix: str) -> dict[str, Any]:
+    """Part of the newest checkpoint, without a template: nested, on the host.
+
+    Args:
+      prefix: such as 'state.params'.
+
+    Raises:
+      ValueError: there is no checkpoint, or nothing of that name in it.
+    """
+    step = self.latest_step()
+    if step is None:
+      raise ValueError(
+        f'{self._directory} has no checkpoint; name the directory of a run that '
+        'has saved one, such as runs/quickstart.'
+      )
+    content = _read_content(self._path(step))
+    wanted = {
+      name: np.zeros(shape, dtype)
+      for name, (shape, dtype) in content['saved'].items()
+      if name not in content['empty']
+    }
+    nested: dict[str, Any] = {}
+    for name, value in _read_arrays(self._path(step), wanted).items():
+      if name.startswith(f'{prefix}.'):
+        *folders, last = name.removeprefix(f'{prefix}.').split('.')
+        inner = nested
+        for folder in folders:
+          inner = inner.setdefault(folder, {})
+        inner[last] = value
+    if not nested:
+      raise ValueError(
+        f'The checkpoint of step {step} in {self._directory} has no {prefix!r}; '
+        f'it has {sorted({name.split(".")[0] for name in wanted})}.'
+      )
+    return nested
 
   def _path(self, step: int) -> pathlib.Path:
     return self._directory / f'step_{step:06d}'
@@ -324,12 +346,29 @@ def _like(leaf: Any, value: Any, key_impl: str | None) -> Any:
   return value
 
 
-def _metadata(path: pathlib.Path) -> dict[str, tuple[tuple[int, ...], str]]:
-  """Shape and dtype of every saved leaf."""
-  with warnings.catch_warnings():
-    warnings.simplefilter('ignore')
-    tree = ocp.PyTreeCheckpointHandler().metadata(path).tree
-  return {k: (tuple(v.shape), str(np.dtype(v.dtype))) for k, v in tree.items()}
+def _read_content(path: pathlib.Path) -> dict[str, Any]:
+  """What a checkpoint holds but arrays; 'saved' has their shapes and dtypes."""
+  with _errors_as_corrupt(path):
+    with ocp.Checkpointer(_handler()) as reader:
+      args = ocp.args.Composite(host=ocp.args.JsonRestore())
+      content = reader.restore(path, args=args)['host']
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')
+      tree = ocp.PyTreeCheckpointHandler().metadata(path / 'arrays').tree
+    saved = {k: (v.shape, str(np.dtype(v.dtype))) for k, v in tree.items()}
+    return content | {'saved': saved | content['empty']}
+
+
+def _read_arrays(
+  path: pathlib.Path, wanted: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Arrays by name, placed as their templates say."""
+  plain = {name: _plain_template(leaf) for name, leaf in wanted.items()}
+  args = ocp.args.PyTreeRestore(
+    plain, restore_args=jax.tree.map(_restore_args, plain)
+  )
+  with ocp.Checkpointer(_handler()) as reader, _errors_as_corrupt(path):
+    return reader.restore(path, args=ocp.args.Composite(arrays=args))['arrays']
 
 
 def _check_json(content: Mapping[str, Any]) -> None:
@@ -344,7 +383,7 @@ def _check_json(content: Mapping[str, Any]) -> None:
 
 def _check_same(
   path: pathlib.Path,
-  saved: Mapping[str, tuple[tuple[int, ...], str]],
+  saved: Mapping[str, tuple[Sequence[int], str]],
   wanted: Mapping[str, Any],
   key_impls: Mapping[str, str],
 ) -> None:
@@ -353,9 +392,11 @@ def _check_same(
   problems += [f'{name} is only in it' for name in saved.keys() - wanted]
   for name in wanted.keys() & saved.keys():
     plain = _plain_template(wanted[name])
-    ours = tuple(plain.shape), str(np.dtype(plain.dtype))
-    if ours != saved[name] or _is_key(wanted[name]) != (name in key_impls):
-      problems.append(f'{name} is {_text(saved[name])}, here {_text(ours)}')
+    ours = _text(plain.shape, np.dtype(plain.dtype))
+    if ours != _text(*saved[name]):
+      problems.append(f'{name} is {_text(*saved[name])}, here {ours}')
+    elif _is_key(wanted[name]) != (name in key_impls):
+      problems.append(f'{name} is a PRNG key in only one of both')
   if problems:
     shown = '; '.join(sorted(problems)[:8])
     raise ValueError(
@@ -365,6 +406,5 @@ def _check_same(
     )
 
 
-def _text(kind: tuple[tuple[int, ...], str]) -> str:
-  shape, dtype = kind
+def _text(shape: Sequence[int], dtype: Any) -> str:
   return f'{dtype}{list(shape)}'

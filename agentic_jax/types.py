@@ -3,8 +3,8 @@
 Shapes, used in every docstring and never redefined:
 
   B rows of a batch         T tokens of a row        V vocabulary   D width
-  E episodes                S turns of an episode    N action tokens of an episode
-  R reward components       G groups
+  E episodes                S turns of an episode    G groups
+  N action tokens of an episode                      R reward components
 
 Alignment, everywhere: entry t of a `[B, T]` array is about token t. A
 log-probability at t is log p(token t | tokens before t); entry 0 of a segment

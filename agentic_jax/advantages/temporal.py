@@ -5,15 +5,16 @@ t⁺, the time after t, is the next slot *inside* it, so that what the policy di
 not choose neither discounts nor adds the noise of a value.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
-# Slots that are turned to time-major order at once. They stay in cache, which
-# a transposition of the whole array does not.
-_BLOCK = 32
+# Numbers that are turned to time-major order at once: few enough to stay in
+# cache, where turning whole arrays would go through memory several times.
+_BLOCK = 2**15
 
 
 class Estimates(NamedTuple):
@@ -46,10 +47,13 @@ def discounted_returns(
   """
   chex.assert_equal_shape([rewards, mask])
   chex.assert_type([rewards, mask], [float, bool])
-  rewards = jnp.where(mask, rewards, 0)
-  decay = jnp.where(mask, jnp.asarray(discount, rewards.dtype), 1)
-  final = _final(rewards, bootstrap)
-  return jnp.where(mask, _linear_recurrence(decay, rewards, final), 0)
+
+  def slot(ahead, inputs):
+    reward, inside = inputs
+    found = reward + discount * ahead
+    return jnp.where(inside, found, ahead), jnp.where(inside, found, 0)
+
+  return _backwards(slot, _final(rewards, bootstrap), (rewards, mask))
 
 
 def lambda_returns(
@@ -84,15 +88,15 @@ def lambda_returns(
   """
   chex.assert_equal_shape([rewards, values, mask])
   chex.assert_type([rewards, values, mask], [float, float, bool])
-  rewards = jnp.where(mask, rewards, 0)
-  # With Yₜ = (1 - λ) Vₜ + λ Gₜ, the target is Gₜ = rₜ + γ Yₜ⁺, and Y obeys a
-  # recurrence of its own that needs no look at the value ahead.
-  mixed = jnp.where(mask, (1 - lambda_) * values + lambda_ * rewards, 0)
-  decay = jnp.where(mask, jnp.asarray(discount * lambda_, rewards.dtype), 1)
-  final = _final(rewards, bootstrap)
-  ahead = _linear_recurrence(decay, mixed, final)
-  ahead = jnp.concatenate([ahead[..., 1:], final[..., None]], axis=-1)
-  return jnp.where(mask, rewards + discount * ahead, 0)
+
+  def slot(ahead, inputs):
+    reward, value, inside = inputs
+    found = reward + discount * ahead
+    # What the slot before this one looks at, instead of both V and G.
+    mixed = (1 - lambda_) * value + lambda_ * found
+    return jnp.where(inside, mixed, ahead), jnp.where(inside, found, 0)
+
+  return _backwards(slot, _final(rewards, bootstrap), (rewards, values, mask))
 
 
 def gae(
@@ -148,46 +152,44 @@ def _final(rewards: jax.Array, bootstrap: jax.Array | None) -> jax.Array:
   return bootstrap
 
 
-def _linear_recurrence(
-  decay: jax.Array, increment: jax.Array, final: jax.Array
+def _backwards(
+  slot: Callable[[jax.Array, tuple], tuple[jax.Array, jax.Array]],
+  carry: jax.Array,
+  inputs: tuple[jax.Array, ...],
 ) -> jax.Array:
-  """The sequence xₜ = aₜ xₜ₊₁ + bₜ along the last axis, with x after it given.
-
-  Computed backwards in blocks of slots, each in time-major order; the order of
-  operations is that of the plain loop.
+  """What `slot` finds at every time, from the last to the first.
 
   Args:
-    decay: float [..., T], a.
-    increment: float [..., T], b.
-    final: float [...], x after the last slot.
+    slot: from the carry and the inputs of one time, each [...], to the next
+      carry and what was found, both like the carry.
+    carry: float [...], before the last time.
+    inputs: arrays [..., T].
 
   Returns:
-    float [..., T], x.
+    The type of `carry`, [..., T].
   """
-  size = increment.shape[-1]
-  block = max(1, min(_BLOCK, size))
-  num_blocks = -(-size // block)
-  widths = [(0, 0)] * final.ndim + [(0, num_blocks * block - size)]
-  decay = jnp.pad(decay, widths, constant_values=1)
-  increment = jnp.pad(increment, widths)
+  size = inputs[0].shape[-1]
+  length = max(32, _BLOCK // max(carry.size, 1))
+  num_blocks, rest = divmod(size, length)
 
-  def slot(carry, coefficients):
-    carry = coefficients[0] * carry + coefficients[1]
-    return carry, carry
-
-  def time_major(x, start):
-    x = jax.lax.dynamic_slice_in_dim(x, start, block, axis=-1)
-    return jnp.moveaxis(x, -1, 0)
-
-  def solve(index, state):
-    carry, solved = state
-    start = (num_blocks - 1 - index) * block
-    coefficients = time_major(decay, start), time_major(increment, start)
-    carry, part = jax.lax.scan(slot, carry, coefficients, reverse=True)
+  def block(start, length, carry, found):
+    part = [
+      jnp.moveaxis(
+        jax.lax.dynamic_slice_in_dim(x, start, length, axis=-1), -1, 0
+      )
+      for x in inputs
+    ]
+    carry, part = jax.lax.scan(slot, carry, tuple(part), reverse=True)
     part = jnp.moveaxis(part, 0, -1)
-    solved = jax.lax.dynamic_update_slice_in_dim(solved, part, start, axis=-1)
-    return carry, solved
+    found = jax.lax.dynamic_update_slice_in_dim(found, part, start, axis=-1)
+    return carry, found
 
-  state = final, jnp.zeros_like(increment)
-  _, solved = jax.lax.fori_loop(0, num_blocks, solve, state)
-  return solved[..., :size]
+  def body(index, state):
+    return block((num_blocks - 1 - index) * length, length, *state)
+
+  state = carry, jnp.zeros((*carry.shape, size), carry.dtype)
+  if rest:
+    state = block(size - rest, rest, *state)
+  if num_blocks:
+    state = jax.lax.fori_loop(0, num_blocks, body, state)
+  return state[1]

@@ -91,8 +91,8 @@ def weighted_logprob(logprobs: jax.Array, weights: jax.Array) -> jax.Array:
 
     l = -w log π
 
-  With advantages as weights it is REINFORCE; with weights 1 it is the supervised
-  negative log-likelihood.
+  With advantages as weights it is REINFORCE; with weights 1 it is the
+  supervised negative log-likelihood.
 
   Args:
     logprobs: float [B, T], of the policy.

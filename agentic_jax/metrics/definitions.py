@@ -96,6 +96,21 @@ DEFINITIONS: Mapping[str, Definition] = {
   'evaluate/tokens': Definition(
     'action tokens of a held-out episode', 'tokens'
   ),
+  'validation/success': Definition(
+    'share of validation tasks solved, greedy decoding', 'share'
+  ),
+  'validation/success_<kind>': Definition(
+    'share of validation tasks of one kind solved', 'share'
+  ),
+  'validation/success_difficulty_<d>': Definition(
+    'share of validation tasks of one difficulty solved', 'share'
+  ),
+  'validation/reward': Definition('reward of a validation episode, mean', 'reward'),
+  'validation/calls': Definition('tool calls of a validation episode', 'calls'),
+  'validation/turns': Definition('turns of a validation episode', 'turns'),
+  'validation/tokens': Definition(
+    'action tokens of a validation episode', 'tokens'
+  ),
   'time/sample': Definition('sampling episodes', 'seconds'),
   'time/train': Definition('scores, credit and updates', 'seconds'),
   'time/evaluate': Definition('evaluation', 'seconds'),

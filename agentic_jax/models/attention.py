@@ -66,16 +66,22 @@ class Packed(NamedTuple):
     del cache
     b, t, heads, h = q.shape
     kv_heads = k.shape[2]
-    q = q.reshape(b, t, kv_heads, heads // kv_heads, h)
-    scores = jnp.einsum('btkgh,bskh->bkgts', q, k)  # [B, K, g, T, T]
+    g = heads // kv_heads
+    q = q.reshape(b, t, kv_heads, g, h).transpose(0, 2, 3, 1, 4)
+    q = q.reshape(b, kv_heads, g * t, h)
+    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)  # [B, K, T, H]
+    scores = jnp.einsum('bkqh,bksh->bkqs', q, k)  # [B, K, g T, T]
     scores = _softmax_dtype(scores) * h**-0.5
     index = jnp.arange(t)
     visible = (self.segment[:, :, None] == self.segment[:, None, :]) & (
       index[:, None] >= index[None, :]
     )
+    scores = scores.reshape(b, kv_heads, g, t, t)
     scores = jnp.where(visible[:, None, None], scores, MASKED)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    out = jnp.einsum('bkgts,bskh->btkgh', weights, v)
+    weights = weights.reshape(b, kv_heads, g * t, t)
+    out = jnp.einsum('bkqs,bksh->bkqh', weights, v)
+    out = out.reshape(b, kv_heads, g, t, h).transpose(0, 3, 1, 2, 4)
     return out.reshape(b, t, heads, h), None
 
 

@@ -4,7 +4,9 @@ from agentic_jax.models import transformer
 
 SIZES = {
   # For tests: compiles in a second or two.
-  'toy': dict(width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp_width=64),
+  'toy': dict(
+    width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp_width=64
+  ),
   # The quickstart's.
   'mini': dict(
     width=128, layers=4, heads=4, kv_heads=2, head_dim=32, mlp_width=320
@@ -37,8 +39,8 @@ def load(
   """
   if name not in SIZES:
     raise ValueError(
-      f'--model={name!r} is not a known size; choose one of {sorted(SIZES)}, or '
-      'add a line to agentic_jax/models/sizes.py.'
+      f'--model={name!r} is not a known size; choose one of {sorted(SIZES)}, '
+      'or add a line to agentic_jax/models/sizes.py.'
     )
   vocab_size = -(-vocab_size // 16) * 16
   return transformer.TransformerConfig(

@@ -1,4 +1,4 @@
-"""A decoder-only transformer: RMSNorm, rotary positions, grouped queries, SwiGLU.
+"""A decoder-only transformer: RMSNorm, RoPE, grouped queries, SwiGLU.
 
 The same modules train and sample. Training keeps the parameters of all layers
 stacked and scans over them; decoding wants them unstacked, with the matrices
@@ -17,6 +17,11 @@ import jax.numpy as jnp
 from agentic_jax import types
 from agentic_jax.models import attention
 from agentic_jax.types import Array
+
+
+# Up to this depth the scan over layers is unrolled: keeping what the backward
+# pass needs in stacked arrays costs a CPU more than the larger program.
+_UNROLLED_LAYERS = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,18 @@ class TransformerConfig:
       )
 
 
+def _matmul(x: Array, matrix: Array, kind: Any = None) -> Array:
+  """x [..., D] @ matrix [D, F], as a product of two matrices.
+
+  With the leading axes merged, the gradient of the matrix contracts over one
+  axis. Over several, XLA transposes both operands first, which on a CPU takes
+  longer than the product.
+  """
+  flat = x.reshape(-1, x.shape[-1])
+  out = jnp.matmul(flat, matrix, preferred_element_type=kind)
+  return out.reshape(*x.shape[:-1], matrix.shape[-1])
+
+
 def _parameter(module, name, shape, axes, initializer):
   initializer = nn.with_logical_partitioning(initializer, axes)
   return module.param(name, initializer, shape, jnp.dtype(module.config.dtype))
@@ -93,7 +110,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x, cache, context, rotation):
-    """Returns (x [B, T, D], cache); carries x and maps over caches in a scan."""
+    """Returns (x [B, T, D], cache); a scan carries x and maps over caches."""
     q, k, v = self._queries_keys_values(Norm(self.config, name='input_norm')(x))
     if self.config.qk_norm:
       q = Norm(self.config, 'head_dim', name='query_norm')(q)
@@ -101,13 +118,12 @@ class Block(nn.Module):
     q, k = attention.rotate(q, *rotation), attention.rotate(k, *rotation)
     mixed, cache = context.attend(q, k, v, cache)
     mixed = mixed.reshape(*x.shape[:-1], -1)
-    x = x + mixed @ self._matrix('output', mixed.shape[-1], 'heads', out=True)
+    output = self._matrix('output', mixed.shape[-1], 'heads', out=True)
+    x = x + _matmul(mixed, output)
     gate, up = self._gate_up(Norm(self.config, name='mlp_norm')(x))
     hidden = nn.silu(gate) * up  # [B, T, F]
-    x = x + hidden @ self._matrix(
-      'down', self.config.mlp_width, 'mlp', out=True
-    )
-    return x, cache
+    down = self._matrix('down', self.config.mlp_width, 'mlp', out=True)
+    return x + _matmul(hidden, down), cache
 
   def _matrix(self, name, size, axis, out=False):
     """A matrix [D, size], or [size, D] if it leads back to the stream."""
@@ -123,21 +139,23 @@ class Block(nn.Module):
     c = self.config
     queries, keys = c.heads * c.head_dim, c.kv_heads * c.head_dim
     if self.fused:
-      joint = x @ self._matrix('query_key_value', queries + 2 * keys, 'heads')
+      size = queries + 2 * keys
+      joint = _matmul(x, self._matrix('query_key_value', size, 'heads'))
       q, k, v = jnp.split(joint, [queries, queries + keys], axis=-1)
     else:
-      q = x @ self._matrix('query', queries, 'heads')
-      k = x @ self._matrix('key', keys, 'kv_heads')
-      v = x @ self._matrix('value', keys, 'kv_heads')
+      q = _matmul(x, self._matrix('query', queries, 'heads'))
+      k = _matmul(x, self._matrix('key', keys, 'kv_heads'))
+      v = _matmul(x, self._matrix('value', keys, 'kv_heads'))
     split = lambda y: y.reshape(*y.shape[:-1], -1, c.head_dim)
     return split(q), split(k), split(v)  # [B, T, heads, H], 2 of [B, T, K, H]
 
   def _gate_up(self, x):
     size = self.config.mlp_width
     if self.fused:
-      return jnp.split(x @ self._matrix('gate_up', 2 * size, 'mlp'), 2, axis=-1)
-    gate = x @ self._matrix('gate', size, 'mlp')
-    return gate, x @ self._matrix('up', size, 'mlp')
+      joint = _matmul(x, self._matrix('gate_up', 2 * size, 'mlp'))
+      return jnp.split(joint, 2, axis=-1)
+    gate = _matmul(x, self._matrix('gate', size, 'mlp'))
+    return gate, _matmul(x, self._matrix('up', size, 'mlp'))
 
 
 class Transformer(nn.Module):
@@ -166,6 +184,7 @@ class Transformer(nn.Module):
         split_rngs={'params': True},
         in_axes=(0, nn.broadcast, nn.broadcast),
         length=c.layers,
+        unroll=c.layers if c.layers <= _UNROLLED_LAYERS else 1,
         metadata_params={nn.PARTITION_NAME: 'layers'},
       )(c, name='blocks')
     self.final_norm = Norm(c)
@@ -212,16 +231,12 @@ class Transformer(nn.Module):
     """Scores [..., V] of the next token; float32 at least."""
     matrix = self.embedding if self.config.tied else self.unembedding
     kind = jnp.promote_types(hidden.dtype, jnp.float32)
-    return jnp.einsum(
-      '...d,vd->...v', hidden, matrix, preferred_element_type=kind
-    )
+    return _matmul(hidden, matrix.T, kind)
 
   def values(self, hidden: Array) -> Array:
     """The value head's reading [...] of hidden states [..., D]."""
     kind = jnp.promote_types(hidden.dtype, jnp.float32)
-    return jnp.einsum(
-      '...d,d->...', hidden, self.value_head, preferred_element_type=kind
-    )
+    return _matmul(hidden, self.value_head[:, None], kind)[..., 0]
 
   def initialize(self, tokens: Array, context) -> None:
     """Touches every parameter once; only for `init`."""
@@ -246,9 +261,7 @@ def init(config: TransformerConfig, key: Array):
 
 def logical_axes(config: TransformerConfig):
   """The names of the axes of every parameter, a tree of PartitionSpecs."""
-  boxed = jax.eval_shape(
-    functools.partial(_boxed, config), jax.random.key(0)
-  )
+  boxed = jax.eval_shape(functools.partial(_boxed, config), jax.random.key(0))
   return nn.get_partition_spec(boxed)
 
 

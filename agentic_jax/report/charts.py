@@ -104,7 +104,7 @@ def line_chart(
     series: lines; those without points are left out.
     unit: of the vertical axis.
     meaning: one sentence under the title.
-    share: values are shares of 1, drawn as percentages from 0 to 100.
+    share: values are shares of 1, drawn as percentages.
     log: a logarithmic axis, where all values are positive and far apart.
     spans: (first, last) step of a phase; of its points where not given.
 
@@ -127,10 +127,9 @@ def line_chart(
     'phases': {key: list(phase) for key, phase in phases.items()},
     'series': [[s.label, s.color, s.phase, _rounded(s.points)] for s in series],
   }
-  unit = f'{unit}, log scale' if vertical.log else unit
   return (
     f'<figure class="chart" data-chart="{text.escape(text.data(payload))}">'
-    f'{_caption(title, unit, meaning)}{_legend(series)}'
+    f'{_caption(title, unit, meaning, vertical.log)}{_legend(series)}'
     f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
     f'aria-label="{text.escape(label)}">{"".join(parts)}'
     f'<text class="axis" x="{WIDTH - _RIGHT}" y="{HEIGHT - 2}" '
@@ -140,11 +139,12 @@ def line_chart(
   )
 
 
-def _caption(title: str, unit: str, meaning: str) -> str:
+def _caption(title: str, unit: str, meaning: str, log: bool) -> str:
+  unit = ', '.join(part for part in (unit, 'log scale' if log else '') if part)
   meaning = f'<p>{text.escape(meaning)}</p>' if meaning else ''
   return (
     f'<figcaption><b>{text.escape(title)}</b> '
-    f'<span class="unit">{text.escape(unit.removeprefix(", "))}</span>'
+    f'<span class="unit">{text.escape(unit)}</span>'
     f'{meaning}</figcaption>'
   )
 

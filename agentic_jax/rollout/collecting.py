@@ -156,9 +156,7 @@ class _Loop:
     seed = episodes.derive_seed(
       self._world.seed, request.draw, request.member, builder.turn
     )
-    self._call(
-      slot, self._world.environment.step, builder.state, text, seed
-    )
+    self._call(slot, self._world.environment.step, builder.state, text, seed)
 
   def _end(self, slot: int, total: int) -> None:
     builder = self._playing.pop(slot)

@@ -52,6 +52,16 @@ class Shape(NamedTuple):
   prefill_chunk: int = 16
 
 
+def capacity_for(
+  segment_tokens: int, *, cache_block: int = 64, prefill_chunk: int = 16
+) -> int:
+  """Positions that a slot needs for segments of up to `segment_tokens`.
+
+  A multiple of the block, with room for the padding of a last chunk.
+  """
+  return -(-(segment_tokens + prefill_chunk) // cache_block) * cache_block
+
+
 def empty_caches(
   config: transformer.TransformerConfig, shape: Shape
 ) -> tuple[attention.Cache, ...]:

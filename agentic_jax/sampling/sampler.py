@@ -238,7 +238,7 @@ class Sampler:
       slot.span = slot.span[-1:]
 
   def _share_prompts(self, waiting):
-    """Splits waiting slots into those to prefill and (source, target) copies."""
+    """Waiting slots to prefill, and (source, target) copies for the rest."""
     source = {s.first_span: i for i, s in enumerate(self._slots)}
     source.pop((), None)
     leaders, followers = [], []

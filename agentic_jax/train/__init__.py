@@ -1,17 +1,31 @@
 """The one loop, and the pure step that it compiles."""
 
+from agentic_jax.train.compiled import begin_with
 from agentic_jax.train.compiled import compile_programs
 from agentic_jax.train.compiled import init_state
+from agentic_jax.train.directory import git_commit
+from agentic_jax.train.directory import load_params
+from agentic_jax.train.directory import open_run
+from agentic_jax.train.loop import Evaluate
 from agentic_jax.train.loop import Plan
-from agentic_jax.train.loop import run
 from agentic_jax.train.loop import Source
+from agentic_jax.train.loop import Result
+from agentic_jax.train.loop import run
+from agentic_jax.train.signals import Stopped
 from agentic_jax.train.step import TrainState
 
 __all__ = [
+  'Evaluate',
   'Plan',
+  'Result',
   'Source',
+  'Stopped',
   'TrainState',
   'compile_programs',
+  'begin_with',
+  'git_commit',
   'init_state',
+  'load_params',
+  'open_run',
   'run',
 ]

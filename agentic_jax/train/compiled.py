@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +72,40 @@ def init_state(config, recipe, mesh, key) -> step_lib.TrainState:
 
   shardings = state_shardings(config, recipe, mesh)
   return jax.jit(make, out_shardings=shardings)(key)
+
+
+def begin_with(
+  state: step_lib.TrainState, params: Any
+) -> step_lib.TrainState:
+  """The state with other parameters, where it has parameters of that name.
+
+  A value head that `params` lack stays as it is, and one too many is dropped.
+
+  Raises:
+    ValueError: the shapes differ.
+  """
+  known = jax.tree_util.tree_leaves_with_path(params)
+  found = {jax.tree_util.keystr(path): leaf for path, leaf in known}
+
+  def take(path, leaf):
+    name = jax.tree_util.keystr(path)
+    other = found.get(name)
+    if other is None and name != "['value_head']":
+      raise ValueError(
+        f'The parameters to begin with lack {name}; use those of a model of '
+        'the same size.'
+      )
+    if other is None:
+      return leaf
+    if other.shape != leaf.shape:
+      raise ValueError(
+        f'The parameters to begin with have {name} of shape {other.shape}, '
+        f'this model {leaf.shape}; use the --model they were trained with.'
+      )
+    return jax.device_put(other, leaf.sharding)
+
+  fresh = jax.tree_util.tree_map_with_path(take, state.params)
+  return step_lib.TrainState(fresh, state.optimizer_state)
 
 
 def compile_programs(

@@ -1,7 +1,6 @@
 """The one loop: batches from a source, a recipe applied, a run on disk."""
 
 from collections.abc import Callable, Mapping
-import json
 import pathlib
 import time
 from typing import Any, NamedTuple, Protocol
@@ -106,9 +105,7 @@ class _Run:
     self.tokens = 0
     self.seconds = 0.0
     self.compilations = metrics_lib.CompileCounter()
-    self.checkpoints = checkpoint_lib.Checkpoints(
-      plan.workdir / 'checkpoints'
-    )
+    self.checkpoints = checkpoint_lib.Checkpoints(plan.workdir / 'checkpoints')
     self.writer: Any = None
 
   def go(self) -> Result:
@@ -177,7 +174,6 @@ class _Run:
     if self.plan.evaluate and (last or (every and self.step % every == 0)):
       shown.status('evaluating')
       record |= self._evaluate()
-    record['compile/count'] = float(self.compilations.count)
     record['time/step'] = time.monotonic() - started
     sampled = record.get('rollout/tokens', 0.0)
     if sampled:
@@ -272,9 +268,9 @@ class _Run:
       last = self.checkpoints.latest_step()
       good = 'there is none' if last is None else f'step {last}'
       raise FloatingPointError(
-        f'Step {self.step + 1}: not finite: {", ".join(bad[:8])}. The last good '
-        f'checkpoint is {good}, in {self.plan.workdir}. Lower learning_rate or '
-        'max_gradient_norm by --set, or look at the rewards of this step.'
+        f'Step {self.step + 1}: not finite: {", ".join(bad[:8])}. The last '
+        f'good checkpoint is {good}, in {self.plan.workdir}. Lower '
+        'learning_rate by --set, or look at the rewards of this step.'
       )
 
   def _average(self, collected) -> dict[str, float]:
@@ -303,15 +299,15 @@ class _Run:
     self.checkpoints.save(self.step, arrays, host)
 
   def _restore(self) -> None:
-    step = self.checkpoints.latest_step()
-    if step is None:
-      return
     arrays = {'state': self.state, 'reference': self.reference}
     template = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
       arrays,
     )
-    arrays, host = self.checkpoints.restore(step, template)
+    restored = self.checkpoints.restore_latest(template)
+    if restored is None:
+      return
+    arrays, host = restored.arrays, restored.host
     self.state, self.reference = arrays['state'], arrays['reference']
     self.step, self.tokens = host['step'], host['tokens']
     self.seconds = host['seconds']

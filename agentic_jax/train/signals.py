@@ -11,8 +11,8 @@ class Stopped(Exception):
 
   def __init__(self, step: int, workdir: pathlib.Path):
     super().__init__(
-      f'Stopped by SIGTERM after step {step}; everything is saved in {workdir}. '
-      'The same command goes on from there.'
+      f'Stopped by SIGTERM after step {step}; everything is saved in '
+      f'{workdir}. The same command goes on from there.'
     )
 
 

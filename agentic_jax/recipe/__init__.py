@@ -1,0 +1,72 @@
+"""What a paper changes: the functions in which one recipe differs from another.
+
+A `Recipe` is a handful of pure functions and a few numbers; `train.run` is the
+one loop that applies it. The makers here are the canonical recipes. A paper's
+own page starts from one of them and replaces what it changes:
+
+  base = recipe.grpo(group_size=16)
+  return dataclasses.replace(base, credit=my_credit)
+
+A maker's signature is its configuration: `--set clip_high=0.3` is checked
+against it. Every maker passes `**training` on to `training`, whose settings
+(optimiser, schedule, clipping, sampling) are therefore settings of all.
+"""
+
+from collections.abc import Callable, Mapping
+
+from agentic_jax.recipe import base
+from agentic_jax.recipe import credit
+from agentic_jax.recipe import critics
+from agentic_jax.recipe import makers
+from agentic_jax.recipe import parts
+from agentic_jax.recipe import settings
+
+Recipe = base.Recipe
+Networks = base.Networks
+Sampling = base.Sampling
+training = base.training
+score_nothing = base.score_nothing
+prepare_nothing = base.prepare_nothing
+measure_nothing = base.measure_nothing
+
+scores = credit.scores
+turn_rewards = credit.turn_rewards
+token_turns = credit.token_turns
+credit_episodes = credit.credit_episodes
+credit_turns = credit.credit_turns
+credit_tokens = credit.credit_tokens
+bootstrap_values = credit.bootstrap_values
+
+weigh_tokens = parts.weigh_tokens
+weigh_sequences = parts.weigh_sequences
+terms = parts.terms
+score_reference = parts.score_reference
+score_values = parts.score_values
+clipped = parts.clipped
+measure_clipping = parts.measure_clipping
+
+supervised = makers.supervised
+reinforce = makers.reinforce
+rloo = makers.rloo
+grpo = makers.grpo
+dapo = makers.dapo
+gigpo = makers.gigpo
+ppo = critics.ppo
+turn_ppo = critics.turn_ppo
+
+Setting = settings.Setting
+settings_of = settings.settings_of
+parse = settings.parse
+load = settings.load
+
+# The canonical makers by name, for --recipe.
+RECIPES: Mapping[str, Callable[..., Recipe]] = {
+  'supervised': supervised,
+  'reinforce': reinforce,
+  'rloo': rloo,
+  'ppo': ppo,
+  'turn_ppo': turn_ppo,
+  'grpo': grpo,
+  'dapo': dapo,
+  'gigpo': gigpo,
+}

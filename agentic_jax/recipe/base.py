@@ -1,0 +1,155 @@
+"""The record of a recipe, and the settings that all recipes share."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+import optax
+
+from agentic_jax import types
+from agentic_jax.types import Array
+
+Terms = dict[str, Array]
+
+
+class Networks(NamedTuple):
+  """Parameters by their part in the objective."""
+
+  policy: Any
+  reference: Any = None  # The frozen anchor; None unless the recipe uses it.
+
+
+class Sampling(NamedTuple):
+  """How actions are sampled in training."""
+
+  temperature: float = 1.0
+
+
+def score_nothing(
+  apply: Callable, networks: Networks, trajectory, turns
+) -> types.Trajectory:
+  """Nothing needs to be known before credit."""
+  del apply, networks, turns
+  return trajectory
+
+
+def prepare_nothing(outputs, trajectory, credit) -> types.Credit:
+  """The loss is separable: nothing is needed from the whole batch."""
+  del outputs, trajectory
+  return credit
+
+
+def measure_nothing(outputs, trajectory, credit) -> Terms:
+  """No diagnostics beyond those of every run."""
+  del outputs, trajectory, credit
+  return {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+  """One training algorithm.
+
+  Attributes:
+    credit: (trajectory, turns) -> Credit.
+    loss: (outputs, trajectory, credit) -> {term: [B, T]}, minimised.
+    weigh: (trajectory, turns) -> {term: [B, T]}, once per optimiser step. The
+      scalar is the sum over terms of sum(weight * loss).
+    optimizer: the transformation of gradients into updates.
+    score: (apply, networks, trajectory, turns) -> trajectory, on the rows of a
+      microbatch; fills in what must be known before credit: reference,
+      proximal or teacher log-probabilities, values.
+    prepare: (outputs, trajectory, credit) -> Credit; gradient-free statistics
+      of the whole batch, for losses that are not separable.
+    measure: (outputs, trajectory, credit) -> {name: [B, T]}; means over the
+      action tokens are logged as policy/name.
+    keep: (turns) -> bool [E] on the host, for one group; None keeps all. A
+      rejected group is replaced by that of the next task.
+    group_size: episodes of a task.
+    epochs: passes over a batch.
+    minibatches: optimiser steps a pass.
+    sampling: how actions are sampled.
+    uses_values: whether the policy needs a value head.
+    uses_reference: whether a frozen copy of the initial policy is kept.
+    uses_sampler: whether the loss has a ratio to the sampler; then tokens that
+      were not sampled by us are refused.
+    granularity: of the credit: token, turn, sequence or episode.
+  """
+
+  credit: Callable[[types.Trajectory, types.Turns], types.Credit]
+  loss: Callable[[types.Outputs, types.Trajectory, types.Credit], Terms]
+  weigh: Callable[[types.Trajectory, types.Turns], Terms]
+  optimizer: optax.GradientTransformation
+  score: Callable[..., types.Trajectory] = score_nothing
+  prepare: Callable[..., types.Credit] = prepare_nothing
+  measure: Callable[..., Terms] = measure_nothing
+  keep: Callable[[types.Turns], np.ndarray] | None = None
+  group_size: int = 8
+  epochs: int = 1
+  minibatches: int = 1
+  sampling: Sampling = Sampling()
+  uses_values: bool = False
+  uses_reference: bool = False
+  uses_sampler: bool = True
+  granularity: str = 'episode'
+
+
+def training(
+  *,
+  learning_rate: float = 3e-4,
+  warmup_steps: int = 0,
+  decay_steps: int = 0,
+  weight_decay: float = 0.0,
+  beta1: float = 0.9,
+  beta2: float = 0.95,
+  max_gradient_norm: float = 1.0,
+  epochs: int = 1,
+  minibatches: int = 1,
+  temperature: float = 1.0,
+) -> dict[str, Any]:
+  """The fields of a Recipe that every maker shares.
+
+  Args:
+    learning_rate: of AdamW, after the warm-up.
+    warmup_steps: optimiser steps of a linear warm-up from 0.
+    decay_steps: optimiser steps after which a cosine has decayed the rate to a
+      tenth; 0 keeps it.
+    weight_decay: of AdamW, decoupled.
+    beta1: decay of AdamW's first moment.
+    beta2: decay of AdamW's second moment.
+    max_gradient_norm: gradients are scaled down to this global norm.
+    epochs: passes over a batch.
+    minibatches: optimiser steps a pass.
+    temperature: of sampling, replayed in training; above 0.
+
+  Raises:
+    ValueError: a setting is out of range.
+  """
+  if temperature <= 0:
+    raise ValueError(
+      f'{temperature=} cannot be trained on: greedy actions have no gradient; '
+      'use a temperature above 0, such as 1.'
+    )
+  if min(epochs, minibatches) < 1 or learning_rate < 0:
+    raise ValueError(
+      f'{epochs=} and {minibatches=} must be at least 1, and {learning_rate=} '
+      'not negative.'
+    )
+  rate = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+  if decay_steps:
+    decay = optax.cosine_decay_schedule(learning_rate, decay_steps, alpha=0.1)
+    rate = optax.join_schedules([rate, decay], [warmup_steps])
+  if not warmup_steps and not decay_steps:
+    rate = optax.constant_schedule(learning_rate)
+  optimizer = optax.chain(
+    optax.clip_by_global_norm(max_gradient_norm),
+    optax.scale_by_adam(b1=beta1, b2=beta2),
+    optax.add_decayed_weights(weight_decay),
+    optax.scale_by_learning_rate(rate),
+  )
+  return dict(
+    optimizer=optimizer,
+    epochs=epochs,
+    minibatches=minibatches,
+    sampling=Sampling(temperature),
+  )

@@ -1,0 +1,66 @@
+"""From a trajectory and its turns to credit laid out over the rows."""
+
+import jax
+import jax.numpy as jnp
+
+from agentic_jax import advantages
+from agentic_jax import types
+from agentic_jax.types import Array
+
+
+def scores(turns: types.Turns) -> Array:
+  """The return of each episode: its rewards summed, float [E]."""
+  rewards = turn_rewards(turns)
+  return jnp.sum(rewards, axis=-1)
+
+
+def turn_rewards(turns: types.Turns) -> Array:
+  """The reward of each turn, all components with weight 1: float [E, S]."""
+  rewards = jnp.sum(turns.rewards, axis=-1)
+  return jnp.where(turns.mask, rewards, 0.0)
+
+
+def token_turns(trajectory: types.Trajectory, turns: types.Turns) -> Array:
+  """The turn of each action token of each episode: int32 [E, N], -1 is none."""
+  return advantages.gather_tokens(trajectory.turn, turns.tokens, fill=-1)
+
+
+def credit_episodes(
+  credit: Array, trajectory: types.Trajectory, turns: types.Turns
+) -> types.Credit:
+  """Gives every action token of an episode the credit [E] of the episode."""
+  spread = advantages.episodes_to_tokens(credit, turns.tokens >= 0)
+  return credit_tokens(spread, trajectory, turns)
+
+
+def credit_turns(
+  credit: Array, trajectory: types.Trajectory, turns: types.Turns
+) -> types.Credit:
+  """Gives every action token of a turn the credit [E, S] of the turn."""
+  spread = advantages.turns_to_tokens(credit, token_turns(trajectory, turns))
+  return credit_tokens(spread, trajectory, turns)
+
+
+def credit_tokens(
+  credit: Array, trajectory: types.Trajectory, turns: types.Turns
+) -> types.Credit:
+  """Lays credit [E, N] out over the rows of the trajectory."""
+  shape = trajectory.tokens.shape
+  laid_out = advantages.scatter_tokens(credit, turns.tokens, shape=shape)
+  return types.Credit(laid_out)
+
+
+def bootstrap_values(trajectory: types.Trajectory, turns: types.Turns) -> Array:
+  """The value after the last token of each truncated episode: float [E].
+
+  0 for an episode that its environment ended.
+  """
+  rows, length = trajectory.segment.shape
+  segment = jnp.pad(trajectory.segment, ((0, 0), (0, 1)), constant_values=-1)
+  ends = segment[:, :-1] != segment[:, 1:]
+  index = jnp.where(ends, jnp.arange(length), length)
+  end = jax.lax.cummin(index, axis=1, reverse=True)  # Of the token's segment.
+  after = jnp.minimum(end + 1, length - 1) + jnp.arange(rows)[:, None] * length
+  last = jnp.max(turns.tokens, axis=-1)
+  values = trajectory.values.ravel()[after.ravel()[jnp.maximum(last, 0)]]
+  return jnp.where(turns.truncated & (last >= 0), values, 0.0)

@@ -1,0 +1,188 @@
+"""The canonical recipes with a critic."""
+
+import jax.numpy as jnp
+
+from agentic_jax import advantages
+from agentic_jax import losses
+from agentic_jax import reductions
+from agentic_jax.recipe import base as base_lib
+from agentic_jax.recipe import credit as credit_lib
+from agentic_jax.recipe import parts
+
+
+def ppo(
+  *,
+  group_size: int = 1,
+  discount: float = 1.0,
+  lambda_: float = 0.95,
+  clip_low: float = 0.2,
+  clip_high: float = 0.2,
+  value_coefficient: float = 0.5,
+  value_clip: float = 0.2,
+  entropy_coefficient: float = 0.0,
+  **training_settings,
+) -> base_lib.Recipe:
+  """Proximal policy optimisation, token by token, with a learned critic.
+
+  Generalised advantage estimates along the action tokens of an episode;
+  observations neither discount nor add noise. Whitened over the batch.
+
+  Args:
+    group_size: episodes of a task.
+    discount: per token.
+    lambda_: of the advantage estimates.
+    clip_low: how far a ratio may fall below 1.
+    clip_high: how far a ratio may rise above 1.
+    value_coefficient: of the value loss.
+    value_clip: how far a value may move from where it was; 0 is no clip.
+    entropy_coefficient: of an entropy bonus.
+    **training_settings: see `base.training`.
+
+  References:
+    Schulman et al., 2017, arXiv:1707.06347, equations 7 and 9.
+  """
+
+  def credit(trajectory, turns):
+    present = turns.tokens >= 0
+    rewards = advantages.place_rewards(
+      credit_lib.turn_rewards(turns),
+      turns.mask,
+      credit_lib.token_turns(trajectory, turns),
+    )
+    values = advantages.gather_tokens(trajectory.values, turns.tokens)
+    found = advantages.gae(
+      rewards.astype(values.dtype),
+      values,
+      present,
+      discount=discount,
+      lambda_=lambda_,
+      bootstrap=credit_lib.bootstrap_values(trajectory, turns),
+    )
+    white = reductions.whiten(found.advantages, present)
+    targets = credit_lib.credit_tokens(found.returns, trajectory, turns)
+    return credit_lib.credit_tokens(white, trajectory, turns)._replace(
+      returns=targets.advantages, value_mask=trajectory.action_mask
+    )
+
+  return _critic_recipe(
+    credit,
+    clip_low=clip_low,
+    clip_high=clip_high,
+    entropy_coefficient=entropy_coefficient,
+    value_coefficient=value_coefficient,
+    value_clip=value_clip,
+    group_size=group_size,
+    granularity='token',
+    training_settings=training_settings,
+  )
+
+
+def turn_ppo(
+  *,
+  group_size: int = 1,
+  discount: float = 0.99,
+  lambda_: float = 0.95,
+  clip_low: float = 0.2,
+  clip_high: float = 0.2,
+  value_coefficient: float = 0.5,
+  value_clip: float = 0.2,
+  entropy_coefficient: float = 0.0,
+  **training_settings,
+) -> base_lib.Recipe:
+  """PPO whose credit is that of turns: one reward, value, advantage a turn.
+
+  The value of a turn is read before its first token. Advantages are whitened
+  over the turns of the batch and given to all tokens of the turn.
+
+  Args:
+    group_size: episodes of a task.
+    discount: per turn.
+    lambda_: of the advantage estimates.
+    clip_low: how far a ratio may fall below 1.
+    clip_high: how far a ratio may rise above 1.
+    value_coefficient: of the value loss.
+    value_clip: how far a value may move from where it was; 0 is no clip.
+    entropy_coefficient: of an entropy bonus.
+    **training_settings: see `base.training`.
+
+  References:
+    Section 4.2 of StepPO, 2026, arXiv:2604.18401.
+  """
+
+  def credit(trajectory, turns):
+    turn = credit_lib.token_turns(trajectory, turns)
+    values = advantages.gather_tokens(trajectory.values, turns.tokens)
+    num_turns = turns.mask.shape[1]
+    state_values = advantages.first_of_turn(values, turn, num_turns=num_turns)
+    found = advantages.gae(
+      credit_lib.turn_rewards(turns).astype(values.dtype),
+      state_values,
+      turns.mask,
+      discount=discount,
+      lambda_=lambda_,
+      bootstrap=credit_lib.bootstrap_values(trajectory, turns),
+    )
+    white = reductions.whiten(found.advantages, turns.mask)
+    before = jnp.pad(turn[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    first = ((turn >= 0) & (turn != before)).astype(values.dtype)
+    targets = credit_lib.credit_turns(found.returns, trajectory, turns)
+    where = credit_lib.credit_tokens(first, trajectory, turns)
+    return credit_lib.credit_turns(white, trajectory, turns)._replace(
+      returns=targets.advantages, value_mask=where.advantages > 0
+    )
+
+  return _critic_recipe(
+    credit,
+    clip_low=clip_low,
+    clip_high=clip_high,
+    entropy_coefficient=entropy_coefficient,
+    value_coefficient=value_coefficient,
+    value_clip=value_clip,
+    group_size=group_size,
+    granularity='turn',
+    training_settings=training_settings,
+  )
+
+
+def _critic_recipe(
+  credit,
+  *,
+  clip_low,
+  clip_high,
+  entropy_coefficient,
+  value_coefficient,
+  value_clip,
+  group_size,
+  granularity,
+  training_settings,
+) -> base_lib.Recipe:
+  """A clipped policy loss and a value loss where credit has a target."""
+  policy = parts.clipped(
+    clip_low=clip_low,
+    clip_high=clip_high,
+    entropy_coefficient=entropy_coefficient,
+  )
+
+  def loss(outputs, trajectory, credit):
+    found = policy(outputs, trajectory, credit)
+    error = losses.value_loss(
+      outputs.values,
+      credit.returns,
+      old_values=trajectory.values if value_clip else None,
+      clip=value_clip or None,
+    )
+    counted = jnp.where(credit.value_mask, error, 0.0)
+    return found | {'value': value_coefficient * counted}
+
+  extra = parts.regularisers(0.0, entropy_coefficient)
+  return base_lib.Recipe(
+    credit=credit,
+    loss=loss,
+    weigh=parts.terms(parts.weigh_tokens, 'policy', 'value', *extra),
+    score=parts.score_values,
+    measure=parts.measure_clipping(clip_low=clip_low, clip_high=clip_high),
+    uses_values=True,
+    group_size=group_size,
+    granularity=granularity,
+    **base_lib.training(**training_settings),
+  )

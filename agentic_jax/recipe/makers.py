@@ -1,0 +1,289 @@
+"""The canonical recipes without a critic."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from agentic_jax import advantages
+from agentic_jax import losses
+from agentic_jax import reductions
+from agentic_jax import types
+from agentic_jax.recipe import base as base_lib
+from agentic_jax.recipe import credit as credit_lib
+from agentic_jax.recipe import parts
+
+
+def supervised(**training_settings) -> base_lib.Recipe:
+  """Maximum likelihood of the action tokens, whoever chose them.
+
+    l = -log π(token)
+
+  Args:
+    **training_settings: see `base.training`.
+  """
+
+  def credit(trajectory, turns):
+    del turns
+    ones = trajectory.action_mask.astype(trajectory.sampler_logprobs.dtype)
+    return types.Credit(ones)
+
+  def loss(outputs, trajectory, credit):
+    del trajectory
+    return {
+      'policy': losses.weighted_logprob(outputs.logprobs, credit.advantages)
+    }
+
+  return base_lib.Recipe(
+    credit=credit,
+    loss=loss,
+    weigh=parts.terms(parts.weigh_tokens, 'policy'),
+    group_size=1,
+    uses_sampler=False,
+    granularity='token',
+    **base_lib.training(**training_settings),
+  )
+
+
+def reinforce(*, group_size: int = 8, **training_settings) -> base_lib.Recipe:
+  """REINFORCE with the batch's mean return as baseline.
+
+    A = R - mean of R over the batch,   l = -A log π
+
+  Args:
+    group_size: episodes of a task.
+    **training_settings: see `base.training`.
+
+  References:
+    Williams, 1992, doi:10.1007/BF00992696, section 5.
+  """
+
+  def credit(trajectory, turns):
+    valid = turns.group >= 0
+    returns = credit_lib.scores(turns)
+    centred = returns - reductions.masked_mean(returns, valid)
+    return credit_lib.credit_episodes(
+      jnp.where(valid, centred, 0.0), trajectory, turns
+    )
+
+  return _logprob_recipe(credit, group_size, training_settings)
+
+
+def rloo(*, group_size: int = 8, **training_settings) -> base_lib.Recipe:
+  """REINFORCE with the mean return of the group's other members as baseline.
+
+  Args:
+    group_size: episodes of a task; at least 2.
+    **training_settings: see `base.training`.
+
+  References:
+    Ahmadian et al., 2024, arXiv:2402.14740, section 2.2.
+  """
+  refuse_single(group_size)
+
+  def credit(trajectory, turns):
+    returns = credit_lib.scores(turns)
+    relative = advantages.leave_one_out(
+      returns, turns.group, num_groups=returns.size
+    )
+    return credit_lib.credit_episodes(relative, trajectory, turns)
+
+  return _logprob_recipe(credit, group_size, training_settings)
+
+
+def _logprob_recipe(credit, group_size, training_settings) -> base_lib.Recipe:
+  def loss(outputs, trajectory, credit):
+    del trajectory
+    return {
+      'policy': losses.weighted_logprob(outputs.logprobs, credit.advantages)
+    }
+
+  return base_lib.Recipe(
+    credit=credit,
+    loss=loss,
+    weigh=parts.terms(parts.weigh_tokens, 'policy'),
+    group_size=group_size,
+    **base_lib.training(**training_settings),
+  )
+
+
+def refuse_single(group_size: int) -> None:
+  if group_size < 2:
+    raise ValueError(
+      f'{group_size=} leaves nothing to compare with; a group-relative recipe '
+      'wants at least 2, such as --set group_size=8. For single episodes use '
+      '--recipe=ppo or --recipe=reinforce.'
+    )
+
+
+def grpo(
+  *,
+  group_size: int = 8,
+  clip_low: float = 0.2,
+  clip_high: float = 0.2,
+  kl_coefficient: float = 0.0,
+  entropy_coefficient: float = 0.0,
+  **training_settings,
+) -> base_lib.Recipe:
+  """Group-relative policy optimisation.
+
+    A = (R - mean R) / (std R + 1e-6) over the group, 0 where all are equal
+
+  Args:
+    group_size: episodes of a task; at least 2.
+    clip_low: how far a ratio may fall below 1.
+    clip_high: how far a ratio may rise above 1.
+    kl_coefficient: of k3 to the frozen initial policy.
+    entropy_coefficient: of an entropy bonus.
+    **training_settings: see `base.training`.
+
+  References:
+    Shao et al., 2024, arXiv:2402.03300, equations 3 and 4.
+  """
+  refuse_single(group_size)
+
+  def credit(trajectory, turns):
+    returns = credit_lib.scores(turns)
+    relative = advantages.standardise(
+      returns, turns.group, num_groups=returns.size
+    )
+    return credit_lib.credit_episodes(relative, trajectory, turns)
+
+  extra = parts.regularisers(kl_coefficient, entropy_coefficient)
+  return base_lib.Recipe(
+    credit=credit,
+    loss=parts.clipped(
+      clip_low=clip_low,
+      clip_high=clip_high,
+      kl_coefficient=kl_coefficient,
+      entropy_coefficient=entropy_coefficient,
+    ),
+    weigh=parts.terms(parts.weigh_sequences, 'policy', *extra),
+    score=parts.score_reference if kl_coefficient else base_lib.score_nothing,
+    measure=parts.measure_clipping(clip_low=clip_low, clip_high=clip_high),
+    uses_reference=bool(kl_coefficient),
+    group_size=group_size,
+    **base_lib.training(**training_settings),
+  )
+
+
+def keep_mixed(turns: types.Turns) -> np.ndarray:
+  """Keeps groups whose members do not all have the same return."""
+  returns = np.sum(turns.rewards, axis=(1, 2))
+  valid = turns.group >= 0
+  mixed = np.ptp(returns[valid]) > 0 if np.any(valid) else False
+  return np.full(returns.shape, mixed)
+
+
+def dapo(
+  *,
+  group_size: int = 8,
+  clip_low: float = 0.2,
+  clip_high: float = 0.28,
+  limit_tokens: int = 0,
+  buffer_tokens: int = 0,
+  overlong_factor: float = 1.0,
+  **training_settings,
+) -> base_lib.Recipe:
+  """DAPO: clip-higher, token mean, dynamic sampling, overlong shaping; no KL.
+
+  Args:
+    group_size: episodes of a task; at least 2.
+    clip_low: how far a ratio may fall below 1.
+    clip_high: how far a ratio may rise above 1.
+    limit_tokens: action tokens of an episode at which the overlong penalty is
+      full; 0 turns the penalty off.
+    buffer_tokens: over how many tokens before the limit it grows.
+    overlong_factor: the full penalty.
+    **training_settings: see `base.training`.
+
+  References:
+    Yu et al., 2025, arXiv:2503.14476, equations 8 to 13.
+  """
+  if limit_tokens and not 0 < buffer_tokens <= limit_tokens:
+    raise ValueError(
+      f'{buffer_tokens=} must be between 1 and {limit_tokens=}; for example a '
+      f'fifth of it: --set buffer_tokens={max(1, limit_tokens // 5)}.'
+    )
+  base = grpo(
+    group_size=group_size,
+    clip_low=clip_low,
+    clip_high=clip_high,
+    **training_settings,
+  )
+
+  def credit(trajectory, turns):
+    returns = credit_lib.scores(turns)
+    if limit_tokens:
+      lengths = jnp.sum(turns.tokens >= 0, axis=-1)
+      returns += overlong_factor * advantages.overlong_penalty(
+        lengths.astype(returns.dtype),
+        limit_tokens=limit_tokens,
+        buffer_tokens=buffer_tokens,
+      )
+    relative = advantages.standardise(
+      returns, turns.group, num_groups=returns.size
+    )
+    return credit_lib.credit_episodes(relative, trajectory, turns)
+
+  return dataclasses.replace(
+    base,
+    credit=credit,
+    weigh=parts.terms(parts.weigh_tokens, 'policy'),
+    keep=keep_mixed,
+  )
+
+
+def gigpo(
+  *,
+  group_size: int = 8,
+  discount: float = 0.95,
+  step_weight: float = 1.0,
+  clip_low: float = 0.2,
+  clip_high: float = 0.2,
+  kl_coefficient: float = 0.0,
+  entropy_coefficient: float = 0.0,
+  **training_settings,
+) -> base_lib.Recipe:
+  """Group-in-group policy optimisation: episodes of a task, turns of a state.
+
+    A = A_episode + w A_turn,   A_turn standardises the discounted return over
+    all turns of the group that began in the same situation
+
+  Args:
+    group_size: episodes of a task; at least 2.
+    discount: of rewards, per turn, in the returns that turns compare.
+    step_weight: w.
+    clip_low: how far a ratio may fall below 1.
+    clip_high: how far a ratio may rise above 1.
+    kl_coefficient: of k3 to the frozen initial policy.
+    entropy_coefficient: of an entropy bonus.
+    **training_settings: see `base.training`.
+
+  References:
+    Feng et al., 2025, arXiv:2505.10978, equations 3 to 8.
+  """
+  base = grpo(
+    group_size=group_size,
+    clip_low=clip_low,
+    clip_high=clip_high,
+    kl_coefficient=kl_coefficient,
+    entropy_coefficient=entropy_coefficient,
+    **training_settings,
+  )
+
+  def credit(trajectory, turns):
+    returns = credit_lib.scores(turns)
+    episode = advantages.standardise(
+      returns, turns.group, num_groups=returns.size
+    )
+    ahead = advantages.discounted_returns(
+      credit_lib.turn_rewards(turns), turns.mask, discount=discount
+    )
+    turn = advantages.state_relative(
+      ahead, turns.state, turns.mask, turns.group
+    )
+    joint = jnp.where(turns.mask, episode[:, None] + step_weight * turn, 0.0)
+    return credit_lib.credit_turns(joint, trajectory, turns)
+
+  return dataclasses.replace(base, credit=credit, granularity='turn')

@@ -1,0 +1,104 @@
+"""Scores, losses and weights that recipes are composed of."""
+
+from collections.abc import Callable
+
+from agentic_jax import losses
+from agentic_jax import types
+from agentic_jax.recipe import base
+from agentic_jax.types import Array
+
+
+def weigh_tokens(trajectory: types.Trajectory, turns: types.Turns) -> Array:
+  """Every action token counts the same."""
+  del turns
+  return losses.token_weights(trajectory.action_mask)
+
+
+def weigh_sequences(trajectory: types.Trajectory, turns: types.Turns) -> Array:
+  """Every sequence counts the same, whatever its length."""
+  del turns
+  return losses.sequence_weights(trajectory.action_mask, trajectory.segment)
+
+
+def terms(
+  weigh: Callable[..., Array], *names: str
+) -> Callable[..., base.Terms]:
+  """A `weigh` that gives the same weights to each of the named terms."""
+
+  def weigh_terms(trajectory, turns):
+    weights = weigh(trajectory, turns)
+    return dict.fromkeys(names, weights)
+
+  return weigh_terms
+
+
+def score_reference(apply, networks, trajectory, turns) -> types.Trajectory:
+  """Fills in the reference's log-probabilities."""
+  del turns
+  outputs = apply(networks.reference, trajectory)
+  return trajectory._replace(reference_logprobs=outputs.logprobs)
+
+
+def score_values(apply, networks, trajectory, turns) -> types.Trajectory:
+  """Fills in the values of the policy's own value head."""
+  del turns
+  outputs = apply(networks.policy, trajectory)
+  return trajectory._replace(values=outputs.values)
+
+
+def clipped(
+  *,
+  clip_low: float,
+  clip_high: float,
+  kl_coefficient: float = 0.0,
+  entropy_coefficient: float = 0.0,
+) -> Callable[..., base.Terms]:
+  """A policy loss: clipped token ratios, with regularisers that are not 0.
+
+  Args:
+    clip_low: how far a ratio may fall below 1.
+    clip_high: how far a ratio may rise above 1.
+    kl_coefficient: of k3 to the reference, as term 'kl'.
+    entropy_coefficient: of an entropy bonus, as term 'entropy'.
+  """
+
+  def loss(outputs, trajectory, credit):
+    ratio = losses.token_ratio(
+      outputs.logprobs, trajectory.sampler_logprobs, trajectory.action_mask
+    )
+    found = {
+      'policy': losses.clipped_surrogate(
+        ratio, credit.advantages, clip_low=clip_low, clip_high=clip_high
+      )
+    }
+    if kl_coefficient:
+      found['kl'] = kl_coefficient * losses.kl_k3(
+        outputs.logprobs, trajectory.reference_logprobs
+      )
+    if entropy_coefficient:
+      found['entropy'] = -entropy_coefficient * outputs.entropy
+    return found
+
+  return loss
+
+
+def regularisers(
+  kl_coefficient: float, entropy_coefficient: float
+) -> list[str]:
+  """The names of the terms that `clipped` adds to 'policy'."""
+  both = {'kl': kl_coefficient, 'entropy': entropy_coefficient}
+  return [name for name, coefficient in both.items() if coefficient]
+
+
+def measure_clipping(*, clip_low: float, clip_high: float):
+  """Logs the share of tokens whose ratio is outside the clip range."""
+
+  def measure(outputs, trajectory, credit):
+    del credit
+    ratio = losses.token_ratio(
+      outputs.logprobs, trajectory.sampler_logprobs, trajectory.action_mask
+    )
+    outside = (ratio < 1 - clip_low) | (ratio > 1 + clip_high)
+    return {'clip_fraction': outside.astype(ratio.dtype)}
+
+  return measure

@@ -1,0 +1,143 @@
+"""A maker's signature as its configuration: names, meanings, checks."""
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+import difflib
+import importlib.util
+import inspect
+import pathlib
+import re
+import sys
+from typing import Any, NamedTuple
+
+from agentic_jax.recipe import base
+
+
+class Setting(NamedTuple):
+  """One keyword of a maker."""
+
+  name: str
+  default: Any
+  meaning: str
+
+
+def settings_of(maker: Callable[..., base.Recipe]) -> dict[str, Setting]:
+  """The settings of a maker, those of `training` included where it takes them.
+
+  Meanings come from the Args section of the docstrings.
+  """
+  found = _own(maker)
+  parameters = inspect.signature(maker).parameters.values()
+  if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+    found = found | {
+      k: v for k, v in _own(base.training).items() if k not in found
+    }
+  return found
+
+
+def _own(function: Callable) -> dict[str, Setting]:
+  meanings = _meanings(inspect.getdoc(function) or '')
+  return {
+    p.name: Setting(p.name, p.default, meanings.get(p.name, ''))
+    for p in inspect.signature(function).parameters.values()
+    if p.kind is inspect.Parameter.KEYWORD_ONLY
+  }
+
+
+def _meanings(docstring: str) -> dict[str, str]:
+  _, _, rest = docstring.partition('Args:\n')
+  found: dict[str, str] = {}
+  name = ''
+  for line in rest.splitlines():
+    start = re.match(r'  (\w+): (.*)', line)
+    if start:
+      name = start[1]
+      found[name] = start[2]
+    elif line.startswith('    ') and name:
+      found[name] += ' ' + line.strip()
+    elif line and not line.startswith(' '):
+      break
+  return found
+
+
+def parse(
+  maker: Callable[..., base.Recipe], assignments: Sequence[str]
+) -> dict[str, Any]:
+  """Keyword arguments from texts such as 'clip_high=0.3'.
+
+  Raises:
+    ValueError: a text has no '=', a name is unknown, or a value is of another
+      kind than the default.
+  """
+  known = settings_of(maker)
+  return dict(_assignment(text, known) for text in assignments)
+
+
+def _assignment(text: str, known: Mapping[str, Setting]) -> tuple[str, Any]:
+  name, equals, value = text.partition('=')
+  if not equals:
+    raise ValueError(
+      f'--set={text!r} is no assignment; wanted name=value, for example '
+      '--set learning_rate=1e-4.'
+    )
+  if name not in known:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f' Did you mean {close[0]!r}?' if close else ''
+    raise ValueError(
+      f'--set={text!r}: this recipe has no setting {name!r}.{hint} Its '
+      f'settings are {", ".join(known)}.'
+    )
+  return name, _value(text, value, known[name].default)
+
+
+def _value(text: str, value: str, default: Any) -> Any:
+  try:
+    parsed = ast.literal_eval(value)
+  except (ValueError, SyntaxError):
+    parsed = value
+  if isinstance(default, float) and type(parsed) is int:
+    parsed = float(parsed)
+  wanted = type(default)
+  known = default is not None and default is not inspect.Parameter.empty
+  if known and type(parsed) is not wanted:
+    raise ValueError(
+      f'--set={text!r}: wanted a value like the default {default!r} '
+      f'({wanted.__name__}), got {value!r}.'
+    )
+  return parsed
+
+
+def load(
+  name: str, table: Mapping[str, Callable[..., base.Recipe]]
+) -> Callable[..., base.Recipe]:
+  """A maker by its name in a table, or `recipe` of a file path.py.
+
+  Raises:
+    ValueError: there is no such name or file, or the file has no `recipe`.
+  """
+  if not name.endswith('.py'):
+    if name in table:
+      return table[name]
+    close = difflib.get_close_matches(name, table, n=1)
+    hint = f' Did you mean {close[0]!r}?' if close else ''
+    raise ValueError(
+      f'--recipe={name!r} is unknown.{hint} Choose one of '
+      f'{", ".join(sorted(table))}, or give the path of a Python file with a '
+      'function recipe(*, ...) -> Recipe.'
+    )
+  path = pathlib.Path(name)
+  if not path.is_file():
+    raise ValueError(f'--recipe={name!r}: there is no such file.')
+  module_name = f'recipe_of_{path.stem}'
+  spec = importlib.util.spec_from_file_location(module_name, path)
+  assert spec and spec.loader, path
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[module_name] = module
+  spec.loader.exec_module(module)
+  if not callable(getattr(module, 'recipe', None)):
+    raise ValueError(
+      f'--recipe={name!r}: the file has no function recipe(*, ...) -> Recipe; '
+      'write one that returns, for example, dataclasses.replace('
+      'recipe.grpo(), loss=my_loss).'
+    )
+  return module.recipe

@@ -1,0 +1,83 @@
+"""The directory of a run: what it was started with, whether it may go on."""
+
+from collections.abc import Mapping
+import json
+import os
+import pathlib
+import subprocess
+from typing import Any
+
+from agentic_jax import checkpoint
+
+# What may change between two starts of one run.
+_FREE = ('command', 'commit', 'version', 'versions')
+
+
+def open_run(
+  workdir: pathlib.Path, config: Mapping[str, Any], *, resume: bool = True
+) -> None:
+  """Makes the run directory, or checks that it holds the same run.
+
+  Args:
+    workdir: of the run.
+    config: everything the run is started with, as JSON; becomes config.json.
+    resume: whether a run that is there may be gone on with.
+
+  Raises:
+    ValueError: there is a run with other settings (the message names them), or
+      one that must not be resumed.
+  """
+  path = workdir / 'config.json'
+  config = json.loads(json.dumps(config))
+  if path.exists():
+    if not resume:
+      raise ValueError(
+        f'{workdir} holds a run already, and --resume=never was given; choose '
+        'another --workdir, or remove it first.'
+      )
+    before = json.loads(path.read_text())
+    differ = _differences(before, config)
+    if differ:
+      raise ValueError(
+        f'{workdir} holds a run with other settings: {"; ".join(differ)}. '
+        'Choose another --workdir, give the old settings to go on, or remove '
+        'the directory to start over.'
+      )
+  workdir.mkdir(parents=True, exist_ok=True)
+  fresh = path.with_suffix('.json.new')
+  fresh.write_text(json.dumps(config, indent=2) + '\n')
+  os.replace(fresh, path)
+
+
+def load_params(workdir: pathlib.Path) -> Any:
+  """The parameters of a run's last checkpoint, on the host.
+
+  Raises:
+    ValueError: there is none.
+  """
+  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
+  return checkpoints.arrays_under('state.params')
+
+
+def _differences(before: Any, after: Any, name: str = '') -> list[str]:
+  if isinstance(before, dict) and isinstance(after, dict):
+    found = []
+    for key in sorted(before.keys() | after.keys()):
+      if name or key not in _FREE:
+        inner = f'{name}.{key}' if name else key
+        found += _differences(before.get(key), after.get(key), inner)
+    return found
+  return [] if before == after else [f'{name} was {before!r}, is {after!r}']
+
+
+def git_commit() -> str:
+  """The commit of the sources, or '' outside a repository."""
+  here = pathlib.Path(__file__).parent
+  command = ['git', 'describe', '--always', '--dirty', '--abbrev=12']
+  try:
+    done = subprocess.run(
+      command, cwd=here, capture_output=True, text=True, timeout=5, check=False
+    )
+  except (OSError, subprocess.TimeoutExpired):
+    return ''
+  return done.stdout.strip()

@@ -1,0 +1,473 @@
+"""Every flag of a run, and what is built from them.
+
+A paper's script imports this module, changes a few defaults and calls `train`.
+absl's flags are global, which is why they are all defined here and nowhere
+else; what differs between papers is set by `--set name=value` and checked
+against the signature of the recipe.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import functools
+import inspect
+import json
+import pathlib
+import sys
+from typing import Any, NamedTuple
+from urllib import parse as urllib_parse
+
+from absl import app
+from absl import flags
+import jax
+import numpy as np
+
+from agentic_jax import __version__
+from agentic_jax import batching
+from agentic_jax import context
+from agentic_jax import environments
+from agentic_jax import evaluate
+from agentic_jax import metrics
+from agentic_jax import protocol
+from agentic_jax import recipe as recipe_lib
+from agentic_jax import rollout
+from agentic_jax import sharding
+from agentic_jax import tasks
+from agentic_jax import tokenizer
+from agentic_jax import train
+from agentic_jax import types
+from agentic_jax.models import sizes
+from agentic_jax.models import transformer
+from agentic_jax.sampling import programs
+from agentic_jax.sampling import sampler as sampler_lib
+from agentic_jax.tasks import pool
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+  'workdir',
+  'runs/run',
+  'Directory of the run. The same command with the same directory goes on where '
+  'it stopped.',
+)
+flags.DEFINE_enum(
+  'resume',
+  'auto',
+  ['auto', 'never'],
+  'auto: go on with a run that is there; never: refuse to.',
+)
+flags.DEFINE_integer('seed', 0, 'Of everything random.', lower_bound=0)
+flags.DEFINE_string(
+  'recipe', 'grpo', f'One of {sorted(recipe_lib.RECIPES)}, or a path.py.'
+)
+flags.DEFINE_multi_string(
+  'set', [], 'A setting of the recipe, name=value. May be repeated.'
+)
+flags.DEFINE_string(
+  'environment',
+  'tool_math',
+  f'One of {sorted(environments.ENVIRONMENTS)}, or path.py:Name; settings after '
+  'a question mark, as in tool_math?call_price=0.05.',
+)
+flags.DEFINE_string(
+  'tasks',
+  '',
+  'What to train on: a name, tfds:NAME, or a file.jsonl of prompts and answers. '
+  'By default the tasks of the environment.',
+)
+flags.DEFINE_string('model', 'mini', f'A size, one of {sorted(sizes.SIZES)}.')
+flags.DEFINE_string(
+  'tokenizer', 'byte', 'byte, or the path of a tokenizer.json.'
+)
+flags.DEFINE_string(
+  'init_from', '', 'Run directory whose last parameters to begin with.'
+)
+flags.DEFINE_integer('steps', 100, 'Batches to train on.', lower_bound=0)
+flags.DEFINE_integer('tasks_per_step', 16, 'Groups of a batch.', lower_bound=1)
+flags.DEFINE_string(
+  'mesh', '', 'Such as data:2,fsdp:4; empty is a single device.'
+)
+flags.DEFINE_integer(
+  'microbatch_rows', 32, 'Rows of one forward pass.', lower_bound=1
+)
+flags.DEFINE_integer('slots', 64, 'Episodes sampled at once.', lower_bound=1)
+flags.DEFINE_integer(
+  'workers', 2, 'Threads that call the environment.', lower_bound=1
+)
+flags.DEFINE_string(
+  'context', 'append_all', f'One of {sorted(context.CONTEXTS)}.'
+)
+flags.DEFINE_multi_string(
+  'limit',
+  [],
+  'A limit of an episode, name=value, with names of '
+  f'{", ".join(rollout.Limits._fields)}. May be repeated.',
+)
+flags.DEFINE_integer(
+  'evaluate_every', 20, 'Steps between validations; 0 is none.', lower_bound=0
+)
+flags.DEFINE_integer(
+  'checkpoint_every', 20, 'Steps between checkpoints.', lower_bound=1
+)
+flags.DEFINE_bool(
+  'inspect',
+  False,
+  'Print the first episodes as the model sees them, with role, mask, reward and '
+  'advantage, and exit.',
+)
+
+
+class Run(NamedTuple):
+  """All that the flags describe."""
+
+  workdir: pathlib.Path
+  make_recipe: Callable[..., recipe_lib.Recipe]
+  settings: dict[str, Any]
+  recipe: recipe_lib.Recipe
+  world: rollout.World
+  config: transformer.TransformerConfig
+  sampler: sampler_lib.Sampler
+  workers: rollout.Workers
+  mesh: jax.sharding.Mesh
+  splits: Mapping[str, Sequence[types.Task]]
+
+
+def define_defaults(**defaults: Any) -> None:
+  """Changes the defaults of flags; for the top of a script."""
+  for name, value in defaults.items():
+    FLAGS.set_default(name, value)
+
+
+def main(function: Callable[[], None], recipe: Callable | None = None) -> None:
+  """Runs a script's function under absl, with errors of the user on one line.
+
+  Args:
+    function: what to do once the flags are parsed.
+    recipe: the maker whose settings `--help` lists.
+  """
+
+  def guarded(argv):
+    if len(argv) > 1:
+      raise app.UsageError(f'Too many arguments: {argv[1:]}; use flags.')
+    try:
+      function()
+    except (ValueError, RuntimeError, FloatingPointError) as error:
+      if FLAGS.is_parsed() and sys.flags.dev_mode:
+        raise
+      sys.exit(f'Error: {error}')
+    except train.Stopped as stopped:
+      print(stopped)
+
+  module = sys.modules['__main__']
+  if recipe is not None and module.__doc__:
+    module.__doc__ += describe_settings(recipe)
+  app.run(guarded)
+
+
+def describe_settings(recipe: Callable) -> str:
+  """The settings of a recipe, for --help."""
+  lines = [
+    f'  {s.name}={s.default!r}: {s.meaning}'
+    for s in recipe_lib.settings_of(recipe).values()
+  ]
+  return '\nSettings of the recipe, for --set:\n' + '\n'.join(lines) + '\n'
+
+
+def build(recipe: Callable[..., recipe_lib.Recipe] | None = None) -> Run:
+  """Builds what the flags describe; touches no file but those of tasks.
+
+  Args:
+    recipe: the paper's maker; by default what --recipe names.
+
+  Raises:
+    ValueError: a flag does not make sense; says what would.
+  """
+  make = recipe or recipe_lib.load(FLAGS.recipe, recipe_lib.RECIPES)
+  settings = recipe_lib.parse(make, FLAGS.set)
+  made = make(**settings)
+  mesh = sharding.make_mesh(FLAGS.mesh)
+  world = _world()
+  splits = {
+    split: _tasks(split) for split in ('train', 'validation', 'test')
+  }
+  config = sizes.load(
+    FLAGS.model, world.tokenizer.vocab_size, value_head=made.uses_values
+  )
+  shape = programs.Shape(
+    slots=FLAGS.slots,
+    capacity=programs.capacity_for(world.limits.segment_tokens),
+    prefill_rows=min(FLAGS.slots, 16),
+  )
+  sampler = sampler_lib.Sampler(
+    config,
+    shape,
+    stop_ids=world.tokenizer.stop_ids(world.grammar.stop_strings),
+    seed=FLAGS.seed,
+    find_stop=find_stop(world),
+  )
+  return Run(
+    pathlib.Path(FLAGS.workdir),
+    make,
+    settings,
+    made,
+    world,
+    config,
+    sampler,
+    rollout.Workers(FLAGS.workers),
+    mesh,
+    splits,
+  )
+
+
+def find_stop(world: rollout.World) -> Callable | None:
+  """A search for stop strings that are not single tokens; None if all are."""
+  names = world.grammar.stop_strings
+  single = set(world.tokenizer.stop_ids(names))
+  several = [s for s in names if _not_single(world.tokenizer, s, single)]
+  if not several:
+    return None
+
+  def find(ids: Sequence[int]) -> int | None:
+    text = b''
+    for count, piece in enumerate(world.tokenizer.pieces(ids), start=1):
+      text += piece
+      if any(stop.encode() in text for stop in several):
+        return count
+    return None
+
+  return find
+
+
+def _not_single(made, stop: str, single: set[int]) -> bool:
+  ids = made.action(stop)
+  return not (len(ids) == 1 and ids[0] in single)
+
+
+def _world() -> rollout.World:
+  name, _, query = FLAGS.environment.partition('?')
+  settings = {k: _literal(v) for k, v in urllib_parse.parse_qsl(query)}
+  environment = environments.load(name, **settings)
+  made: Any = tokenizer.ByteTokenizer()
+  if FLAGS.tokenizer != 'byte':
+    made = tokenizer.TextTokenizer(FLAGS.tokenizer)
+  return rollout.World(
+    environment,
+    made,
+    protocol.Grammar(),
+    context.load(FLAGS.context),
+    limits(FLAGS.limit),
+    FLAGS.seed,
+  )
+
+
+def limits(assignments: Sequence[str]) -> rollout.Limits:
+  """The limits of an episode from texts such as 'turns=4'.
+
+  Raises:
+    ValueError: a name is unknown, or a value is no positive number.
+  """
+  found = rollout.Limits()
+  for text in assignments:
+    name, _, value = text.partition('=')
+    if name not in found._fields:
+      raise ValueError(
+        f'--limit={text!r}: there is no limit {name!r}; there are '
+        f'{", ".join(found._fields)}.'
+      )
+    kind = type(getattr(found, name))
+    try:
+      found = found._replace(**{name: kind(value)})
+    except ValueError:
+      raise ValueError(
+        f'--limit={text!r}: wanted a number like {getattr(found, name)}, got '
+        f'{value!r}.'
+      ) from None
+  return found
+
+
+def _literal(text: str) -> Any:
+  try:
+    return json.loads(text)
+  except json.JSONDecodeError:
+    return text
+
+
+def _tasks(split: str) -> Sequence[types.Task]:
+  spec = FLAGS.tasks or FLAGS.environment.partition('?')[0]
+  if spec not in tasks.TASKS:
+    if not FLAGS.tasks:
+      raise ValueError(
+        f'--environment={spec!r} has no tasks of its own; name some with '
+        f'--tasks, such as a file.jsonl, or one of {sorted(tasks.TASKS)}.'
+      )
+    return tasks.load(spec, split)
+  return tasks.load(spec, split, str(pathlib.Path(FLAGS.workdir) / 'data'))
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+  """Everything that the run is started with, as JSON, for config.json."""
+  chosen = {
+    k: v.default for k, v in recipe_lib.settings_of(run.make_recipe).items()
+  }
+  free = ('workdir', 'resume', 'inspect', 'workers')
+  own = {
+    f.name: f.value
+    for module, found in FLAGS.flags_by_module_dict().items()
+    if module.endswith('common') or module == sys.argv[0]
+    for f in found
+    if f.name not in free
+  }
+  environment = run.world.environment
+  return {
+    'version': __version__,
+    'versions': {'jax': jax.__version__, 'python': sys.version.split()[0]},
+    'command': ' '.join(sys.argv),
+    'commit': train.git_commit(),
+    'seed': FLAGS.seed,
+    'recipe': {
+      'name': FLAGS.recipe,
+      'settings': chosen | run.settings,
+    },
+    'model': vars(run.config) | {'name': FLAGS.model},
+    'flags': own,
+    'describe': {
+      'horizon': run.world.limits.turns,
+      'observability': getattr(environment, 'observability', 'unknown'),
+      'actions': ['text', 'tool'],
+      'credit': run.recipe.granularity,
+    },
+  }
+
+
+def batch_shape(run: Run, groups: int, group_size: int) -> batching.Shape:
+  """The sizes of a batch within the run's limits."""
+  bounds = run.world.limits
+  segments = 1 if FLAGS.context == 'append_all' else bounds.turns
+  action_tokens = bounds.turns * bounds.action_tokens
+  if segments == 1:
+    action_tokens = min(action_tokens, bounds.segment_tokens)
+  return batching.shape_for(
+    groups=groups,
+    group_size=group_size,
+    turns=bounds.turns,
+    segment_tokens=bounds.segment_tokens,
+    segments=segments,
+    action_tokens=action_tokens,
+    microbatch_rows=FLAGS.microbatch_rows,
+  )
+
+
+def evaluator(run: Run, steps: int) -> train.Evaluate:
+  """Evaluates on the test split before and after, else on validation."""
+
+  def play(step: int, params: Any):
+    last = step in (0, steps)
+    return evaluate.evaluate(
+      run.sampler,
+      run.world,
+      run.splits['test' if last else 'validation'],
+      params,
+      workers=run.workers,
+      step=step,
+      split='evaluate' if last else 'validation',
+    )
+
+  return play
+
+
+def source(run: Run) -> train.Source:
+  """Where the run's batches come from: rollouts, or demonstrations.
+
+  A recipe that does not look at a sampler imitates: the environment's oracle
+  where it has one, otherwise the answers of the tasks.
+  """
+  drawn = pool.Pool(run.splits['train'], FLAGS.seed)
+  if run.recipe.uses_sampler:
+    return rollout.Rollouts(
+      run.sampler,
+      run.world,
+      drawn,
+      run.workers,
+      tasks_per_step=FLAGS.tasks_per_step,
+      group_size=run.recipe.group_size,
+      temperature=run.recipe.sampling.temperature,
+      keep=run.recipe.keep,
+    )
+  return rollout.Demonstrations(
+    run.world,
+    drawn,
+    functools.partial(imitated, run.world),
+    episodes_per_step=FLAGS.tasks_per_step * run.recipe.group_size,
+  )
+
+
+def imitated(world: rollout.World, task: types.Task, seed: int) -> list[str]:
+  """The actions that solve a task: the oracle's, or its answer."""
+  environment = world.environment
+  if not hasattr(environment, 'oracle'):
+    answer = protocol.Action(answer=task.answer)
+    return [world.grammar.render(answer)]
+  transition, actions = environment.reset(task, seed), []
+  while not (transition.terminated or transition.truncated):
+    actions.append(environment.oracle(transition.state))
+    transition = environment.step(transition.state, actions[-1], seed)
+  return actions
+
+
+def train_run(
+  run: Run, params: Any = None, *, what: str = 'training'
+) -> train.Result:
+  """Trains as the flags say, and writes the run directory.
+
+  Args:
+    run: from `build`.
+    params: to begin with; by default those of --init_from, or fresh ones.
+    what: said in the progress display.
+  """
+  train.open_run(run.workdir, settings_of(run), resume=FLAGS.resume == 'auto')
+  group_size = run.recipe.group_size
+  plan = train.Plan(
+    config=run.config,
+    shape=batch_shape(run, FLAGS.tasks_per_step, group_size),
+    mesh=run.mesh,
+    workdir=run.workdir,
+    steps=FLAGS.steps,
+    pieces=run.world.tokenizer.pieces,
+    what=what,
+    evaluate=evaluator(run, FLAGS.steps),
+    evaluate_every=FLAGS.evaluate_every,
+    checkpoint_every=FLAGS.checkpoint_every,
+  )
+  state = train.init_state(
+    run.config, run.recipe, run.mesh, jax.random.key(FLAGS.seed)
+  )
+  if params is None and FLAGS.init_from:
+    params = train.load_params(pathlib.Path(FLAGS.init_from))
+  if params is not None:
+    state = train.begin_with(state, params)
+  return train.run(run.recipe, source(run), plan, state)
+
+
+def finish(run: Run, result: train.Result, **more: Any) -> dict[str, Any]:
+  """Writes summary.json; returns it."""
+  records = metrics.read(run.workdir)
+  at = lambda i: records[i].get('evaluate/success') if records else None
+  summary = {
+    'success_before': at(0),
+    'success_after': at(-1),
+    **result.summary,
+    'command': ' '.join(sys.argv),
+    'version': __version__,
+    **more,
+  }
+  path = run.workdir / 'summary.json'
+  path.write_text(json.dumps(summary, indent=2) + '\n')
+  return summary
+
+
+def signature_of(recipe: Callable) -> str:
+  """The recipe's signature, for messages."""
+  return f'{recipe.__name__}{inspect.signature(recipe)}'
+
+
+def as_numpy(tree: Any) -> Any:
+  """The arrays of a tree on the host."""
+  return jax.tree.map(np.asarray, tree)
