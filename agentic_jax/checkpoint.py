@@ -214,8 +214,8 @@ class Checkpoints:
     step = self.latest_step()
     if step is None:
       raise ValueError(
-        f'{self._directory} has no checkpoint; name the directory of a run that '
-        'has saved one, such as runs/quickstart.'
+        f'{self._directory} has no checkpoint; name the directory of a run '
+        'that has saved one, such as runs/quickstart.'
       )
     content = _read_content(self._path(step))
     wanted = {
@@ -233,8 +233,8 @@ class Checkpoints:
         inner[last] = value
     if not nested:
       raise ValueError(
-        f'The checkpoint of step {step} in {self._directory} has no {prefix!r}; '
-        f'it has {sorted({name.split(".")[0] for name in wanted})}.'
+        f'The checkpoint of step {step} in {self._directory} has no '
+        f'{prefix!r}; it has {sorted({name.split(".")[0] for name in wanted})}.'
       )
     return nested
 

@@ -36,8 +36,8 @@ def evaluate(
     report: called with (finished, all) whenever an episode ends.
 
   Returns:
-    Metrics named after the split, and the episodes in the order of the tasks. An
-    episode whose environment failed counts as not solved.
+    Metrics named after the split, and the episodes in the order of the tasks.
+    An episode whose environment failed counts as not solved.
   """
   sampler.load(params, step)
   requests = [rollout.Request(i, task, 0) for i, task in enumerate(tasks)]

@@ -8,7 +8,6 @@ against the signature of the recipe.
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
-import inspect
 import json
 import pathlib
 import sys
@@ -19,6 +18,7 @@ from absl import app
 from absl import flags
 import jax
 import numpy as np
+import rich.console
 
 from agentic_jax import __version__
 from agentic_jax import batching
@@ -39,14 +39,16 @@ from agentic_jax.models import transformer
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.tasks import pool
+from agentic_jax.train import records
+from experiments import inspecting
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string(
   'workdir',
   'runs/run',
-  'Directory of the run. The same command with the same directory goes on where '
-  'it stopped.',
+  'Directory of the run. The same command with the same directory goes on '
+  'where it stopped.',
 )
 flags.DEFINE_enum(
   'resume',
@@ -64,14 +66,14 @@ flags.DEFINE_multi_string(
 flags.DEFINE_string(
   'environment',
   'tool_math',
-  f'One of {sorted(environments.ENVIRONMENTS)}, or path.py:Name; settings after '
-  'a question mark, as in tool_math?call_price=0.05.',
+  f'One of {sorted(environments.ENVIRONMENTS)}, or path.py:Name; settings '
+  'after a question mark, as in tool_math?call_price=0.05.',
 )
 flags.DEFINE_string(
   'tasks',
   '',
-  'What to train on: a name, tfds:NAME, or a file.jsonl of prompts and answers. '
-  'By default the tasks of the environment.',
+  'What to train on: a name, tfds:NAME, or a file.jsonl of prompts and '
+  'answers. By default the tasks of the environment.',
 )
 flags.DEFINE_string('model', 'mini', f'A size, one of {sorted(sizes.SIZES)}.')
 flags.DEFINE_string(
@@ -110,8 +112,8 @@ flags.DEFINE_integer(
 flags.DEFINE_bool(
   'inspect',
   False,
-  'Print the first episodes as the model sees them, with role, mask, reward and '
-  'advantage, and exit.',
+  'Print the first episodes as the model sees them, with role, mask, reward '
+  'and advantage, and exit.',
 )
 
 
@@ -136,12 +138,16 @@ def define_defaults(**defaults: Any) -> None:
     FLAGS.set_default(name, value)
 
 
-def main(function: Callable[[], None], recipe: Callable | None = None) -> None:
+def main(
+  function: Callable[[], None],
+  recipe: Callable[..., recipe_lib.Recipe] | None = None,
+) -> None:
   """Runs a script's function under absl, with errors of the user on one line.
 
   Args:
     function: what to do once the flags are parsed.
-    recipe: the maker whose settings `--help` lists.
+    recipe: the maker whose settings `--help` lists; by default the one that
+      --recipe names.
   """
 
   def guarded(argv):
@@ -150,15 +156,25 @@ def main(function: Callable[[], None], recipe: Callable | None = None) -> None:
     try:
       function()
     except (ValueError, RuntimeError, FloatingPointError) as error:
-      if FLAGS.is_parsed() and sys.flags.dev_mode:
+      if sys.flags.dev_mode:
         raise
       sys.exit(f'Error: {error}')
+    except KeyboardInterrupt:
+      sys.exit(
+        'Interrupted; the same command goes on from the last checkpoint.'
+      )
     except train.Stopped as stopped:
       print(stopped)
 
   module = sys.modules['__main__']
-  if recipe is not None and module.__doc__:
-    module.__doc__ += describe_settings(recipe)
+  if {'--help', '-h', '--helpshort', '--helpfull'} & set(sys.argv):
+    named = [a.partition('=')[2] for a in sys.argv if '--recipe=' in a]
+    name = (named or [FLAGS['recipe'].default])[-1]
+    try:
+      recipe = recipe or recipe_lib.load(name, recipe_lib.RECIPES)
+    except ValueError as error:
+      sys.exit(f'Error: {error}')
+    module.__doc__ = (module.__doc__ or '') + describe_settings(recipe)
   app.run(guarded)
 
 
@@ -168,7 +184,8 @@ def describe_settings(recipe: Callable) -> str:
     f'  {s.name}={s.default!r}: {s.meaning}'
     for s in recipe_lib.settings_of(recipe).values()
   ]
-  return '\nSettings of the recipe, for --set:\n' + '\n'.join(lines) + '\n'
+  title = f'\nSettings of the recipe {recipe.__name__}, for --set:\n'
+  return title + '\n'.join(lines) + '\n'
 
 
 def build(recipe: Callable[..., recipe_lib.Recipe] | None = None) -> Run:
@@ -185,9 +202,7 @@ def build(recipe: Callable[..., recipe_lib.Recipe] | None = None) -> Run:
   made = make(**settings)
   mesh = sharding.make_mesh(FLAGS.mesh)
   world = _world()
-  splits = {
-    split: _tasks(split) for split in ('train', 'validation', 'test')
-  }
+  splits = {split: _tasks(split) for split in ('train', 'validation', 'test')}
   config = sizes.load(
     FLAGS.model, world.tokenizer.vocab_size, value_head=made.uses_values
   )
@@ -463,11 +478,43 @@ def finish(run: Run, result: train.Result, **more: Any) -> dict[str, Any]:
   return summary
 
 
-def signature_of(recipe: Callable) -> str:
-  """The recipe's signature, for messages."""
-  return f'{recipe.__name__}{inspect.signature(recipe)}'
+def introduce(run: Run) -> None:
+  """Says what is about to happen; with --inspect, shows episodes and exits."""
+  counts = ', '.join(f'{len(v)} {k}' for k, v in run.splits.items())
+  print(
+    f'{FLAGS.recipe} on {FLAGS.environment}: {counts} tasks, model '
+    f'{FLAGS.model}, {FLAGS.steps} steps of {FLAGS.tasks_per_step} x '
+    f'{run.recipe.group_size} episodes, in {run.workdir}',
+    flush=True,
+  )
+  if FLAGS.inspect:
+    inspect_episodes(run)
+    sys.exit()
 
 
-def as_numpy(tree: Any) -> Any:
-  """The arrays of a tree on the host."""
-  return jax.tree.map(np.asarray, tree)
+def inspect_episodes(run: Run) -> None:
+  """Prints the episodes of one group as the model sees them."""
+  key = jax.random.key(FLAGS.seed)
+  params = train.init_state(run.config, run.recipe, run.mesh, key).params
+  if FLAGS.init_from:
+    state = train.TrainState(params, None)
+    params = train.begin_with(
+      state, train.load_params(pathlib.Path(FLAGS.init_from))
+    ).params
+  batch = source(run).batch(0, params)
+  group = batch.episodes[: max(run.recipe.group_size, 4)]
+  stacked = batching.stack(group, batch_shape(run, len(group), 1))
+  console = rich.console.Console()
+  inspecting.legend(console)
+  advantages: dict[int, list[list[float]]] = {}
+  if run.recipe.score is recipe_lib.score_nothing:
+    credit = run.recipe.credit(stacked.trajectory, stacked.turns).advantages
+    advantages = records.per_segment(
+      np.asarray(credit),
+      stacked.trajectory.episode,
+      stacked.trajectory.segment,
+    )
+  for index, episode in enumerate(group):
+    inspecting.show(
+      console, run.world.tokenizer, episode, advantages.get(index)
+    )

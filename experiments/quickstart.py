@@ -21,14 +21,11 @@ report.html with curves, episodes and the credit of `3^17 mod 41` under several
 estimators.
 """
 
-import dataclasses
-import pathlib
 import time
 
 from absl import flags
 import jax
 
-from agentic_jax import batching
 from agentic_jax import metrics
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import report
@@ -94,9 +91,9 @@ def main() -> None:
   result = common.train_run(run, warm.state.params, what='RL')
   before = metrics.read(run.workdir / 'warm_start')[0]['evaluate/success']
   records = metrics.read(run.workdir)
-  seconds = warm.summary['seconds_training'] + result.summary[
-    'seconds_training'
-  ]
+  seconds = (
+    warm.summary['seconds_training'] + result.summary['seconds_training']
+  )
   summary = common.finish(
     run,
     result,
@@ -105,7 +102,7 @@ def main() -> None:
     seconds_training=seconds,
     steps=warm.summary['steps'] + result.summary['steps'],
   )
-  worked_example.write(run, result.state.params)
+  worked_example.write(run, train.load_params(run.workdir / 'warm_start'))
   page = report.write(run.workdir)
   print(
     f'\nHeld-out success: {summary["success_before"]:.1%} untrained, '
@@ -127,6 +124,8 @@ common.define_defaults(
     'token_price=0.0005',
   ],
 )
+
+flags.adopt_module_key_flags(common)
 
 if __name__ == '__main__':
   common.main(main)

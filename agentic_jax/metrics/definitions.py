@@ -105,7 +105,9 @@ DEFINITIONS: Mapping[str, Definition] = {
   'validation/success_difficulty_<d>': Definition(
     'share of validation tasks of one difficulty solved', 'share'
   ),
-  'validation/reward': Definition('reward of a validation episode, mean', 'reward'),
+  'validation/reward': Definition(
+    'reward of a validation episode, mean', 'reward'
+  ),
   'validation/calls': Definition('tool calls of a validation episode', 'calls'),
   'validation/turns': Definition('turns of a validation episode', 'turns'),
   'validation/tokens': Definition(

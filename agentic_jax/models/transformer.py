@@ -18,7 +18,6 @@ from agentic_jax import types
 from agentic_jax.models import attention
 from agentic_jax.types import Array
 
-
 # Up to this depth the scan over layers is unrolled: keeping what the backward
 # pass needs in stacked arrays costs a CPU more than the larger program.
 _UNROLLED_LAYERS = 8

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import hashlib
-import math
+import numbers
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,17 @@ import numpy as np
 from agentic_jax import context as context_lib
 from agentic_jax import protocol
 from agentic_jax import types
+
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+# Of the other fields of a Transition.
+_KINDS = {
+  'terminated': (bool, np.bool_),
+  'truncated': (bool, np.bool_),
+  'state_key': str,
+  'agent': numbers.Integral,
+}
 
 
 class Limits(NamedTuple):
@@ -72,9 +83,14 @@ def check(transition: Any) -> types.Transition:
     raise Garbage(f'wanted rewards by component, got {reward!r:.80}')
   for name, value in reward.items():
     if name not in types.REWARDS:
-      raise Garbage(f'reward {name!r} is none of {types.REWARDS}')
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
+      raise Garbage(f'reward {name!r:.80} is none of {types.REWARDS}')
+    # False for NaN too, and for what does not fit a float32.
+    if not isinstance(value, numbers.Real) or not abs(value) <= _LARGEST:
       raise Garbage(f'reward {name!r} is {value!r:.80}, not a finite number')
+  for name, kind in _KINDS.items():
+    value = getattr(transition, name)
+    if not isinstance(value, kind):
+      raise Garbage(f'{name} is {value!r:.80}, not of {kind}')
   return transition
 
 
@@ -100,16 +116,14 @@ class _Open(NamedTuple):
     self.temperature.extend([temperature] * n)
 
   def close(self) -> types.Segment:
-    logprobs = np.asarray(self.sampler_logprobs)
-    if logprobs.dtype != np.float64 or not len(logprobs):
-      logprobs = logprobs.astype(np.float32)
+    kind = np.result_type(np.float32, *set(map(type, self.sampler_logprobs)))
     return types.Segment(
       np.asarray(self.tokens, np.int32),
       np.asarray(self.action_mask, bool),
       np.asarray(self.turn, np.int32),
       np.asarray(self.role, np.int8),
       np.asarray(self.policy_step, np.int32),
-      logprobs,
+      np.asarray(self.sampler_logprobs, kind),
       np.asarray(self.temperature, np.float32),
     )
 
@@ -225,9 +239,13 @@ class Builder:
     fresh = None if self._truncated else self.world.context(self._spans)
     self.opens_segment = fresh is not None
     if fresh is None:
-      if len(self._open.tokens) + len(ids) >= self.world.limits.segment_tokens:
-        self._truncated = True
-        return []
+      length = len(self._open.tokens) + len(ids)
+    else:
+      length = sum(len(span.tokens) for span in fresh)
+    if length >= self.world.limits.segment_tokens:
+      self._truncated = True
+      return []
+    if fresh is None:
       self._spans.pop()
       self._append(context_lib.Span('observation', ids, self.turn - 1))
       return list(ids)
@@ -236,16 +254,15 @@ class Builder:
     self._spans = []
     for span in fresh:
       self._append(span)
-    if self.room < 1:
-      self._truncated = True
-      return []
     return list(self._open.tokens)
 
   def _append(self, span: context_lib.Span) -> None:
     """Adds tokens that the policy is not trained on here."""
     n = len(span.tokens)
     self._spans.append(span)
-    self._open.extend(span.tokens, False, -1, [0] * n, -1, [0.0] * n, 1.0)
+    # Of the narrowest type: the sampler's own decides that of the segment.
+    zeros = [np.float32(0)] * n
+    self._open.extend(span.tokens, False, -1, [0] * n, -1, zeros, 1.0)
 
   def fail(self, kind: str, detail: str) -> None:
     """Ends the episode by a fault of its environment."""

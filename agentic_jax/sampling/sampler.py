@@ -217,10 +217,9 @@ class Sampler:
       self._params,
       self._caches,
       self._key,
-      slots,
-      np.asarray([steps, patience], np.int32),
+      *self._place(slots, np.asarray([steps, patience], np.int32)),
     )
-    return programs.Sampled(*(np.asarray(x) for x in sampled))
+    return jax.device_get(sampled)
 
   def _feed(self) -> None:
     """Brings every active slot to where only its last token is not cached."""
@@ -274,7 +273,7 @@ class Sampler:
           tokens[row, : len(chunk)] = chunk
           slot[row], start[row] = i, self._slots[i].length + offset
         self._caches = self._programs.prefill(
-          self._params, self._caches, tokens, slot, start
+          self._params, self._caches, *self._place(tokens, slot, start)
         )
       offset += size
 
@@ -283,5 +282,9 @@ class Sampler:
     for at in range(0, len(pairs), rows):
       batch = pairs[at : at + rows]
       batch = batch + batch[:1] * (rows - len(batch))
-      source, target = np.asarray(batch, np.int32).T
-      self._caches = self._programs.copy(self._caches, source, target)
+      placed = self._place(*np.asarray(batch, np.int32).T)
+      self._caches = self._programs.copy(self._caches, *placed)
+
+  def _place(self, *arrays: Any) -> Any:
+    """Host arrays on the device of the slots."""
+    return jax.device_put(arrays, self._device)

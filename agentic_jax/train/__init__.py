@@ -8,8 +8,8 @@ from agentic_jax.train.directory import load_params
 from agentic_jax.train.directory import open_run
 from agentic_jax.train.loop import Evaluate
 from agentic_jax.train.loop import Plan
-from agentic_jax.train.loop import Source
 from agentic_jax.train.loop import Result
+from agentic_jax.train.loop import Source
 from agentic_jax.train.loop import run
 from agentic_jax.train.signals import Stopped
 from agentic_jax.train.step import TrainState

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,9 +74,7 @@ def init_state(config, recipe, mesh, key) -> step_lib.TrainState:
   return jax.jit(make, out_shardings=shardings)(key)
 
 
-def begin_with(
-  state: step_lib.TrainState, params: Any
-) -> step_lib.TrainState:
+def begin_with(state: step_lib.TrainState, params: Any) -> step_lib.TrainState:
   """The state with other parameters, where it has parameters of that name.
 
   A value head that `params` lack stays as it is, and one too many is dropped.

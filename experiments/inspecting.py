@@ -1,0 +1,73 @@
+"""Episodes on the terminal as the model sees them."""
+
+from typing import Any
+
+import rich.console
+import rich.text
+
+from agentic_jax import types
+
+_ROLE_STYLES = {
+  'text': 'bold green',
+  'think': 'magenta',
+  'tool': 'bold cyan',
+  'memory': 'blue',
+  'plan': 'yellow',
+  'switch': 'red',
+  'summary': 'bright_blue',
+}
+
+
+def legend(console: rich.console.Console) -> None:
+  """Says what the colours mean."""
+  text = rich.text.Text('Trained on: ')
+  for role in ('think', 'tool', 'text'):
+    text.append(f' {role} ', style=_ROLE_STYLES[role])
+  text.append('   not trained on: ')
+  text.append(' prompt and observations ', style='dim italic')
+  console.print(text)
+
+
+def show(
+  console: rich.console.Console,
+  tokenizer: Any,
+  episode: types.Episode,
+  advantages: list[list[float]] | None = None,
+) -> None:
+  """Prints the segments of an episode, coloured by role and mask.
+
+  Args:
+    console: of rich.
+    tokenizer: for the pieces.
+    episode: what happened.
+    advantages: for each segment, of its tokens; shown where they change.
+  """
+  for number, segment in enumerate(episode.segments):
+    text = rich.text.Text()
+    shown = None
+    pieces = tokenizer.pieces(segment.tokens.tolist())
+    for i, piece in enumerate(pieces):
+      acted = bool(segment.action_mask[i])
+      style = _ROLE_STYLES[types.ROLES[segment.role[i]]]
+      if acted and advantages is not None:
+        value = advantages[number][i]
+        if shown is None or abs(value - shown) > 1e-6:
+          text.append(f'[{value:+.2f}]', style='reverse')
+          shown = value
+      text.append(
+        piece.decode(errors='replace'), style=style if acted else 'dim italic'
+      )
+    console.print(text)
+  rewards = ', '.join(
+    f'turn {i}: '
+    + (' '.join(f'{k} {v:+.4f}' for k, v in t.reward.items()) or 'none')
+    for i, t in enumerate(episode.turns)
+  )
+  ended = 'truncated' if episode.truncated else 'ended'
+  console.print(
+    rich.text.Text(
+      f'  {"solved" if episode.success else "not solved"}, {ended}, reward '
+      f'{episode.reward:+.4f} ({rewards})\n',
+      style='dim',
+    )
+  )

@@ -1,0 +1,38 @@
+"""Trains any recipe on any environment and tasks, from flags alone.
+
+  python experiments/run.py --environment=corridor --recipe=gigpo
+  python experiments/run.py --environment=my_world.py:World \\
+    --tasks=my_tasks.jsonl --recipe=my_recipe.py --set clip_high=0.3
+  python experiments/run.py --recipe=supervised --tasks=pairs.jsonl
+  python experiments/run.py --init_from=runs/quickstart/warm_start --inspect
+
+Paper: whatever --recipe names.
+Changes: none.
+Command: as above.
+Result: not run.
+Differences: none.
+"""
+
+from absl import flags
+
+from agentic_jax import report
+from experiments import common
+
+
+def main() -> None:
+  """Trains, and writes the report."""
+  run = common.build()
+  common.introduce(run)
+  result = common.train_run(run)
+  summary = common.finish(run, result)
+  page = report.write(run.workdir)
+  print(
+    f'Held-out success: {summary["success_before"]:.1%} before, '
+    f'{summary["success_after"]:.1%} after. The report: {page}'
+  )
+
+
+flags.adopt_module_key_flags(common)
+
+if __name__ == '__main__':
+  common.main(main)

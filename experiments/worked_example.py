@@ -1,0 +1,209 @@
+"""The credit of one group of episodes under several estimators.
+
+Writes credit.json, from which the report draws the tokens of each episode
+coloured by what each estimator gives them. The episodes are a real group,
+sampled for `3^17 mod 41` by the policy as it was after imitation, when it
+sometimes calls the tool and sometimes guesses; the numbers come from the same
+functions that train.
+"""
+
+import json
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from agentic_jax import batching
+from agentic_jax import recipe as recipe_lib
+from agentic_jax import rollout
+from agentic_jax import types
+from agentic_jax.models import attention
+from agentic_jax.models import transformer
+from agentic_jax.tasks import tool_math
+from agentic_jax.train import records
+from experiments import common
+
+_GROUP_SIZE = 8
+_CRITIC_TASKS = 48
+# Draws far from those of training, whose randomness they must not share.
+_FIRST_DRAW = 1_000_000
+
+
+class Estimator(NamedTuple):
+  """An estimator, and what it means for the tool call."""
+
+  name: str
+  recipe: recipe_lib.Recipe
+  sentence: str
+
+
+def estimators() -> list[Estimator]:
+  """The estimators that are shown side by side."""
+  return [
+    Estimator(
+      'GRPO',
+      recipe_lib.grpo(),
+      'One number for the whole episode, spread over its tokens: the call is '
+      'praised or blamed for the answer that came after it, and counts less in '
+      'a long episode than in a short one.',
+    ),
+    Estimator(
+      'DAPO',
+      recipe_lib.dapo(),
+      'The same number as GRPO, but every token counts alike: a long episode '
+      'weighs more, so the tokens of a call are not thinned out by it.',
+    ),
+    Estimator(
+      'Token GAE',
+      recipe_lib.ppo(),
+      'Each token gets what the critic learned from it: credit gathers where '
+      'the prospects change, at the decision to call and at the digits that '
+      'are copied right or wrong.',
+    ),
+    Estimator(
+      'Turn GAE (StepPO)',
+      recipe_lib.turn_ppo(),
+      'One number for each turn: the call is judged by how the prospects '
+      'changed once its result was seen, apart from the answer.',
+    ),
+    Estimator(
+      'GiGPO',
+      recipe_lib.gigpo(),
+      'The episode against its group, plus the turn against all turns that '
+      'began in the same situation: calling is compared with guessing at the '
+      'same prompt, and answering with answering after the same result.',
+    ),
+  ]
+
+
+def write(run: common.Run, params: Any) -> None:
+  """Writes credit.json into the run directory.
+
+  Args:
+    run: the quickstart's.
+    params: of the policy whose episodes are shown.
+  """
+  group = _mixed_group(run, params)
+  critic = _fit_critic(run, params)
+  config = transformer.TransformerConfig(
+    **(vars(run.config) | {'value_head': True})
+  )
+  shape = common.batch_shape(run, 1, _GROUP_SIZE)
+  stacked = batching.stack(group, shape)
+  outputs = jax.jit(transformer.outputs, static_argnums=0)
+  values = outputs(config, critic, stacked.trajectory).values
+  trajectory = stacked.trajectory._replace(values=values)
+  found = [_credit(e, trajectory, stacked.turns) for e in estimators()]
+  lines = []
+  for index, episode in enumerate(group):
+    per_token = [
+      {
+        'credit': {
+          e.name: credit[index][segment]
+          for e, credit in zip(estimators(), found, strict=True)
+        }
+      }
+      for segment in range(len(episode.segments))
+    ]
+    pieces = run.world.tokenizer.pieces
+    lines.append(records.record(episode, pieces, per_token))
+  content = {
+    'prompt': tool_math.WORKED_EXAMPLE,
+    'note': (
+      'A group of episodes sampled after imitation, at temperature 1. A '
+      "token's credit is what multiplies its gradient: advantage times weight, "
+      'in units in which the weights of the group average 1. The values that '
+      'two of the estimators need come from a linear critic fitted to the '
+      f'returns of {_CRITIC_TASKS * _GROUP_SIZE} episodes of the same policy.'
+    ),
+    'estimators': [
+      {
+        'name': e.name,
+        'granularity': e.recipe.granularity,
+        'sentence': e.sentence,
+      }
+      for e in estimators()
+    ],
+    'episodes': lines,
+  }
+  (run.workdir / 'credit.json').write_text(json.dumps(content))
+
+
+def _credit(
+  estimator: Estimator, trajectory: types.Trajectory, turns: types.Turns
+) -> dict[int, list[list[float]]]:
+  """Advantage times weight of each token, by episode and segment."""
+  recipe = estimator.recipe
+  credit = jax.jit(recipe.credit)(trajectory, turns)
+  weights = jax.jit(recipe.weigh)(trajectory, turns)['policy']
+  count = np.sum(trajectory.action_mask)
+  scaled = np.asarray(credit.advantages * weights * count)
+  return records.per_segment(scaled, trajectory.episode, trajectory.segment)
+
+
+def _play(run, params, requests) -> list[types.Episode]:
+  run.sampler.load(params, 0)
+  return rollout.collect(
+    run.sampler, run.world, requests, temperature=1.0, workers=run.workers
+  )
+
+
+def _mixed_group(run, params) -> list[types.Episode]:
+  """A group for the worked example in which some succeed and some fail."""
+  tasks = run.splits['test']
+  task = next(t for t in tasks if t.prompt == tool_math.WORKED_EXAMPLE)
+  group: list[types.Episode] = []
+  for attempt in range(20):
+    draw = _FIRST_DRAW + attempt
+    group = _play(
+      run,
+      params,
+      [rollout.Request(draw, task, member) for member in range(_GROUP_SIZE)],
+    )
+    if 0 < sum(episode.success for episode in group) < _GROUP_SIZE:
+      break
+  return group
+
+
+def _fit_critic(run, params) -> Any:
+  """The policy's parameters with a value head fitted to returns.
+
+  Ridge regression of the return of an episode on the hidden state before each
+  of its action tokens.
+  """
+  tasks = run.splits['validation'][:_CRITIC_TASKS]
+  played = _play(
+    run,
+    params,
+    [
+      rollout.Request(_FIRST_DRAW + 100 + i, task, member)
+      for i, task in enumerate(tasks)
+      for member in range(_GROUP_SIZE)
+    ],
+  )
+  shape = common.batch_shape(run, len(tasks), _GROUP_SIZE)
+  trajectory = batching.stack(played, shape).trajectory
+  hidden = np.asarray(_hidden(run.config, params, trajectory))
+  before = np.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
+  mask = trajectory.action_mask
+  features = before[mask].astype(np.float64)
+  returns = np.asarray([episode.reward for episode in played])
+  targets = returns[trajectory.episode[mask]]
+  gram = features.T @ features + len(features) * 1e-3 * np.eye(hidden.shape[-1])
+  head = np.linalg.solve(gram, features.T @ targets)
+  return {**params, 'value_head': jnp.asarray(head, hidden.dtype)}
+
+
+def _hidden(config, params, trajectory) -> jax.Array:
+  """Hidden states [B, T, D] of a trajectory's tokens."""
+  model = transformer.Transformer(config)
+
+  def apply(params, tokens, segment, position):
+    context = attention.Packed(segment, position)
+    rest = {k: v for k, v in params.items() if k != 'value_head'}
+    return model.apply({'params': rest}, tokens, context)[0]
+
+  return jax.jit(apply)(
+    params, trajectory.tokens, trajectory.segment, trajectory.position
+  )
