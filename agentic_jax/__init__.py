@@ -2,25 +2,24 @@
 
 types.py           records that cross modules; the alphabet of shapes
 reductions.py      masked statistics over an axis and over groups; whitening
-tasks/             where tasks come from
-rewards/           scorers of text and state
+tasks/             where tasks come from: generators, TFDS, JSON lines, pools
+rewards/           scorers of text
 environments/      where tasks are solved
 tools/             what an agent may call
 protocol.py        tag grammars: render, parse, stop strings, roles of tokens
-context.py         what the policy sees
-memory.py          stores and the operations on them
-tokenizer.py       a byte tokenizer; any tokenizer.json, with chat templates
-models/            transformer, sizes, heads
+context.py         what the policy sees: everything, or the last turns
+tokenizer/         a byte tokenizer; any tokenizer.json, with chat templates
+models/            the transformer, its attention, its sizes
 sharding.py        mesh from a string, logical axis rules, placement
 sampling/          jitted prefill and decode over slots
-rollout.py         environments x sampler -> episodes; limits, failures
+rollout/           environments x sampler -> episodes; limits, failures
 batching.py        episodes -> Trajectory: the one host-to-device crossing
-advantages.py      over time, over groups, over turns
-losses.py          ratios, surrogates, weights, KL, entropy, value
-recipe.py          Recipe and the canonical makers
-train.py           TrainState, train_step, run: the one loop
+advantages/        over time, over groups, over turns
+losses/            ratios, surrogates, KL, value, weights
+recipe/            Recipe, its settings, and the canonical makers
+train/             the pure step, its compiled programs, the one loop
 checkpoint.py      save and restore everything a restart needs
-metrics.py         definitions; JSONL and TensorBoard; the progress display
+metrics/           definitions; JSONL and TensorBoard; the progress display
 evaluate.py        success and cost on held-out tasks
 report/            run directory -> one HTML page
 """

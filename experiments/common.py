@@ -188,17 +188,21 @@ def describe_settings(recipe: Callable) -> str:
   return title + '\n'.join(lines) + '\n'
 
 
-def build(recipe: Callable[..., recipe_lib.Recipe] | None = None) -> Run:
+def build(
+  recipe: Callable[..., recipe_lib.Recipe] | None = None, **settings: Any
+) -> Run:
   """Builds what the flags describe; touches no file but those of tasks.
 
   Args:
     recipe: the paper's maker; by default what --recipe names.
+    **settings: the script's own defaults of the recipe's settings; --set goes
+      before them.
 
   Raises:
     ValueError: a flag does not make sense; says what would.
   """
   make = recipe or recipe_lib.load(FLAGS.recipe, recipe_lib.RECIPES)
-  settings = recipe_lib.parse(make, FLAGS.set)
+  settings = settings | recipe_lib.parse(make, FLAGS.set)
   made = make(**settings)
   mesh = sharding.make_mesh(FLAGS.mesh)
   world = _world()

@@ -38,7 +38,7 @@ from experiments import worked_example
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_integer('warm_steps', 300, 'Steps of imitation.', lower_bound=1)
+flags.DEFINE_integer('warm_steps', 400, 'Steps of imitation.', lower_bound=1)
 flags.DEFINE_float(
   'skill', 0.3, 'Share of demonstrations with the good strategy.', 0.0, 1.0
 )
@@ -85,7 +85,7 @@ def warm_start(run: common.Run) -> train.Result:
 def main() -> None:
   """Imitation, reinforcement learning, summary and report."""
   started = time.monotonic()
-  run = common.build()
+  run = common.build(learning_rate=2e-4, decay_steps=FLAGS.steps)
   common.introduce(run)
   warm = warm_start(run)
   result = common.train_run(run, warm.state.params, what='RL')
@@ -116,12 +116,12 @@ def main() -> None:
 
 common.define_defaults(
   workdir='runs/quickstart',
-  steps=100,
+  steps=80,
   limit=[
     'turns=6',
     'action_tokens=40',
     'segment_tokens=127',
-    'token_price=0.0005',
+    'token_price=0.0002',
   ],
 )
 

@@ -2,13 +2,18 @@
 
 import functools
 import hashlib
+import os
+import pathlib
 import random
+import re
+import subprocess
+import sys
 import time
 from typing import NamedTuple
 
 import jax
-import numpy as np
 
+from agentic_jax import batching
 from agentic_jax import context as context_lib
 from agentic_jax import protocol
 from agentic_jax import rollout
@@ -126,7 +131,9 @@ def sampler() -> sampler_lib.Sampler:
   return make_sampler()
 
 
-def world(environment=None, *, context='append_all', **changes) -> rollout.World:
+def world(
+  environment=None, *, context='append_all', **changes
+) -> rollout.World:
   """A world; `changes` are fields of `rollout.World`, or of its limits."""
   own = {k: changes.pop(k) for k in rollout.World._fields if k in changes}
   made = rollout.World(
@@ -204,10 +211,8 @@ def said(episode: types.Episode) -> list[list[int]]:
   ]
 
 
-def batch_shape(groups: int, group_size: int, **changes):
+def batch_shape(groups: int, group_size: int, **changes) -> batching.Shape:
   """Sizes for stacking episodes of these limits; see `batching.shape_for`."""
-  from agentic_jax import batching
-
   chosen = dict(
     groups=groups,
     group_size=group_size,
@@ -220,6 +225,24 @@ def batch_shape(groups: int, group_size: int, **changes):
   return batching.shape_for(**(chosen | changes))
 
 
-def bits(array) -> bytes:
-  """The bytes of an array."""
-  return np.asarray(array).tobytes()
+def in_process(expression: str, **environment: str) -> str:
+  """What a Python expression prints as, in a process of its own.
+
+  Args:
+    expression: may use the modules of `tests` by their names.
+    **environment: variables to set; XLA optimises unless they say otherwise.
+  """
+  names = re.findall(r'\b\w+_(?:test|world)\b', expression)
+  imports = ''.join(
+    f'from tests import {name}\n' for name in sorted(set(names))
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', f'{imports}print({expression})'],
+    env={**os.environ, 'XLA_FLAGS': '', **environment},
+    cwd=pathlib.Path(__file__).parents[1],
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert done.returncode == 0, done.stderr
+  return done.stdout.splitlines()[-1]

@@ -135,12 +135,12 @@ def training(
       f'{epochs=} and {minibatches=} must be at least 1, and {learning_rate=} '
       'not negative.'
     )
-  rate = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+  rate = optax.constant_schedule(learning_rate)
   if decay_steps:
-    decay = optax.cosine_decay_schedule(learning_rate, decay_steps, alpha=0.1)
-    rate = optax.join_schedules([rate, decay], [warmup_steps])
-  if not warmup_steps and not decay_steps:
-    rate = optax.constant_schedule(learning_rate)
+    rate = optax.cosine_decay_schedule(learning_rate, decay_steps, alpha=0.1)
+  if warmup_steps:
+    rise = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    rate = optax.join_schedules([rise, rate], [warmup_steps])
   optimizer = optax.chain(
     optax.clip_by_global_norm(max_gradient_norm),
     optax.scale_by_adam(b1=beta1, b2=beta2),

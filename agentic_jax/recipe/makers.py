@@ -253,7 +253,7 @@ def gigpo(
   Args:
     group_size: episodes of a task; at least 2.
     discount: of rewards, per turn, in the returns that turns compare.
-    step_weight: w.
+    step_weight: w, of the advantages of turns; 0 is grpo.
     clip_low: how far a ratio may fall below 1.
     clip_high: how far a ratio may rise above 1.
     kl_coefficient: of k3 to the frozen initial policy.

@@ -97,6 +97,8 @@ def _value(text: str, value: str, default: Any) -> Any:
     parsed = value
   if isinstance(default, float) and type(parsed) is int:
     parsed = float(parsed)
+  if isinstance(default, str) and not isinstance(parsed, str):
+    parsed = value
   wanted = type(default)
   known = default is not None and default is not inspect.Parameter.empty
   if known and type(parsed) is not wanted:

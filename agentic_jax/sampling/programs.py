@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from agentic_jax.models import attention
 from agentic_jax.models import transformer
@@ -151,9 +152,23 @@ def sample(logits: Array, keys: Array, temperature: Array) -> tuple:
   return tokens, jnp.where(greedy, 0.0, logprobs)
 
 
-def decode(
-  config, shape: Shape, stop_ids, params, caches, key, slots: Slots, limits
-):
+def pack(slots: Slots, *, steps: int, patience: int) -> np.ndarray:
+  """What `decode` needs from the host, int32 [8 S + 2]: a single transfer."""
+  fields = slots._replace(temperature=slots.temperature.view(np.int32))
+  return np.concatenate([*fields, (steps, patience)], dtype=np.int32)
+
+
+def _unpack(packed: Array, shape: Shape) -> tuple[Slots, Array]:
+  """The slots, and (steps, patience)."""
+  slots = Slots(*packed[:-2].reshape(len(Slots._fields), shape.slots))
+  slots = slots._replace(
+    active=slots.active != 0,
+    temperature=jax.lax.bitcast_convert_type(slots.temperature, jnp.float32),
+  )
+  return slots, packed[-2:]
+
+
+def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
   """Samples a block of tokens for every active slot.
 
   Ends after `steps` tokens, when no slot is active, or when `patience` slots
@@ -167,12 +182,13 @@ def decode(
     params: in the decode layout.
     caches: donated.
     key: of the run.
-    slots: where the slots stand.
-    limits: int32 [2], (steps, patience); steps at most `decode_block`.
+    packed: from `pack`: where the slots stand, and the limits `steps`, at
+      most `decode_block`, and `patience`.
 
   Returns:
     The caches and a `Sampled`.
   """
+  slots, limits = _unpack(packed, shape)
   model = transformer.Transformer(config, fused=True)
   stops = jnp.asarray(stop_ids, jnp.int32)
   kind = jnp.promote_types(config.dtype, jnp.float32)

@@ -217,7 +217,7 @@ class Sampler:
       self._params,
       self._caches,
       self._key,
-      *self._place(slots, np.asarray([steps, patience], np.int32)),
+      *self._place(programs.pack(slots, steps=steps, patience=patience)),
     )
     return jax.device_get(sampled)
 

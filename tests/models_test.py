@@ -1,0 +1,274 @@
+"""The transformer against a plain one, and its two contexts against each other."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agentic_jax import sharding
+from agentic_jax import types
+from agentic_jax.models import attention
+from agentic_jax.models import sizes
+from agentic_jax.models import transformer
+from tests import plain_model
+from tests import small_world
+
+VARIANTS = {
+  'grouped': {},
+  'one_each': dict(kv_heads=4),
+  'shared_by_all': dict(kv_heads=1),
+  'normalised': dict(qk_norm=True),
+  'untied': dict(tied=False),
+  'scanned': dict(layers=9),
+}
+
+
+def _made(settings, dtype='float32'):
+  """A configuration, and parameters whose scales and heads are not trivial."""
+  config = sizes.load('toy', 40, dtype=dtype, **settings)
+  key = jax.random.key(0)
+  params = jax.jit(functools.partial(transformer.init, config))(key)
+  leaves, tree = jax.tree.flatten(params)
+  keys = jax.random.split(key, len(leaves))
+  noisy = [
+    x + 0.1 * jax.random.normal(k, x.shape, x.dtype)
+    for k, x in zip(keys, leaves)
+  ]
+  return config, tree.unflatten(noisy)
+
+
+def _tokens(*shape):
+  return np.random.default_rng(0).integers(0, 40, shape).astype(np.int32)
+
+
+def _trajectory(tokens, segment, position, temperature=1.0):
+  shape = np.shape(tokens)
+  fields = {
+    name: np.zeros(shape, np.int32) for name in types.Trajectory._fields[:8]
+  }
+  return types.Trajectory(
+    **fields | dict(tokens=tokens, segment=segment, position=position),
+    sampler_logprobs=np.zeros(shape, np.float32),
+    temperature=np.full(shape, temperature, np.float32),
+  )
+
+
+def _packed_logits(config, params, tokens):
+  shape = tokens.shape
+  context = attention.Packed(
+    np.ones(shape, np.int32), np.broadcast_to(np.arange(shape[1]), shape)
+  )
+  model = transformer.Transformer(config)
+  hidden, _ = model.apply({'params': params}, tokens, context)
+  return model.apply({'params': params}, hidden, method='logits')
+
+
+def _cached_logits(config, params, tokens, chunks, block=8, capacity=48):
+  """Through the cache: chunks of the given sizes, in slots 2 and 0."""
+  model = transformer.Transformer(config, fused=True)
+  variables = {'params': transformer.decode_layout(config, params)}
+  kind = jnp.dtype(config.dtype)
+  k, h = config.kv_heads, config.head_dim
+  # What a slot held before must not matter.
+  caches = tuple(
+    attention.Cache(
+      jnp.full((3, k, h, capacity), 7, kind),
+      jnp.full((3, k, capacity, h), 7, kind),
+    )
+    for _ in range(config.layers)
+  )
+
+  @jax.jit
+  def apply(part, position, caches):
+    slot = jnp.asarray([2, 0])
+    context = attention.Cached(position, slot, jnp.ones(2, bool), block)
+    hidden, caches = model.apply(variables, part, context, caches)
+    return model.apply(variables, hidden, method='logits'), caches
+
+  found, start = [], 0
+  for size in chunks:
+    part = tokens[:, start : start + size]
+    position = np.broadcast_to(start + np.arange(size), part.shape)
+    scores, caches = apply(part, position, caches)
+    found.append(scores)
+    start += size
+  return jnp.concatenate(found, axis=1)
+
+
+def cached_error(dtype):
+  """The largest difference of logits, cached to packed, over variants."""
+  errors = []
+  for name in ('grouped', 'normalised', 'untied'):
+    config, params = _made(VARIANTS[name], dtype)
+    tokens = _tokens(2, 40)
+    packed = _packed_logits(config, params, tokens)
+    cached = _cached_logits(
+      config, params, tokens, [16, 1, 1, 1, 16, 1, 1, 1, 1, 1]
+    )
+    assert cached.dtype == packed.dtype == dtype
+    errors.append(jnp.max(jnp.abs(cached - packed)))
+  return float(max(errors))
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_agrees_with_a_plain_transformer(name):
+  config, params = _made(VARIANTS[name])
+  tokens = _tokens(2, 12)
+  found = _packed_logits(config, params, tokens)
+  exact = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+  for row in range(2):
+    wanted = plain_model.logits(config, exact, tokens[row])
+    np.testing.assert_allclose(found[row], wanted, rtol=2e-5, atol=2e-5)
+
+
+def test_cache_agrees_with_packed_rows():
+  assert cached_error('float32') < 2e-5
+
+
+def test_cache_agrees_with_packed_rows_in_double_precision():
+  error = small_world.in_process(
+    "models_test.cached_error('float64')", JAX_ENABLE_X64='1'
+  )
+  assert float(error) < 1e-10
+
+
+def test_cached_rows_do_not_see_each_other_or_the_capacity():
+  config, params = _made({})
+  tokens = _tokens(2, 20)
+  chunks = [16, 1, 1, 1, 1]
+  found = np.asarray(_cached_logits(config, params, tokens, chunks))
+  other = tokens.copy()
+  other[1] = 39 - other[1]
+  changed = np.asarray(
+    _cached_logits(config, params, other, chunks, capacity=80)
+  )
+  assert found[0].tobytes() == changed[0].tobytes()
+  assert found[1].tobytes() != changed[1].tobytes()
+
+
+def test_segments_of_a_row_do_not_see_each_other():
+  config, params = _made(dict(value_head=True))
+  outputs = jax.jit(functools.partial(transformer.outputs, config))
+  tokens = _tokens(1, 16)
+  segment = np.array([[1] * 5 + [0] + [2] * 8 + [0] * 2], np.int32)
+  position = np.array([[*range(5), 0, *range(8), 0, 0]], np.int32)
+  packed = outputs(params, _trajectory(tokens, segment, position))
+
+  # Not a bit of one changes with the other, or with the padding.
+  changed = np.where(segment == 2, tokens, 39 - tokens)
+  again = outputs(params, _trajectory(changed, segment, position))
+  own = slice(7, 14)
+  for name in ('logprobs', 'entropy', 'values'):
+    left, right = (np.asarray(getattr(x, name)) for x in (packed, again))
+    assert left[0, own].tobytes() == right[0, own].tobytes()
+  assert np.any(packed.logprobs[0, :5] != again.logprobs[0, :5])
+
+  # And it is what it would be alone.
+  alone = _trajectory(
+    np.pad(tokens[:, 6:14], ((0, 0), (0, 8))),
+    np.pad(segment[:, 6:14], ((0, 0), (0, 8))),
+    np.pad(position[:, 6:14], ((0, 0), (0, 8))),
+  )
+  found = outputs(params, alone)
+  for name in ('logprobs', 'entropy', 'values'):
+    left, right = getattr(packed, name)[0, 7:15], getattr(found, name)[0, 1:9]
+    if name != 'values':
+      left, right = left[:-1], right[:-1]
+    np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
+
+
+def test_entry_t_is_about_token_t():
+  config, params = _made(dict(value_head=True))
+  tokens = _tokens(1, 7)
+  segment = np.array([[1, 1, 1, 1, 1, 1, 0]], np.int32)
+  position = np.array([[0, 1, 2, 3, 4, 5, 0]], np.int32)
+  found = transformer.outputs(
+    config, params, _trajectory(tokens, segment, position, 0.7)
+  )
+  exact = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+  scores = plain_model.logits(config, exact, tokens[0, :6]) / 0.7
+  values = (
+    plain_model.hidden(config, exact, tokens[0, :6]) @ exact['value_head']
+  )
+  logprobs = scores - np.log(np.sum(np.exp(scores), -1, keepdims=True))
+  wanted = [0] + [logprobs[t - 1, tokens[0, t]] for t in range(1, 6)] + [0]
+  entropy = -np.sum(np.exp(logprobs) * logprobs, -1)
+  close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)
+  close(found.logprobs[0], wanted)
+  close(found.entropy[0], [0, *entropy[:5], 0])
+  # The entry after the last token bootstraps.
+  close(found.values[0], [0, *values])
+
+
+def test_rotation_depends_on_distance_only():
+  rng = np.random.default_rng(0)
+  q, k = rng.normal(size=(2, 1, 1, 8)).astype(np.float32)
+
+  def score(i, j):
+    turn = lambda x, p: attention.rotate(
+      x, *attention.rotary(jnp.asarray([p]), 8, 100.0, 'float32')
+    )
+    return float(jnp.sum(turn(q, i) * turn(k, j)))
+
+  assert score(0, 0) == pytest.approx(float(np.sum(q * k)), abs=1e-5)
+  assert score(9, 4) == pytest.approx(score(25, 20), abs=1e-5)
+  assert score(9, 4) != pytest.approx(score(9, 5), abs=1e-2)
+  cosine, sine = attention.rotary(jnp.asarray([3]), 4, 100.0, 'bfloat16')
+  assert cosine.dtype == jnp.float32
+  np.testing.assert_allclose(cosine[0], np.cos([3.0, 0.3]), rtol=1e-6)
+  np.testing.assert_allclose(sine[0], np.sin([3.0, 0.3]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'settings',
+  [{}, dict(qk_norm=True, tied=False, value_head=True)],
+  ids=['least', 'most'],
+)
+def test_every_axis_of_every_parameter_has_a_name(settings):
+  config, params = _made(settings)
+  axes = transformer.logical_axes(config)
+  named = dict(jax.tree_util.tree_leaves_with_path(axes))
+  shapes = dict(jax.tree_util.tree_leaves_with_path(params))
+  assert named.keys() == shapes.keys()
+  for path, spec in named.items():
+    assert len(spec) == shapes[path].ndim, path
+    assert set(spec) <= set(sharding.RULES), path
+  assert named[jax.tree_util.DictKey('embedding'),] == ('vocab', 'embed')
+  assert ('value_head' in params) == config.value_head
+  assert ('unembedding' in params) == (not config.tied)
+
+
+def test_decode_layout_holds_the_same_numbers():
+  config, params = _made(dict(qk_norm=True, value_head=True, tied=False))
+  laid_out = transformer.decode_layout(config, params)
+  assert 'value_head' not in laid_out and 'blocks' not in laid_out
+  count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
+  assert count(laid_out) == count(params) - params['value_head'].size
+  joint = laid_out['block_1']['query_key_value']
+  blocks = params['blocks']
+  wanted = [blocks[n][1] for n in ('query', 'key', 'value')]
+  np.testing.assert_array_equal(joint, np.concatenate(wanted, axis=1))
+  np.testing.assert_array_equal(
+    laid_out['block_0']['query_norm']['scale'], blocks['query_norm']['scale'][0]
+  )
+
+
+def test_probabilities_are_wide_in_half_precision():
+  config = sizes.load('toy', 40, dtype='bfloat16', value_head=True)
+  params = transformer.init(config, jax.random.key(0))
+  assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype('bfloat16')}
+  ones = np.ones((1, 4), np.int32)
+  found = transformer.outputs(
+    config, params, _trajectory(ones, ones, np.arange(4)[None])
+  )
+  assert {x.dtype for x in found} == {jnp.dtype('float32')}
+
+
+def test_errors_say_what_is_possible():
+  with pytest.raises(ValueError, match="--model='huge' .* choose one of .*toy"):
+    sizes.load('huge', 100)
+  with pytest.raises(ValueError, match='multiple of kv_heads=3'):
+    sizes.load('toy', 100, kv_heads=3)
+  assert sizes.load('toy', 267).vocab_size == 272

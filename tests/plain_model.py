@@ -1,0 +1,73 @@
+"""The transformer again, written plainly, for one unpadded sequence.
+
+Nothing here is shared with the library but the names of the parameters. `xp` is
+numpy, or jax.numpy where a gradient is wanted.
+"""
+
+import numpy as np
+
+
+def _norm(x, scale, epsilon, xp):
+  return x / xp.sqrt(xp.mean(x**2, -1, keepdims=True) + epsilon) * scale
+
+
+def _rotate(x, theta, xp):
+  """Rotates pairs (i, i + H/2) of x [T, H] by position * theta^(-2i/H)."""
+  length, width = x.shape
+  half = width // 2
+  columns = []
+  for i in range(width):
+    angle = np.arange(length) * theta ** (-(i % half) / half)
+    partner = -x[:, i + half] if i < half else x[:, i - half]
+    columns.append(x[:, i] * np.cos(angle) + partner * np.sin(angle))
+  return xp.stack(columns, axis=1)
+
+
+def _softmax(x, xp):
+  weights = xp.exp(x - xp.max(x, -1, keepdims=True))
+  return weights / xp.sum(weights, -1, keepdims=True)
+
+
+def _attend(config, block, x, xp):
+  """One head after the other."""
+  size, length = config.head_dim, x.shape[0]
+  future = np.triu(np.ones((length, length), bool), 1)
+  heads = []
+  for head in range(config.heads):
+    of_group = head // (config.heads // config.kv_heads)
+    own = slice(head * size, (head + 1) * size)
+    shared = slice(of_group * size, (of_group + 1) * size)
+    q, k = x @ block['query'][:, own], x @ block['key'][:, shared]
+    if config.qk_norm:
+      q = _norm(q, block['query_norm']['scale'], config.norm_epsilon, xp)
+      k = _norm(k, block['key_norm']['scale'], config.norm_epsilon, xp)
+    q, k = (_rotate(y, config.rope_theta, xp) for y in (q, k))
+    scores = xp.where(future, -np.inf, q @ k.T / np.sqrt(size))
+    heads.append(_softmax(scores, xp) @ (x @ block['value'][:, shared]))
+  return xp.concatenate(heads, axis=1) @ block['output']
+
+
+def hidden(config, params, tokens, xp=np):
+  """The last hidden states [T, D] of tokens [T], normalised."""
+  epsilon = config.norm_epsilon
+  x = params['embedding'][tokens]
+  for layer in range(config.layers):
+    block = {
+      name: value[layer]
+      if not isinstance(value, dict)
+      else {'scale': value['scale'][layer]}
+      for name, value in params['blocks'].items()
+    }
+    inner = _norm(x, block['input_norm']['scale'], epsilon, xp)
+    x = x + _attend(config, block, inner, xp)
+    inner = _norm(x, block['mlp_norm']['scale'], epsilon, xp)
+    gate = inner @ block['gate']
+    gate = gate / (1 + xp.exp(-gate))
+    x = x + (gate * (inner @ block['up'])) @ block['down']
+  return _norm(x, params['final_norm']['scale'], epsilon, xp)
+
+
+def logits(config, params, tokens, xp=np):
+  """Scores [T, V] of the token after each of tokens [T]."""
+  name = 'embedding' if config.tied else 'unembedding'
+  return hidden(config, params, tokens, xp) @ params[name].T
