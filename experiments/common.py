@@ -153,6 +153,7 @@ def main(
   def guarded(argv):
     if len(argv) > 1:
       raise app.UsageError(f'Too many arguments: {argv[1:]}; use flags.')
+    train.keep_freed_memory()
     try:
       function()
     except (ValueError, RuntimeError, FloatingPointError) as error:

@@ -457,7 +457,8 @@ def _random_batch(seed=0, **changes):
   trajectory, turns = _batch(episodes)
   sizes = np.sum(turns.tokens >= 0, axis=1)
   own = [
-    values[i * 13 : i * 13 + n + 1] for i, n in enumerate(sizes[: len(episodes)])
+    values[i * 13 : i * 13 + n + 1]
+    for i, n in enumerate(sizes[: len(episodes)])
   ]
   return _batch(episodes, values=own)
 

@@ -230,7 +230,7 @@ def in_process(expression: str, **environment: str) -> str:
 
   Args:
     expression: may use the modules of `tests` by their names.
-    **environment: variables to set; XLA optimises unless they say otherwise.
+    **environment: variables to set.
   """
   names = re.findall(r'\b\w+_(?:test|world)\b', expression)
   imports = ''.join(
@@ -238,7 +238,7 @@ def in_process(expression: str, **environment: str) -> str:
   )
   done = subprocess.run(
     [sys.executable, '-c', f'{imports}print({expression})'],
-    env={**os.environ, 'XLA_FLAGS': '', **environment},
+    env={**os.environ, **environment},
     cwd=pathlib.Path(__file__).parents[1],
     capture_output=True,
     text=True,

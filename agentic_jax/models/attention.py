@@ -19,16 +19,17 @@ MASKED = -1e30
 class Cache(NamedTuple):
   """Keys and values of every slot, one layer.
 
-  Keys lie with positions innermost and values with channels innermost, so that
-  both products of a decode step run over contiguous memory.
+  Positions are cut into blocks of P on the leading axis, so that a block is
+  contiguous; keys lie with positions innermost and values with channels
+  innermost, as the two products of a decode step read them.
   """
 
-  keys: Array  # [slots, K, H, C]: K key-value heads of width H, capacity C
-  values: Array  # [slots, K, C, H]
+  keys: Array  # [blocks, slots, K, H, P]: K key-value heads of width H
+  values: Array  # [blocks, slots, K, P, H]
 
 
 def rotary(position: Array, width: int, theta: float, dtype) -> tuple:
-  """Cosines and sines of rotary position embeddings, each [..., width / 2].
+  """Cosines and signed sines of rotary position embeddings: [..., width].
 
   Computed in float32 at least, whatever the dtype of the activations.
 
@@ -38,16 +39,23 @@ def rotary(position: Array, width: int, theta: float, dtype) -> tuple:
   kind = jnp.promote_types(dtype, jnp.float32)
   frequency = theta ** (-jnp.arange(width // 2, dtype=kind) / (width // 2))
   angle = position[..., None].astype(kind) * frequency
-  return jnp.cos(angle), jnp.sin(angle)
+  cosine, sine = jnp.cos(angle), jnp.sin(angle)
+  join = lambda a, b: jnp.concatenate([a, b], axis=-1)
+  return join(cosine, cosine), join(-sine, sine)
 
 
 def rotate(x: Array, cosine: Array, sine: Array) -> Array:
-  """Rotates the halves of x [..., heads, H] by angles of [..., H / 2]."""
-  first, second = jnp.split(x, 2, axis=-1)
-  cosine, sine = cosine[..., None, :], sine[..., None, :]
-  return jnp.concatenate(
-    [first * cosine - second * sine, second * cosine + first * sine], axis=-1
-  ).astype(x.dtype)
+  """Rotates the halves of x [..., heads, H] by what `rotary` gives.
+
+    first' = first cos - second sin,   second' = second cos + first sin
+
+  The halves are swapped by a reversal, which XLA fuses with what follows; a
+  concatenation it does not.
+  """
+  halves = x.reshape(*x.shape[:-1], 2, -1)
+  swapped = jnp.flip(halves, axis=-2).reshape(x.shape)
+  turned = x * cosine[..., None, :] + swapped * sine[..., None, :]
+  return turned.astype(x.dtype)
 
 
 class Packed(NamedTuple):
@@ -97,8 +105,6 @@ class Cached(NamedTuple):
     position: int32 [R, P], of the R x P new tokens.
     slot: int32 [R], or None when row r is slot r.
     active: bool [R]; the output of other rows is meaningless.
-    block: int, size of a block; the capacity is a multiple of it.
-
   References:
     Milakov and Gimelshein, 2018, arXiv:1805.02867, algorithm 3.
   """
@@ -106,7 +112,6 @@ class Cached(NamedTuple):
   position: Array
   slot: Array | None
   active: Array
-  block: int
 
   def attend(self, q: Array, k: Array, v: Array, cache: Cache) -> tuple:
     """Writes k, v [R, P, K, H] and attends with q [R, P, heads, H]."""
@@ -114,6 +119,7 @@ class Cached(NamedTuple):
     r, p, heads, h = q.shape
     kv_heads = k.shape[2]
     g = heads // kv_heads
+    block = cache.keys.shape[-1]
     q = q.reshape(r, p, kv_heads, g, h).transpose(0, 2, 3, 1, 4)
     q = q.reshape(r, kv_heads, g * p, h)
     # Query rows are ordered (g, p), so positions repeat g times.
@@ -122,11 +128,11 @@ class Cached(NamedTuple):
 
     def body(j, carry):
       top, total, mixed = carry
-      keys = self._block(cache.keys, j, axis=3)  # [R, K, H, block]
-      values = self._block(cache.values, j, axis=2)  # [R, K, block, H]
+      keys = self._block(cache.keys, j)  # [R, K, H, block]
+      values = self._block(cache.values, j)  # [R, K, block, H]
       scores = jnp.einsum('rkqh,rkhc->rkqc', q, keys)
       scores = _softmax_dtype(scores) * h**-0.5
-      visible = j * self.block + jnp.arange(self.block) <= position
+      visible = j * block + jnp.arange(block) <= position
       scores = jnp.where(visible, scores, MASKED)
       higher = jnp.maximum(top, jnp.max(scores, axis=-1))
       decay = jnp.exp(top - higher)
@@ -137,7 +143,7 @@ class Cached(NamedTuple):
 
     start = jnp.full((r, kv_heads, g * p), MASKED, _softmax_dtype(q).dtype)
     carry = (start, jnp.zeros_like(start), jnp.zeros(q.shape, start.dtype))
-    _, total, mixed = jax.lax.fori_loop(0, last // self.block + 1, body, carry)
+    _, total, mixed = jax.lax.fori_loop(0, last // block + 1, body, carry)
     out = (mixed / total[..., None]).astype(v.dtype)
     out = out.reshape(r, kv_heads, g, p, h).transpose(0, 3, 1, 2, 4)
     return out.reshape(r, p, heads, h), cache
@@ -145,17 +151,18 @@ class Cached(NamedTuple):
   def _write(self, k: Array, v: Array, cache: Cache) -> Cache:
     rows = jnp.arange(k.shape[0]) if self.slot is None else self.slot
     rows = jnp.broadcast_to(rows[:, None], self.position.shape)
+    j, offset = jnp.divmod(self.position, cache.keys.shape[-1])
     return Cache(
-      cache.keys.at[rows, :, :, self.position].set(
+      cache.keys.at[j, rows, :, :, offset].set(
         k.astype(cache.keys.dtype), mode='promise_in_bounds'
       ),
-      cache.values.at[rows, :, self.position].set(
+      cache.values.at[j, rows, :, offset].set(
         v.astype(cache.values.dtype), mode='promise_in_bounds'
       ),
     )
 
-  def _block(self, x: Array, j: Array, axis: int) -> Array:
-    x = jax.lax.dynamic_slice_in_dim(x, j * self.block, self.block, axis)
+  def _block(self, x: Array, j: Array) -> Array:
+    x = jax.lax.dynamic_index_in_dim(x, j, axis=0, keepdims=False)
     return x if self.slot is None else x[self.slot]
 
 

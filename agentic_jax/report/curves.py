@@ -35,19 +35,20 @@ PANELS = (
     (
       ('rollout/success', 'training, sampled'),
       ('evaluate/success', 'held-out'),
+      ('validation/success', 'validation'),
     ),
     share=True,
   ),
   Panel(
-    'Held-out success by difficulty',
+    'Validation success by difficulty',
     'share of episodes',
-    (('evaluate/success_difficulty_*', 'difficulty '),),
+    (('validation/success_difficulty_*', 'difficulty '),),
     share=True,
   ),
   Panel(
-    'Held-out success by kind',
+    'Validation success by kind',
     'share of episodes',
-    (('evaluate/success_*', ''),),
+    (('validation/success_*', ''),),
     share=True,
   ),
   Panel(
@@ -177,7 +178,7 @@ def _runs_lines(
   runs: Sequence[reading.Run], panel: Panel, name: str
 ) -> list[charts.Series]:
   """One line a run, in the colour of the run."""
-  held_out = name.startswith('evaluate/')
+  held_out = name.startswith(('evaluate/', 'validation/'))
   return [
     charts.Series(
       label,
@@ -252,7 +253,7 @@ def _run_lines(
 ) -> list[charts.Series]:
   lines = []
   for color, (name, label) in enumerate(names):
-    held_out = name.startswith('evaluate/')
+    held_out = name.startswith(('evaluate/', 'validation/'))
     for phase, source in enumerate((run.warm, run)):
       points = _worth(panel, reading.series(source, name))
       lines.append(

@@ -67,12 +67,13 @@ def empty_caches(
   config: transformer.TransformerConfig, shape: Shape
 ) -> tuple[attention.Cache, ...]:
   """Caches of zeros, one a layer."""
-  k, c, h = config.kv_heads, shape.capacity, config.head_dim
+  k, h, size = config.kv_heads, config.head_dim, shape.cache_block
+  blocks = shape.capacity // size
   kind = jnp.dtype(config.dtype)
   return tuple(
     attention.Cache(
-      jnp.zeros((shape.slots, k, h, c), kind),
-      jnp.zeros((shape.slots, k, c, h), kind),
+      jnp.zeros((blocks, shape.slots, k, h, size), kind),
+      jnp.zeros((blocks, shape.slots, k, size, h), kind),
     )
     for _ in range(config.layers)
   )
@@ -100,15 +101,14 @@ def prefill(config, shape: Shape, params, caches, tokens, slot, start):
     position=start[:, None] + jnp.arange(tokens.shape[1]),
     slot=slot,
     active=jnp.ones(slot.shape, bool),
-    block=shape.cache_block,
   )
   model = transformer.Transformer(config, fused=True)
   return model.apply({'params': params}, tokens, context, caches)[1]
 
 
 def copy(caches, source, target):
-  """Copies whole slots: cache[target[r]] = cache[source[r]]."""
-  return jax.tree.map(lambda x: x.at[target].set(x[source]), caches)
+  """Copies whole slots: cache[:, target[r]] = cache[:, source[r]]."""
+  return jax.tree.map(lambda x: x.at[:, target].set(x[:, source]), caches)
 
 
 def token_keys(key: Array, slots: Slots, position: Array) -> Array:
@@ -201,9 +201,7 @@ def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
 
   def body(carry):
     i, caches, slots, sampled = carry
-    context = attention.Cached(
-      slots.position[:, None], None, slots.active, shape.cache_block
-    )
+    context = attention.Cached(slots.position[:, None], None, slots.active)
     variables = {'params': params}
     hidden, caches = model.apply(
       variables, slots.token[:, None], context, caches

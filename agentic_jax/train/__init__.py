@@ -6,6 +6,7 @@ from agentic_jax.train.compiled import init_state
 from agentic_jax.train.directory import git_commit
 from agentic_jax.train.directory import load_params
 from agentic_jax.train.directory import open_run
+from agentic_jax.train.host_memory import keep_freed_memory
 from agentic_jax.train.loop import Evaluate
 from agentic_jax.train.loop import Plan
 from agentic_jax.train.loop import Result
@@ -25,6 +26,7 @@ __all__ = [
   'begin_with',
   'git_commit',
   'init_state',
+  'keep_freed_memory',
   'load_params',
   'open_run',
   'run',

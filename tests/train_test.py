@@ -1,0 +1,647 @@
+"""The loop: gradients that depend on nothing but the batch, and its refusals."""
+
+import dataclasses
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agentic_jax import batching
+from agentic_jax import checkpoint
+from agentic_jax import losses
+from agentic_jax import metrics
+from agentic_jax import recipe as recipe_lib
+from agentic_jax import rollout
+from agentic_jax import sharding
+from agentic_jax import train
+from agentic_jax import types
+from agentic_jax.models import attention
+from agentic_jax.models import transformer
+from agentic_jax.train import step as step_lib
+from tests import tiny_training
+
+# Gradients.
+
+
+def _regularised(**settings):
+  """GRPO with every term that it may have."""
+  return recipe_lib.grpo(
+    kl_coefficient=0.1, entropy_coefficient=0.1, temperature=0.8, **settings
+  )
+
+
+_SHAPES = {
+  '1 microbatch': dict(microbatch_rows=16),
+  '2 microbatches': dict(microbatch_rows=8),
+  '4 microbatches': dict(microbatch_rows=4),
+  'half of them empty': dict(rows=32, microbatch_rows=8),
+  'packed': dict(rows=8, microbatch_rows=4, row_tokens=40),
+  'packed, 1 microbatch': dict(rows=6, microbatch_rows=6, row_tokens=64),
+}
+
+
+@pytest.mark.parametrize('name', ['grpo', 'ppo'])
+def test_gradients_do_not_depend_on_microbatches_or_packing(name, tmp_path):
+  recipe = _regularised() if name == 'grpo' else recipe_lib.ppo()
+  episodes = tiny_training.episodes()
+  found, records = {}, {}
+  kinds = list(_SHAPES)
+  for kind in kinds if name == 'grpo' else kinds[:5:2]:
+    found[kind] = tiny_training.gradient(
+      recipe,
+      episodes,
+      tmp_path / kind,
+      size=tiny_training.shape(**_SHAPES[kind]),
+    )
+    (records[kind],) = metrics.read(tmp_path / kind)
+  first, *others = found
+  for gradient in found[first].values():
+    assert np.max(np.abs(gradient)) > 1e-4
+  for kind in others:
+    tiny_training.assert_close(found[kind], found[first], 1e-6)
+    for key, value in records[first].items():
+      if not key.startswith('time/'):
+        assert records[kind][key] == pytest.approx(value, rel=1e-4, abs=1e-6)
+
+
+def test_what_stands_outside_the_mask_moves_nothing(tmp_path):
+  """Garbage at tokens that the policy did not choose, even what is no number."""
+  recipe = recipe_lib.grpo(entropy_coefficient=0.1)
+  episodes = tiny_training.episodes()
+  rng = np.random.default_rng(3)
+
+  def disturb(segment):
+    outside = ~segment.action_mask
+    put = lambda x, garbage: np.where(outside, garbage, x).astype(x.dtype)
+    noise = rng.normal(size=len(outside)) * 1e3
+    noise[::2] = np.nan
+    return segment._replace(
+      sampler_logprobs=put(segment.sampler_logprobs, noise),
+      temperature=put(segment.temperature, 0.1 + rng.random(len(outside))),
+      policy_step=put(segment.policy_step, 77),
+      role=put(segment.role, 3),
+    )
+
+  disturbed = [
+    e._replace(segments=tuple(map(disturb, e.segments))) for e in episodes
+  ]
+  plain = tiny_training.gradient(recipe, episodes, tmp_path / 'plain')
+  moved = tiny_training.gradient(recipe, disturbed, tmp_path / 'disturbed')
+  for name, gradient in plain.items():
+    np.testing.assert_array_equal(moved[name], gradient, err_msg=name)
+  plain, moved = (
+    metrics.read(tmp_path / 'plain'),
+    metrics.read(tmp_path / 'disturbed'),
+  )
+  for name, value in plain[0].items():
+    assert name.startswith('time/') or moved[0][name] == value, name
+
+
+@pytest.mark.parametrize('name', ['grpo', 'ppo'])
+def test_a_batch_without_actions_has_no_gradient(name, tmp_path):
+  recipe = _regularised() if name == 'grpo' else recipe_lib.ppo()
+  episodes = tiny_training.episodes()
+  silent = [
+    e._replace(
+      segments=tuple(
+        s._replace(action_mask=np.zeros_like(s.action_mask)) for s in e.segments
+      )
+    )
+    for e in episodes
+  ]
+  found = tiny_training.gradient(recipe, silent, tmp_path)
+  assert not any(np.any(gradient) for gradient in found.values())
+  (record,) = metrics.read(tmp_path)
+  assert record['train/loss'] == 0 and record['train/gradient_norm'] == 0
+
+
+def _reinforce(outputs, trajectory, credit):
+  del trajectory
+  return {
+    'policy': losses.weighted_logprob(outputs.logprobs, credit.advantages)
+  }
+
+
+def _on_policy(episodes, recipe, size):
+  """The episodes, as if the fresh policy had sampled them."""
+  config = tiny_training.config(recipe)
+  params = tiny_training.state_of(recipe).params
+  stacked = batching.stack(episodes, size)
+  said = jax.jit(functools.partial(transformer.outputs, config))(
+    params, stacked.trajectory
+  )
+  said = np.asarray(said.logprobs)
+  found = []
+  for index, episode in enumerate(episodes):
+    rows = stacked.trajectory.episode == index
+    own, at, segments = said[rows], 0, []
+    for segment in episode.segments:
+      n = len(segment.tokens)
+      segments.append(
+        segment._replace(
+          sampler_logprobs=np.where(segment.action_mask, own[at : at + n], 0)
+        )
+      )
+      at += n
+    found.append(episode._replace(segments=tuple(segments)))
+  return found
+
+
+@pytest.mark.parametrize('name', ['grpo', 'dapo', 'gigpo'])
+def test_on_policy_it_is_reinforce(name, tmp_path):
+  recipe = recipe_lib.RECIPES[name](temperature=0.8)
+  size = tiny_training.shape()
+  episodes = _on_policy(tiny_training.episodes(), recipe, size)
+  plain = dataclasses.replace(recipe, loss=_reinforce)
+  ours = tiny_training.gradient(recipe, episodes, tmp_path / 'ours')
+  wanted = tiny_training.gradient(plain, episodes, tmp_path / 'plain')
+  tiny_training.assert_close(ours, wanted, 1e-6)
+  (record,) = metrics.read(tmp_path / 'ours')
+  assert record['policy/ratio_mismatch'] < 1e-5
+  assert record['policy/clip_fraction'] == 0
+
+
+def _plain_grpo(config, params, prompts, responses, old, rewards):
+  """GRPO as it is done without agents: a prompt, a response, a reward each.
+
+  Arrays of one length: prompts [E, P], responses and old [E, N], rewards
+  [G, E / G].
+  """
+  tokens = np.concatenate([prompts, responses], axis=1)
+  position = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+  context = attention.Packed(np.ones_like(tokens), position)
+  model, start = transformer.Transformer(config), prompts.shape[1]
+  hidden, _ = model.apply(
+    {'params': params},
+    tokens[:, :-1],
+    context._replace(
+      segment=context.segment[:, :-1], position=position[:, :-1]
+    ),
+  )
+  logits = model.apply(
+    {'params': params}, hidden, method=transformer.Transformer.logits
+  )
+  logprobs = jax.nn.log_softmax(logits[:, start - 1 :])
+  logprobs = jnp.take_along_axis(logprobs, responses[..., None], 2)[..., 0]
+  spread = rewards.std(axis=1, ddof=1, keepdims=True) + 1e-6
+  advantages = ((rewards - rewards.mean(1, keepdims=True)) / spread).ravel()
+  ratio = jnp.exp(logprobs - old)
+  gain = jnp.minimum(
+    ratio * advantages[:, None],
+    jnp.clip(ratio, 0.8, 1.2) * advantages[:, None],
+  )
+  return -jnp.mean(jnp.mean(gain, axis=1))
+
+
+def test_one_turn_is_plain_grpo(tmp_path):
+  """Horizon 1 and full observation: the gradient of an independent GRPO."""
+  recipe = recipe_lib.grpo(group_size=4)
+  rng = np.random.default_rng(0)
+  rewards = rng.normal(size=(2, 4))
+  episodes = [
+    tiny_training.episode(
+      draw,
+      member,
+      (float(rewards[draw, member]),),
+      [tiny_training.segment(rng, [(-1, 4), (0, 6)])],
+    )
+    for draw in range(2)
+    for member in range(4)
+  ]
+  episodes = [
+    e._replace(
+      segments=(e.segments[0]._replace(temperature=np.ones(10, np.float32)),)
+    )
+    for e in episodes
+  ]
+  ours = tiny_training.gradient(
+    recipe,
+    episodes,
+    tmp_path,
+    size=tiny_training.shape(rows=4, microbatch_rows=4, row_tokens=33),
+  )
+  tokens = np.stack([e.segments[0].tokens for e in episodes])
+  old = np.stack([e.segments[0].sampler_logprobs for e in episodes])[:, 4:]
+  loss = functools.partial(_plain_grpo, tiny_training.config(recipe))
+  plain = jax.jit(jax.grad(loss))(
+    tiny_training.state_of(recipe).params,
+    tokens[:, :4],
+    tokens[:, 4:],
+    old,
+    rewards.astype(np.float32),
+  )
+  tiny_training.assert_close(ours, tiny_training.by_name(plain), 1e-6)
+
+
+# Several optimiser steps on a batch.
+
+
+def test_minibatches_and_epochs_are_optimiser_steps(tmp_path):
+  episodes = tiny_training.episodes()
+  recipe = recipe_lib.grpo(epochs=3, minibatches=2)
+  size = tiny_training.shape(rows=16, microbatch_rows=4)
+  counting = dataclasses.replace(
+    recipe, optimizer=tiny_training.remembering(recipe.optimizer)
+  )
+  result = tiny_training.learn(counting, episodes, tmp_path / 'two', size=size)
+  assert int(result.state.optimizer_state.updates) == 3 * 2
+  # The first of them sees the first half of the groups, as a batch of its own.
+  half = tiny_training.gradient(
+    recipe_lib.grpo(), episodes[:4], tmp_path / 'half', size=size
+  )
+  tiny_training.assert_close(
+    tiny_training.by_name(result.state.optimizer_state.gradient), half, 1e-6
+  )
+
+
+def test_mismatch_is_measured_before_the_first_update(tmp_path):
+  """Later updates move the policy away, which is no fault of the sampler."""
+  recipe = recipe_lib.grpo(
+    epochs=4, minibatches=2, learning_rate=0.1, temperature=0.8
+  )
+  size = tiny_training.shape(rows=16, microbatch_rows=4)
+  episodes = _on_policy(tiny_training.episodes(), recipe, size)
+  tiny_training.learn(recipe, episodes, tmp_path, size=size)
+  (record,) = metrics.read(tmp_path)
+  assert record['policy/clip_fraction'] > 0.1
+  assert record['policy/ratio_mismatch'] < 1e-5
+
+
+def test_more_minibatches_than_microbatches_are_refused(tmp_path):
+  with pytest.raises(
+    ValueError, match='minibatches=4 .* has 2 .*--microbatch_rows=4'
+  ):
+    tiny_training.learn(
+      recipe_lib.grpo(minibatches=4), tiny_training.episodes(), tmp_path
+    )
+
+
+# Scores, statistics of the whole batch, diagnostics.
+
+
+def _centred(outputs, trajectory, credit):
+  """Advantages without their correlation with the log-probability."""
+  assert outputs.logprobs.shape == trajectory.tokens.shape
+  mask = trajectory.action_mask
+  mean = jnp.sum(jnp.where(mask, outputs.logprobs, 0)) / jnp.sum(mask)
+  shift = jnp.where(mask, outputs.logprobs - mean, 0)
+  return credit._replace(advantages=credit.advantages - shift)
+
+
+def test_prepare_sees_the_whole_batch(tmp_path):
+  recipe = dataclasses.replace(recipe_lib.grpo(), prepare=_centred)
+  episodes = tiny_training.episodes()
+  found = [
+    tiny_training.gradient(
+      recipe, episodes, tmp_path / kind, size=tiny_training.shape(**settings)
+    )
+    for kind, settings in _SHAPES.items()
+    if kind in ('1 microbatch', '4 microbatches', 'half of them empty')
+  ]
+  plain = tiny_training.gradient(
+    recipe_lib.grpo(), episodes, tmp_path / 'plain'
+  )
+  assert np.max(np.abs(found[0]['embedding'] - plain['embedding'])) > 1e-4
+  tiny_training.assert_close(found[1], found[0], 1e-6)
+  tiny_training.assert_close(found[2], found[0], 1e-6)
+
+
+@pytest.mark.parametrize('name', ['grpo', 'ppo'])
+def test_a_batch_of_failures_changes_nothing(name, tmp_path):
+  recipe = _regularised() if name == 'grpo' else recipe_lib.ppo()
+  recipe = dataclasses.replace(recipe, prepare=_centred)
+  failed = [
+    e._replace(failure='hung', segments=(), turns=())
+    for e in tiny_training.episodes()
+  ]
+  before = tiny_training.by_name(tiny_training.state_of(recipe).params)
+  result = tiny_training.learn(recipe, failed, tmp_path)
+  tiny_training.assert_close(
+    tiny_training.by_name(result.state.params), before, 0
+  )
+  (record,) = metrics.read(tmp_path)
+  assert record['rollout/failures_hung'] == 8
+  assert all(np.isfinite(value) for value in record.values())
+
+
+def test_measures_of_a_recipe_are_logged(tmp_path):
+  """A name of the user's own needs no registration."""
+
+  def measure(outputs, trajectory, credit):
+    del trajectory, credit
+    return {'surprise': -outputs.logprobs}
+
+  recipe = dataclasses.replace(recipe_lib.grpo(), measure=measure)
+  tiny_training.learn(recipe, tiny_training.episodes(), tmp_path)
+  (record,) = metrics.read(tmp_path)
+  assert 4 < record['policy/surprise'] < 8
+
+
+def test_the_learning_rate_is_logged(tmp_path):
+  recipe = recipe_lib.grpo(learning_rate=0.4, warmup_steps=4)
+  tiny_training.learn(recipe, tiny_training.episodes(), tmp_path, steps=3)
+  rates = [r['train/learning_rate'] for r in metrics.read(tmp_path)]
+  assert rates == pytest.approx([0, 0.1, 0.2])
+
+
+# The reference.
+
+
+def test_the_reference_stays_and_outlives_a_restart(tmp_path):
+  recipe = recipe_lib.grpo(kl_coefficient=0.1, learning_rate=0.05)
+  learn = functools.partial(
+    tiny_training.learn, recipe, tiny_training.episodes()
+  )
+  whole = learn(tmp_path / 'whole', steps=4)
+  before = tiny_training.by_name(tiny_training.state_of(recipe).params)
+  tiny_training.assert_close(tiny_training.by_name(whole.reference), before, 0)
+  divergence = [r['policy/kl'] for r in metrics.read(tmp_path / 'whole')]
+  assert divergence[0] == pytest.approx(0, abs=1e-6)
+  assert min(divergence[1:]) > 1e-3
+  # Everything comes from the checkpoint, not from what the restart begins with.
+  learn(tmp_path / 'parts', steps=2)
+  parts = learn(tmp_path / 'parts', steps=4, seed=7)
+  for ours, wanted in zip(
+    jax.tree.leaves(parts[:2]), jax.tree.leaves(whole[:2])
+  ):
+    np.testing.assert_array_equal(ours, wanted)
+
+
+# To begin with other parameters.
+
+
+def test_begin_with():
+  plain, critic = recipe_lib.grpo(), recipe_lib.ppo()
+  other = tiny_training.state_of(plain, seed=1).params
+  state = tiny_training.state_of(critic)
+  begun = train.begin_with(state, other)
+  np.testing.assert_array_equal(begun.params['embedding'], other['embedding'])
+  np.testing.assert_array_equal(
+    begun.params['value_head'], state.params['value_head']
+  )
+  back = train.begin_with(tiny_training.state_of(plain), begun.params)
+  assert 'value_head' not in back.params
+  short = dict(other, embedding=other['embedding'][:7])
+  with pytest.raises(ValueError, match=r"'embedding'\] of shape \(7, 32\)"):
+    train.begin_with(state, short)
+  with pytest.raises(ValueError, match=r"lack \['final_norm'\]\['scale'\]"):
+    train.begin_with(
+      state, {k: v for k, v in other.items() if k != 'final_norm'}
+    )
+  with pytest.raises(ValueError, match=r"have \['unembedding'\].*--model"):
+    train.begin_with(state, dict(other, unembedding=other['embedding']))
+
+
+def test_beginning_with_parameters_leaves_them_alone(tmp_path):
+  """The updates donate their buffers, but not those of another run."""
+  recipe = recipe_lib.grpo()
+  other = tiny_training.state_of(recipe, seed=1).params
+  kept = tiny_training.by_name(other)
+  state = train.begin_with(tiny_training.state_of(recipe), other)
+  plan = train.Plan(
+    config=tiny_training.config(recipe),
+    shape=tiny_training.shape(),
+    mesh=sharding.make_mesh(),
+    workdir=tmp_path,
+    steps=1,
+    pieces=tiny_training.TOKENIZER.pieces,
+  )
+  source = tiny_training.Fixed(tiny_training.episodes())
+  train.run(recipe, source, plan, state)
+  tiny_training.assert_close(tiny_training.by_name(other), kept, 0)
+
+
+# The whole loop on a toy world.
+
+
+@pytest.fixture(scope='module')
+def slots():
+  return tiny_training.sampler()
+
+
+_ONCE = ('accumulate', 'credit', 'weigh', 'zero', 'update', 'score')
+
+
+@pytest.mark.parametrize('name', sorted(recipe_lib.RECIPES))
+def test_every_recipe_trains(name, slots, tmp_path):
+  settings = {} if name == 'supervised' else {'group_size': 2}
+  recipe = recipe_lib.RECIPES[name](**settings)
+  if name == 'supervised':
+    source = tiny_training.demonstrations()
+  else:
+    source = tiny_training.rollouts(recipe, slots)
+  before = tiny_training.by_name(tiny_training.state_of(recipe).params)
+  with metrics.CompileCounter() as counter:
+    result = tiny_training.learn(
+      recipe,
+      source,
+      tmp_path,
+      size=tiny_training.world_shape(recipe.group_size),
+      steps=2,
+    )
+  after = tiny_training.by_name(result.state.params)
+  for parameter, value in after.items():
+    assert np.all(np.isfinite(value))
+    assert np.any(value != before[parameter]), f'{parameter} stays'
+  records = metrics.read(tmp_path)
+  assert len(records) == 2
+  for record in records:
+    assert all(np.isfinite(value) for value in record.values())
+    assert record['train/gradient_norm'] > 1e-3
+    if recipe.uses_sampler:
+      assert record['policy/ratio_mismatch'] < 1e-4
+  compiled = [re.sub(r'jit\((.*)\)', r'\1', name) for name in counter.names]
+  times = {name: compiled.count(name) for name in _ONCE}
+  scored = int(recipe.score is not recipe_lib.score_nothing)
+  assert times == dict.fromkeys(_ONCE, 1) | {'score': scored}
+
+
+def test_imitation_learns(tmp_path):
+  recipe = recipe_lib.supervised(learning_rate=1e-2)
+  tiny_training.learn(
+    recipe,
+    tiny_training.demonstrations(),
+    tmp_path,
+    size=tiny_training.world_shape(1),
+    steps=25,
+  )
+  found = [r['train/loss'] for r in metrics.read(tmp_path)]
+  assert found[0] > 5 and found[-1] < 1.5
+
+
+def test_groups_that_are_all_rejected_fill_the_batch(slots, tmp_path):
+  """Nothing is mixed: the limit of drawing again holds, and nothing is learned."""
+
+  class Indifferent(tiny_training.Paying):
+    def step(self, state, action, seed):
+      return super().step(state, action, seed)._replace(reward={'final': 0.5})
+
+  recipe = recipe_lib.dapo(group_size=2)
+  source = tiny_training.rollouts(
+    recipe, slots, played_in=tiny_training.world(environment=Indifferent())
+  )
+  size = tiny_training.world_shape(2)
+  before = tiny_training.by_name(tiny_training.state_of(recipe).params)
+  result = tiny_training.learn(recipe, source, tmp_path, size=size)
+  (record,) = metrics.read(tmp_path)
+  assert record['rollout/groups_resampled'] == 4 * 5
+  assert record['rollout/episodes'] == 4 * 5 * 2
+  assert source.position()['pool']['draw'] == 4 * 5
+  assert record['train/gradient_norm'] == 0
+  tiny_training.assert_close(
+    tiny_training.by_name(result.state.params), before, 0
+  )
+  assert (tmp_path / 'episodes' / 'step_000001.jsonl').exists()
+
+
+# Refusals.
+
+
+def test_tokens_of_others_are_refused(tmp_path):
+  foreign = tiny_training.episodes(policy_step=-1)
+  count = sum(s.action_mask.sum() for e in foreign for s in e.segments)
+  with pytest.raises(
+    ValueError, match=f'^{count} action tokens were not.*--recipe=supervised'
+  ):
+    tiny_training.learn(recipe_lib.grpo(), foreign, tmp_path)
+  tiny_training.learn(recipe_lib.supervised(), foreign, tmp_path)
+
+
+def test_terms_of_loss_and_weights_must_agree(tmp_path):
+  recipe = dataclasses.replace(
+    recipe_lib.grpo(),
+    loss=lambda outputs, trajectory, credit: {'mine': outputs.logprobs},
+  )
+  with pytest.raises(
+    ValueError, match=r"terms \['mine'\], but weigh .* \['policy'\]; name"
+  ):
+    tiny_training.learn(recipe, tiny_training.episodes(), tmp_path)
+
+
+def test_a_critic_needs_a_value_head():
+  config = tiny_training.config(recipe_lib.grpo())
+  with pytest.raises(ValueError, match='no value head.*--recipe=grpo'):
+    train.compile_programs(
+      config,
+      recipe_lib.ppo(),
+      tiny_training.shape(),
+      sharding.make_mesh(),
+    )
+
+
+def _bad_after(first_bad, spoil):
+  """GRPO whose loss is spoilt from a step on."""
+  base = recipe_lib.grpo()
+
+  def loss(outputs, trajectory, credit):
+    found = base.loss(outputs, trajectory, credit)
+    bad = jnp.max(trajectory.policy_step) >= first_bad
+    return {'policy': spoil(found['policy'], outputs, bad)}
+
+  return dataclasses.replace(base, loss=loss)
+
+
+def _bad_gradient(loss, outputs, bad):
+  # Finite, but the slope of a root at 0 is not.
+  distance = jax.lax.stop_gradient(outputs.logprobs) - outputs.logprobs
+  return jnp.where(bad, loss + jnp.sqrt(distance), loss)
+
+
+class _Stepping(tiny_training.Fixed):
+  """The batch says at which step it was sampled."""
+
+  def batch(self, step, params):
+    self._played = tiny_training.episodes(policy_step=step)
+    return super().batch(step, params)
+
+
+@pytest.mark.parametrize(
+  'spoil, what',
+  [
+    (
+      lambda loss, outputs, bad: jnp.where(bad, jnp.nan, loss),
+      r"loss term 'policy'",
+    ),
+    (
+      lambda loss, outputs, bad: jnp.where(bad, loss * jnp.inf, loss),
+      r"loss term 'policy'",
+    ),
+    (_bad_gradient, r"gradient of \['blocks'\]\['down'\]"),
+  ],
+  ids=['nan loss', 'infinite loss', 'gradient'],
+)
+def test_what_is_not_finite_stops_the_run(spoil, what, tmp_path):
+  recipe = _bad_after(3, spoil)
+  with pytest.raises(
+    FloatingPointError,
+    match=f'^Step 4: not finite: {what}.*good checkpoint is step 2, in ',
+  ):
+    tiny_training.learn(
+      recipe, _Stepping([]), tmp_path, steps=6, checkpoint_every=2
+    )
+  assert [r['step'] for r in metrics.read(tmp_path)] == [1, 2, 3]
+  checkpoints = checkpoint.Checkpoints(tmp_path / 'checkpoints')
+  assert checkpoints.latest_step() == 2
+  params = train.load_params(tmp_path)
+  assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(params))
+  # Mended, it goes on from there.
+  result = tiny_training.learn(
+    recipe_lib.grpo(), _Stepping([]), tmp_path, steps=4
+  )
+  assert result.summary['steps'] == 4
+
+
+def test_without_a_checkpoint_the_message_says_so(tmp_path):
+  recipe = _bad_after(0, lambda loss, outputs, bad: loss * jnp.nan)
+  with pytest.raises(FloatingPointError, match='^Step 1: .* there is none'):
+    tiny_training.learn(recipe, _Stepping([]), tmp_path)
+
+
+# The pure step.
+
+
+def test_the_objective_is_additive_over_rows():
+  recipe = recipe_lib.ppo()
+  stacked = batching.stack(tiny_training.episodes(), tiny_training.shape())
+  trajectory, turns = stacked.trajectory, stacked.turns
+  garbage = np.full(trajectory.tokens.shape, np.inf, np.float32)
+  ones = np.ones(trajectory.tokens.shape, np.float32)
+  trajectory = trajectory._replace(values=ones)
+  credit = jax.jit(recipe.credit)(trajectory, turns)
+  weights = recipe.weigh(trajectory, turns)
+
+  def apply(params, trajectory):
+    del params
+    # What the policy says of padding may be anything.
+    padding = trajectory.segment == 0
+    put = lambda x: jnp.where(padding, garbage[: len(padding)], x)
+    return types.Outputs(put(-5 * ones[:8]), None, put(2 * ones[:8]))
+
+  total, parts = 0.0, []
+  for start in (0, 8):
+    part = step_lib.take_rows((trajectory, credit, weights), start, 8)
+    value, sums = step_lib.objective(recipe, apply, None, *part)
+    assert np.isfinite(value)
+    assert float(value) == pytest.approx(sum(sums.terms.values()), rel=1e-6)
+    total += float(value)
+    parts.append(sums)
+  assert sum(float(p.tokens) for p in parts) == trajectory.action_mask.sum()
+  mask = trajectory.action_mask
+  ratio = np.exp(-5 - trajectory.sampler_logprobs)
+  advantages = np.asarray(credit.advantages)
+  gain = np.minimum(ratio * advantages, np.clip(ratio, 0.8, 1.2) * advantages)
+  near = np.clip(2.0, 0.8, 1.2)
+  error = np.maximum((2 - credit.returns) ** 2, (near - credit.returns) ** 2)
+  wanted = np.mean((-gain + 0.5 * 0.5 * error)[mask])
+  assert total == pytest.approx(wanted, rel=1e-5)
+
+
+def test_rollout_metrics_go_with_those_of_training(tmp_path):
+  batch = rollout.statistics(tiny_training.episodes())
+  tiny_training.learn(recipe_lib.grpo(), tiny_training.episodes(), tmp_path)
+  (record,) = metrics.read(tmp_path)
+  assert batch.items() <= record.items()
+  assert record['train/loss'] == record['train/loss_policy']
