@@ -218,8 +218,10 @@ def test_rotation_depends_on_distance_only():
   assert score(9, 4) != pytest.approx(score(9, 5), abs=1e-2)
   cosine, sine = attention.rotary(jnp.asarray([3]), 4, 100.0, 'bfloat16')
   assert cosine.dtype == jnp.float32
-  np.testing.assert_allclose(cosine[0], np.cos([3.0, 0.3]), rtol=1e-6)
-  np.testing.assert_allclose(sine[0], np.sin([3.0, 0.3]), rtol=1e-6)
+  np.testing.assert_allclose(cosine[0, :2], np.cos([3.0, 0.3]), rtol=1e-6)
+  np.testing.assert_allclose(cosine[0, 2:], cosine[0, :2])
+  np.testing.assert_allclose(sine[0, 2:], np.sin([3.0, 0.3]), rtol=1e-6)
+  np.testing.assert_allclose(sine[0, :2], -sine[0, 2:])
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,6 @@ def _metrics(chance, step, steps, evaluated):
     record |= {
       'train/loss': chance.gauss(0, 0.02),
       'train/gradient_norm': chance.lognormvariate(-0.5, 0.4),
-      'train/learning_rate': 1e-3 * (1 - step / steps),
       'policy/entropy': 0.5 * math.exp(-2 * step / steps) + 0.05,
       'policy/kl': 1e-4 * 1.15**step,
       'policy/ratio_mismatch': chance.lognormvariate(-13, 0.4),

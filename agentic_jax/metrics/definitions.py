@@ -24,7 +24,6 @@ DEFINITIONS: Mapping[str, Definition] = {
   'train/gradient_norm': Definition(
     'global norm of the gradient before clipping', '1'
   ),
-  'train/learning_rate': Definition('learning rate of the last update', '1'),
   'policy/entropy': Definition(
     'entropy of the policy, mean over action tokens', 'nats'
   ),

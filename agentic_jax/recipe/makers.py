@@ -168,11 +168,18 @@ def grpo(
 
 
 def keep_mixed(turns: types.Turns) -> np.ndarray:
-  """Keeps groups whose members do not all have the same return."""
-  returns = np.sum(turns.rewards, axis=(1, 2))
+  """Keeps groups whose members do not all have the same final reward.
+
+  Prices and shaped rewards do not count: among answers that are all right, or
+  all wrong, they would keep groups that teach nothing but brevity.
+
+  Args:
+    turns: of one group, numpy.
+  """
+  final = turns.rewards[..., types.REWARDS.index('final')].sum(axis=-1)
   valid = turns.group >= 0
-  mixed = np.ptp(returns[valid]) > 0 if np.any(valid) else False
-  return np.full(returns.shape, mixed)
+  mixed = bool(np.any(valid)) and np.ptp(final[valid]) > 0
+  return np.full(final.shape, mixed)
 
 
 def dapo(

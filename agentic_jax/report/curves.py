@@ -108,7 +108,6 @@ PANELS = (
       ('rollout/failures_garbage', 'wrong type'),
     ),
   ),
-  Panel('Learning rate', '', (('train/learning_rate', 'rate'),)),
 )
 
 # Drawn with the costs, or not worth a curve.
@@ -168,7 +167,7 @@ def overlay(runs: Sequence[reading.Run], definitions: Definitions) -> str:
   html = f'<div class="charts">{"".join(drawn)}</div>'
   if any(folded):
     html += (
-      '<details><summary>Held-out success by difficulty and kind</summary>'
+      '<details><summary>Validation success by difficulty and kind</summary>'
       f'<div class="charts">{"".join(folded)}</div></details>'
     )
   return html

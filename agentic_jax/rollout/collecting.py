@@ -93,7 +93,11 @@ class _Loop:
       idle = self._sampler.num_active == 0
       left = deadline - time.monotonic()
       wait = max(left, 0.05 if idle else 0.0)
-      for ticket in self._workers.done(wait):
+      began = time.monotonic()
+      answered = self._workers.done(wait)
+      if idle:
+        self._workers.waited_seconds += time.monotonic() - began
+      for ticket in answered:
         if self._tickets.get(ticket.key) is ticket:
           del self._tickets[ticket.key]
           self._latency += 0.1 * (ticket.seconds - self._latency)

@@ -11,7 +11,6 @@ from agentic_jax import context as context_lib
 from agentic_jax import protocol
 from agentic_jax import types
 
-
 _LARGEST = float(np.finfo(np.float32).max)
 
 # Of the other fields of a Transition.

@@ -69,6 +69,7 @@ class Rollouts:
       RuntimeError: more than the stated share of the episodes failed.
     """
     self._sampler.load(params, step)
+    waited = self._workers.waited_seconds
     accepted: list[list[types.Episode]] = []
     rejected: list[list[types.Episode]] = []
     everything: list[types.Episode] = []
@@ -88,6 +89,7 @@ class Rollouts:
     chosen = sorted(accepted + fill, key=lambda group: group[0].draw)
     metrics = statistics(everything)
     metrics['rollout/groups_resampled'] = float(len(rejected))
+    metrics['time/environment'] = self._workers.waited_seconds - waited
     return Batch([e for group in chosen for e in group], metrics)
 
   def _groups(self, number: int) -> list[list[types.Episode]]:

@@ -32,6 +32,10 @@ class Workers:
 
   A call that hangs cannot be stopped from outside; `abandon` forgets it and
   starts another thread in its stead, so that the number at work stays.
+
+  Attributes:
+    waited_seconds: how long the event loop has waited for environments while
+      no slot could decode; it adds to it itself.
   """
 
   def __init__(self, number: int):
@@ -40,6 +44,7 @@ class Workers:
     self._calls: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
     self._done: queue.SimpleQueue[Ticket] = queue.SimpleQueue()
     self._number = number
+    self.waited_seconds = 0.0
     for _ in range(number):
       self._start()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import pathlib
+import re
 import time
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +20,9 @@ from agentic_jax.train import compiled
 from agentic_jax.train import records
 from agentic_jax.train import signals
 from agentic_jax.train import step as step_lib
+
+# A warning is not repeated for this many steps.
+_QUIET_STEPS = 50
 
 
 class Source(Protocol):
@@ -107,6 +111,7 @@ class _Run:
     self.compilations = metrics_lib.CompileCounter()
     self.checkpoints = checkpoint_lib.Checkpoints(plan.workdir / 'checkpoints')
     self.writer: Any = None
+    self.warned: dict[str, int] = {}  # By kind of warning: at which step.
 
   def go(self) -> Result:
     plan = self.plan
@@ -128,8 +133,7 @@ class _Run:
             self.compilations.mark()
           self.writer.write(self.step, record)
           shown.update(self.step, record)
-          for text in metrics_lib.warnings_of(record):
-            shown.message(text)
+          self._warn(shown, record)
           due = self.step % plan.checkpoint_every == 0
           if due or self.step == plan.steps or guard.stopping:
             self._save()
@@ -140,6 +144,14 @@ class _Run:
       self.compilations.close()
       self.writer.close()
     return Result(self.state, self.reference, self._summary())
+
+  def _warn(self, shown, record) -> None:
+    """Says what is worth a warning, and again only after a while."""
+    for text in metrics_lib.warnings_of(record):
+      kind = re.sub(r'[-\d.%]+', '', text)
+      if self.step - self.warned.get(kind, -_QUIET_STEPS) >= _QUIET_STEPS:
+        self.warned[kind] = self.step
+        shown.message(f'Warning, step {self.step}: {text}')
 
   def _summary(self) -> dict[str, float]:
     return {
