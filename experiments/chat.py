@@ -35,14 +35,14 @@ def _restore_flags(workdir: pathlib.Path) -> None:
     )
   for name, value in json.loads(path.read_text())['flags'].items():
     if name in FLAGS and not FLAGS[name].present and name != 'init_from':
-      FLAGS[name].value = value
+      setattr(FLAGS, name, value)
 
 
 def main() -> None:
   """Reads a task a line from the terminal and plays it."""
   workdir = pathlib.Path(FLAGS.init_from or 'runs/quickstart')
   _restore_flags(workdir)
-  FLAGS.workdir = str(workdir)
+  FLAGS['workdir'].value = str(workdir)
   run = common.build()
   run.sampler.load(train.load_params(workdir), 0)
   console = rich.console.Console()

@@ -170,7 +170,7 @@ def main(
   module = sys.modules['__main__']
   if {'--help', '-h', '--helpshort', '--helpfull'} & set(sys.argv):
     named = [a.partition('=')[2] for a in sys.argv if '--recipe=' in a]
-    name = (named or [FLAGS['recipe'].default])[-1]
+    name = named[-1] if named else str(FLAGS['recipe'].default)
     try:
       recipe = recipe or recipe_lib.load(name, recipe_lib.RECIPES)
     except ValueError as error:

@@ -211,7 +211,7 @@ def state_of(
   )
   if recipe.uses_values:
     head = np.random.default_rng(seed).normal(
-      size=made.params['value_head'].shape
+      scale=0.1, size=made.params['value_head'].shape
     )
     head = jax.device_put(
       head.astype(np.float32), made.params['value_head'].sharding
@@ -231,9 +231,13 @@ def learn(
   seed: int = 0,
   checkpoint_every: int = 100,
 ) -> train.Result:
-  """Runs the loop on a source, or on a list of episodes again and again."""
+  """Runs the loop on a source, or on a list of episodes again and again.
+
+  The optimiser is `remembering`.
+  """
   if isinstance(source, list):
     source = Fixed(source)
+  recipe = dataclasses.replace(recipe, optimizer=remembering(recipe.optimizer))
   plan = train.Plan(
     config=config(recipe),
     shape=size or shape(),
@@ -253,7 +257,6 @@ def gradient(
   **settings: Any,
 ) -> dict[str, np.ndarray]:
   """The first gradient of `learn`, by the name of the parameter."""
-  recipe = dataclasses.replace(recipe, optimizer=remembering(recipe.optimizer))
   result = learn(recipe, source, workdir, **settings)
   return by_name(result.state.optimizer_state.gradient)
 

@@ -1,4 +1,4 @@
-"""The loop: gradients that depend on nothing but the batch, and its refusals."""
+"""The loop: gradients that depend on the batch alone, and its refusals."""
 
 import dataclasses
 import functools
@@ -37,9 +37,9 @@ _SHAPES = {
   '1 microbatch': dict(microbatch_rows=16),
   '2 microbatches': dict(microbatch_rows=8),
   '4 microbatches': dict(microbatch_rows=4),
-  'half of them empty': dict(rows=32, microbatch_rows=8),
-  'packed': dict(rows=8, microbatch_rows=4, row_tokens=40),
-  'packed, 1 microbatch': dict(rows=6, microbatch_rows=6, row_tokens=64),
+  'packed, half of the rows empty': dict(
+    rows=16, microbatch_rows=4, row_tokens=40
+  ),
 }
 
 
@@ -48,8 +48,7 @@ def test_gradients_do_not_depend_on_microbatches_or_packing(name, tmp_path):
   recipe = _regularised() if name == 'grpo' else recipe_lib.ppo()
   episodes = tiny_training.episodes()
   found, records = {}, {}
-  kinds = list(_SHAPES)
-  for kind in kinds if name == 'grpo' else kinds[:5:2]:
+  for kind in list(_SHAPES)[:: 1 if name == 'grpo' else 3]:
     found[kind] = tiny_training.gradient(
       recipe,
       episodes,
@@ -68,7 +67,7 @@ def test_gradients_do_not_depend_on_microbatches_or_packing(name, tmp_path):
 
 
 def test_what_stands_outside_the_mask_moves_nothing(tmp_path):
-  """Garbage at tokens that the policy did not choose, even what is no number."""
+  """Garbage at tokens that the policy did not choose, NaN included."""
   recipe = recipe_lib.grpo(entropy_coefficient=0.1)
   episodes = tiny_training.episodes()
   rng = np.random.default_rng(3)
@@ -170,9 +169,9 @@ def _plain_grpo(config, params, prompts, responses, old, rewards):
   Arrays of one length: prompts [E, P], responses and old [E, N], rewards
   [G, E / G].
   """
-  tokens = np.concatenate([prompts, responses], axis=1)
+  tokens = jnp.concatenate([prompts, responses], axis=1)
   position = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-  context = attention.Packed(np.ones_like(tokens), position)
+  context = attention.Packed(np.ones_like(position), position)
   model, start = transformer.Transformer(config), prompts.shape[1]
   hidden, _ = model.apply(
     {'params': params},
@@ -243,10 +242,7 @@ def test_minibatches_and_epochs_are_optimiser_steps(tmp_path):
   episodes = tiny_training.episodes()
   recipe = recipe_lib.grpo(epochs=3, minibatches=2)
   size = tiny_training.shape(rows=16, microbatch_rows=4)
-  counting = dataclasses.replace(
-    recipe, optimizer=tiny_training.remembering(recipe.optimizer)
-  )
-  result = tiny_training.learn(counting, episodes, tmp_path / 'two', size=size)
+  result = tiny_training.learn(recipe, episodes, tmp_path / 'two', size=size)
   assert int(result.state.optimizer_state.updates) == 3 * 2
   # The first of them sees the first half of the groups, as a batch of its own.
   half = tiny_training.gradient(
@@ -299,7 +295,7 @@ def test_prepare_sees_the_whole_batch(tmp_path):
       recipe, episodes, tmp_path / kind, size=tiny_training.shape(**settings)
     )
     for kind, settings in _SHAPES.items()
-    if kind in ('1 microbatch', '4 microbatches', 'half of them empty')
+    if kind != '2 microbatches'
   ]
   plain = tiny_training.gradient(
     recipe_lib.grpo(), episodes, tmp_path / 'plain'
@@ -399,7 +395,7 @@ def test_beginning_with_parameters_leaves_them_alone(tmp_path):
   """The updates donate their buffers, but not those of another run."""
   recipe = recipe_lib.grpo()
   other = tiny_training.state_of(recipe, seed=1).params
-  kept = tiny_training.by_name(other)
+  kept = tiny_training.by_name(tiny_training.state_of(recipe, seed=1).params)
   state = train.begin_with(tiny_training.state_of(recipe), other)
   plan = train.Plan(
     config=tiny_training.config(recipe),
@@ -439,7 +435,7 @@ def test_every_recipe_trains(name, slots, tmp_path):
       recipe,
       source,
       tmp_path,
-      size=tiny_training.world_shape(recipe.group_size),
+      size=tiny_training.world_shape(2),
       steps=2,
     )
   after = tiny_training.by_name(result.state.params)
@@ -465,7 +461,7 @@ def test_imitation_learns(tmp_path):
     recipe,
     tiny_training.demonstrations(),
     tmp_path,
-    size=tiny_training.world_shape(1),
+    size=tiny_training.world_shape(2),
     steps=25,
   )
   found = [r['train/loss'] for r in metrics.read(tmp_path)]
@@ -473,7 +469,7 @@ def test_imitation_learns(tmp_path):
 
 
 def test_groups_that_are_all_rejected_fill_the_batch(slots, tmp_path):
-  """Nothing is mixed: the limit of drawing again holds, and nothing is learned."""
+  """Nothing is mixed: drawing again has its limit, and nothing is learned."""
 
   class Indifferent(tiny_training.Paying):
     def step(self, state, action, seed):
@@ -547,7 +543,7 @@ def _bad_after(first_bad, spoil):
 def _bad_gradient(loss, outputs, bad):
   # Finite, but the slope of a root at 0 is not.
   distance = jax.lax.stop_gradient(outputs.logprobs) - outputs.logprobs
-  return jnp.where(bad, loss + jnp.sqrt(distance), loss)
+  return loss + jnp.sqrt(jnp.where(bad, distance, 1.0))
 
 
 class _Stepping(tiny_training.Fixed):
@@ -566,7 +562,7 @@ class _Stepping(tiny_training.Fixed):
       r"loss term 'policy'",
     ),
     (
-      lambda loss, outputs, bad: jnp.where(bad, loss * jnp.inf, loss),
+      lambda loss, outputs, bad: loss * jnp.where(bad, jnp.inf, 1),
       r"loss term 'policy'",
     ),
     (_bad_gradient, r"gradient of \['blocks'\]\['down'\]"),
@@ -577,7 +573,7 @@ def test_what_is_not_finite_stops_the_run(spoil, what, tmp_path):
   recipe = _bad_after(3, spoil)
   with pytest.raises(
     FloatingPointError,
-    match=f'^Step 4: not finite: {what}.*good checkpoint is step 2, in ',
+    match=f'^Step 4: not finite: {what}.*good checkpoint is that of step 2, in ',
   ):
     tiny_training.learn(
       recipe, _Stepping([]), tmp_path, steps=6, checkpoint_every=2
@@ -596,7 +592,7 @@ def test_what_is_not_finite_stops_the_run(spoil, what, tmp_path):
 
 def test_without_a_checkpoint_the_message_says_so(tmp_path):
   recipe = _bad_after(0, lambda loss, outputs, bad: loss * jnp.nan)
-  with pytest.raises(FloatingPointError, match='^Step 1: .* there is none'):
+  with pytest.raises(FloatingPointError, match='^Step 1: .*no checkpoint yet'):
     tiny_training.learn(recipe, _Stepping([]), tmp_path)
 
 
@@ -631,10 +627,10 @@ def test_the_objective_is_additive_over_rows():
   assert sum(float(p.tokens) for p in parts) == trajectory.action_mask.sum()
   mask = trajectory.action_mask
   ratio = np.exp(-5 - trajectory.sampler_logprobs)
-  advantages = np.asarray(credit.advantages)
+  advantages, returns = map(np.asarray, credit[:2])
   gain = np.minimum(ratio * advantages, np.clip(ratio, 0.8, 1.2) * advantages)
   near = np.clip(2.0, 0.8, 1.2)
-  error = np.maximum((2 - credit.returns) ** 2, (near - credit.returns) ** 2)
+  error = np.maximum((2 - returns) ** 2, (near - returns) ** 2)
   wanted = np.mean((-gain + 0.5 * 0.5 * error)[mask])
   assert total == pytest.approx(wanted, rel=1e-5)
 

@@ -145,7 +145,8 @@ def training(
     optax.clip_by_global_norm(max_gradient_norm),
     optax.scale_by_adam(b1=beta1, b2=beta2),
     optax.add_decayed_weights(weight_decay),
-    optax.scale_by_learning_rate(rate),
+    # With its hyperparameter in its state, where the loop reads it.
+    optax.inject_hyperparams(optax.scale_by_learning_rate)(rate),
   )
   return dict(
     optimizer=optimizer,

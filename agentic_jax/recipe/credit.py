@@ -55,6 +55,11 @@ def bootstrap_values(trajectory: types.Trajectory, turns: types.Turns) -> Array:
 
   0 for an episode that its environment ended.
   """
+  if trajectory.values is None:
+    raise ValueError(
+      'This estimator needs values, and the trajectory has none; let the recipe '
+      'score them (score=recipe.score_values, uses_values=True).'
+    )
   rows, length = trajectory.segment.shape
   segment = jnp.pad(trajectory.segment, ((0, 0), (0, 1)), constant_values=-1)
   ends = segment[:, :-1] != segment[:, 1:]

@@ -98,10 +98,12 @@ class _Loop:
       if idle:
         self._workers.waited_seconds += time.monotonic() - began
       for ticket in answered:
-        if self._tickets.get(ticket.key) is ticket:
-          del self._tickets[ticket.key]
-          self._latency += 0.1 * (ticket.seconds - self._latency)
-          self._observe(ticket)
+        known = self._tickets.get(ticket.key)
+        if known is None or known is not ticket:
+          continue
+        del self._tickets[ticket.key]
+        self._latency += 0.1 * (ticket.seconds - self._latency)
+        self._observe(ticket)
       self._drop_hung()
       if left <= 0 and (self._sampler.num_active or self._any_ended()):
         return

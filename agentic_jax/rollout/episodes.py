@@ -14,7 +14,7 @@ from agentic_jax import types
 _LARGEST = float(np.finfo(np.float32).max)
 
 # Of the other fields of a Transition.
-_KINDS = {
+_KINDS: dict[str, Any] = {
   'terminated': (bool, np.bool_),
   'truncated': (bool, np.bool_),
   'state_key': str,

@@ -78,12 +78,14 @@ def begin_with(state: step_lib.TrainState, params: Any) -> step_lib.TrainState:
   """The state with other parameters, where it has parameters of that name.
 
   A value head that `params` lack stays as it is, and one too many is dropped.
+  `params` stay usable: the new state holds copies.
 
   Raises:
-    ValueError: the shapes differ.
+    ValueError: the names or the shapes differ.
   """
   known = jax.tree_util.tree_leaves_with_path(params)
   found = {jax.tree_util.keystr(path): leaf for path, leaf in known}
+  _refuse_unknown(state.params, found)
 
   def take(path, leaf):
     name = jax.tree_util.keystr(path)
@@ -100,10 +102,21 @@ def begin_with(state: step_lib.TrainState, params: Any) -> step_lib.TrainState:
         f'The parameters to begin with have {name} of shape {other.shape}, '
         f'this model {leaf.shape}; use the --model they were trained with.'
       )
-    return jax.device_put(other, leaf.sharding)
+    return jax.device_put(other, leaf.sharding, may_alias=False)
 
   fresh = jax.tree_util.tree_map_with_path(take, state.params)
   return step_lib.TrainState(fresh, state.optimizer_state)
+
+
+def _refuse_unknown(params: Any, found: dict[str, Any]) -> None:
+  paths = jax.tree_util.tree_leaves_with_path(params)
+  wanted = {jax.tree_util.keystr(path) for path, _ in paths}
+  unknown = sorted(found.keys() - wanted - {"['value_head']"})
+  if unknown:
+    raise ValueError(
+      f'The parameters to begin with have {", ".join(unknown)}, which this '
+      'model lacks; use the --model they were trained with.'
+    )
 
 
 def compile_programs(
@@ -115,8 +128,9 @@ def compile_programs(
   """Builds the programs of a run; they compile at their first call.
 
   Raises:
-    ValueError: the rows of a microbatch do not split over the mesh, or the
-      recipe needs a value head that the policy does not have.
+    ValueError: the rows of a microbatch do not split over the mesh, a batch
+      has fewer microbatches than the recipe wants minibatches, or the recipe
+      needs a value head that the policy does not have.
   """
   _refuse(config, recipe, shape, mesh)
   apply = step_lib.apply_of(config)
@@ -154,9 +168,11 @@ def compile_programs(
   def prepare(params, trajectory, credit, microbatches):
     if recipe.prepare is recipe_lib.prepare_nothing:
       return credit
+    if not microbatches:
+      return credit
     parts = [
       jitted_outputs(params, trajectory, jnp.int32(i * size))
-      for i in range(shape.rows // size if microbatches else 0)
+      for i in range(shape.rows // size)
     ]
     joined = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
     return prepared(joined, trajectory, credit)
@@ -188,6 +204,14 @@ def _refuse(config, recipe, shape, mesh) -> None:
     raise ValueError(
       f'A microbatch of {shape.microbatch_rows} rows does not split over '
       f'{devices} devices; use --microbatch_rows={fit}.'
+    )
+  microbatches = shape.rows // shape.microbatch_rows
+  if recipe.minibatches > microbatches:
+    fit = shape.rows // recipe.minibatches
+    raise ValueError(
+      f'minibatches={recipe.minibatches} optimiser steps a pass need as many '
+      f'microbatches, but a batch has {microbatches}; use '
+      f'--microbatch_rows={max(fit, 1)} or fewer, or lower minibatches.'
     )
   if recipe.uses_values and not config.value_head:
     raise ValueError(

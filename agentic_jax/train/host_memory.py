@@ -1,4 +1,4 @@
-"""Keeps the memory that XLA frees, so that the next step need not fault it in."""
+"""Keeps the memory that XLA frees, so that no step need fault it in again."""
 
 import ctypes
 import platform

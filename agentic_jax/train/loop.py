@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from agentic_jax import batching
 from agentic_jax import checkpoint as checkpoint_lib
@@ -79,7 +80,8 @@ def run(
     recipe: the algorithm.
     source: of batches.
     plan: what to do and where.
-    state: to begin with; its parameters are the reference.
+    state: to begin with; its parameters are the reference. Its arrays are given
+      up: the updates reuse their memory.
 
   Returns:
     The last state. The run directory holds the rest.
@@ -90,6 +92,14 @@ def run(
     signals.Stopped: SIGTERM came; a checkpoint was written first.
   """
   return _Run(recipe, source, plan, state).go()
+
+
+# Whatever a recipe's `measure` calls its numbers.
+_MEASURES = {
+  'policy/<name>': metrics_lib.Definition(
+    'a measure of the recipe, mean over action tokens', '1'
+  )
+}
 
 
 class _Run:
@@ -116,7 +126,7 @@ class _Run:
   def go(self) -> Result:
     plan = self.plan
     self._restore()
-    self.writer = metrics_lib.Writer(plan.workdir)
+    self.writer = metrics_lib.Writer(plan.workdir, definitions=_MEASURES)
     self.writer.cut_back(self.step if self.step else -1)
     try:
       with (
@@ -169,18 +179,16 @@ class _Run:
     self.tokens += int(record.get('rollout/tokens', 0))
     began = time.monotonic()
     record['time/sample'] = began - started
-    trained, advantages = self._learn(batch.episodes)
+    trained, credit, trajectory = self._learn(batch.episodes)
     record |= trained
     self.step += 1
     record['time/train'] = time.monotonic() - began
     if self._records_due():
-      records.write(
-        self.plan,
-        self.step,
-        'train',
-        batch.episodes[: self.plan.record_episodes],
-        advantages,
+      advantages = records.per_segment(
+        np.asarray(credit.advantages), trajectory.episode, trajectory.segment
       )
+      few = batch.episodes[: self.plan.record_episodes]
+      records.write(self.plan, self.step, 'train', few, advantages)
     every = self.plan.evaluate_every
     last = self.step == self.plan.steps
     if self.plan.evaluate and (last or (every and self.step % every == 0)):
@@ -204,8 +212,10 @@ class _Run:
     records.write(self.plan, self.step, 'evaluate', played, None)
     return record | {'time/evaluate': time.monotonic() - began}
 
-  def _learn(self, episodes) -> tuple[dict[str, float], dict]:
-    """All optimiser steps of a batch; metrics, and advantages to record."""
+  def _learn(
+    self, episodes
+  ) -> tuple[dict[str, float], types.Credit, types.Trajectory]:
+    """All optimiser steps of a batch: metrics, and what was trained on."""
     recipe, shape, programs = self.recipe, self.plan.shape, self.programs
     stacked = batching.stack(episodes, shape)
     self._refuse_foreign(stacked.trajectory)
@@ -229,12 +239,7 @@ class _Run:
       for part in np.array_split(np.arange(used), recipe.minibatches):
         if len(part):
           collected.append(self._update(trajectory, turns, credit, part))
-    advantages = records.per_segment(
-      np.asarray(credit.advantages),
-      stacked.trajectory.episode,
-      stacked.trajectory.segment,
-    )
-    return self._average(collected), advantages
+    return self._average(collected), credit, stacked.trajectory
 
   def _update(self, trajectory, turns, credit, part) -> dict[str, float]:
     """One optimiser step on the microbatches named in `part`."""
@@ -265,8 +270,17 @@ class _Run:
     record |= {f'train/loss_{k}': v for k, v in total.terms.items()}
     record['train/loss'] = sum(total.terms.values())
     record['train/gradient_norm'] = float(norm)
+    record |= self._learning_rate(state)
     self.state = state
     return record
+
+  def _learning_rate(self, state) -> dict[str, float]:
+    """The rate of an optimiser that keeps it in its state, else nothing."""
+    held = optax.tree.get_all_with_path(state.optimizer_state, 'learning_rate')
+    rates = [value for _, value in held if isinstance(value, jax.Array)]
+    if len(rates) != 1:
+      return {}
+    return {'train/learning_rate': float(rates[0])}
 
   def _refuse_infinite(self, terms: Mapping[str, float], finite: Any) -> None:
     """Stops the run before a broken update is ever saved."""
@@ -277,19 +291,25 @@ class _Run:
       if not good
     ]
     if bad:
+      self.checkpoints.wait()
       last = self.checkpoints.latest_step()
-      good = 'there is none' if last is None else f'step {last}'
+      good = 'There is no checkpoint yet'
+      if last is not None:
+        good = f'The last good checkpoint is that of step {last}'
       raise FloatingPointError(
-        f'Step {self.step + 1}: not finite: {", ".join(bad[:8])}. The last '
-        f'good checkpoint is {good}, in {self.plan.workdir}. Lower '
-        'learning_rate by --set, or look at the rewards of this step.'
+        f'Step {self.step + 1}: not finite: {", ".join(bad[:8])}. {good}, in '
+        f'{self.plan.workdir}. Lower learning_rate by --set, or look at the '
+        'rewards of this step.'
       )
 
   def _average(self, collected) -> dict[str, float]:
     if not collected:
       return {}
-    names = collected[0]
-    return {k: float(np.mean([c[k] for c in collected])) for k in names}
+    first, last = collected[0], collected[-1]
+    found = {k: float(np.mean([c[k] for c in collected])) for k in first}
+    # Later updates leave the sampler behind, which is no fault of sampling.
+    chosen = {'policy/ratio_mismatch': first, 'train/learning_rate': last}
+    return found | {k: at[k] for k, at in chosen.items() if k in found}
 
   def _refuse_foreign(self, trajectory) -> None:
     foreign = trajectory.action_mask & (trajectory.policy_step < 0)

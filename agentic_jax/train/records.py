@@ -1,6 +1,6 @@
 """Episodes as lines of JSON, for people and for the report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import json
 from typing import Any
 
@@ -12,14 +12,14 @@ from agentic_jax import types
 def record(
   episode: types.Episode,
   pieces: Callable[[list[int]], list[bytes]],
-  per_token: Sequence[dict[str, list[float]]] | None = None,
+  per_token: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
   """One episode as JSON.
 
   Args:
     episode: what happened.
     pieces: of the tokenizer: the bytes of each id.
-    per_token: for each segment, further lists over its tokens by name.
+    per_token: for each segment, further entries over its tokens, by name.
   """
   segments = []
   for i, segment in enumerate(episode.segments):
