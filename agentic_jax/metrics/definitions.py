@@ -20,6 +20,7 @@ DEFINITIONS: Mapping[str, Definition] = {
     'sum over the terms of the loss, weighted, mean over the updates of a step',
     'nats',
   ),
+  'train/learning_rate': Definition('learning rate of the last update', '1'),
   'train/loss_<term>': Definition('one term of the loss, weighted', 'nats'),
   'train/gradient_norm': Definition(
     'global norm of the gradient before clipping', '1'

@@ -195,7 +195,7 @@ class Transformer(nn.Module):
         ('vocab', 'embed'),
         nn.initializers.normal(c.width**-0.5),
       )
-    if c.value_head:
+    if c.value_head and not self.fused:  # Decoding has no use for it.
       self.value_head = _parameter(
         self, 'value_head', (c.width,), ('embed',), nn.initializers.zeros
       )

@@ -76,6 +76,7 @@ PANELS = (
   ),
   Panel('Entropy', 'nats per token', (('policy/entropy', 'entropy'),)),
   Panel('KL to the reference', 'nats', (('policy/kl', 'KL'),), log=True),
+  Panel('Learning rate', '', (('train/learning_rate', 'rate'),)),
   Panel('Gradient norm', '', (('train/gradient_norm', 'norm'),), log=True),
   Panel(
     'Ratio mismatch',
