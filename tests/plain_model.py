@@ -15,12 +15,10 @@ def _rotate(x, theta, xp):
   """Rotates pairs (i, i + H/2) of x [T, H] by position * theta^(-2i/H)."""
   length, width = x.shape
   half = width // 2
-  columns = []
-  for i in range(width):
-    angle = np.arange(length) * theta ** (-(i % half) / half)
-    partner = -x[:, i + half] if i < half else x[:, i - half]
-    columns.append(x[:, i] * np.cos(angle) + partner * np.sin(angle))
-  return xp.stack(columns, axis=1)
+  angle = np.arange(length)[:, None] * theta ** (-np.arange(half) / half)
+  turn = np.exp(1j * np.tile(angle, 2))
+  left, right = x[:, :half], x[:, half:]
+  return x * turn.real + xp.concatenate([-right, left], 1) * turn.imag
 
 
 def _softmax(x, xp):
