@@ -40,15 +40,21 @@ def make_mesh(
       there are.
   """
   devices = list(devices if devices is not None else jax.devices())
-  sizes = dict.fromkeys(AXES, 1)
+  named: dict[str, int] = {}
   for part in filter(None, description.split(',')):
     name, _, size = part.partition(':')
-    if name not in sizes or not size.isdigit() or int(size) < 1:
+    if name not in AXES or not size.isdigit() or int(size) < 1:
       raise ValueError(
         f'--mesh={description!r}: {part!r} is not an axis and a size; wanted '
         f'for example data:2,fsdp:4, with axes of {AXES}.'
       )
-    sizes[name] = int(size)
+    if name in named:
+      raise ValueError(
+        f'--mesh={description!r}: {name!r} is named twice; give each axis one '
+        'size.'
+      )
+    named[name] = int(size)
+  sizes = dict.fromkeys(AXES, 1) | named
   wanted = math.prod(sizes.values())
   if wanted > len(devices):
     raise ValueError(

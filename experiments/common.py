@@ -211,11 +211,7 @@ def build(
   config = sizes.load(
     FLAGS.model, world.tokenizer.vocab_size, value_head=made.uses_values
   )
-  shape = programs.Shape(
-    slots=FLAGS.slots,
-    capacity=programs.capacity_for(world.limits.segment_tokens),
-    prefill_rows=min(FLAGS.slots, 16),
-  )
+  shape = programs.shape_for(world.limits.segment_tokens, FLAGS.slots)
   sampler = sampler_lib.Sampler(
     config,
     shape,

@@ -80,8 +80,8 @@ def _cached_logits(config, params, tokens, chunks, block=8, capacity=48):
   # What a slot held before must not matter.
   caches = tuple(
     attention.Cache(
-      jnp.full((capacity // block, 3, k, h, block), 7, kind),
-      jnp.full((capacity // block, 3, k, block, h), 7, kind),
+      (jnp.full((3, k, h, block), 7, kind),) * (capacity // block),
+      (jnp.full((3, k, block, h), 7, kind),) * (capacity // block),
     )
     for _ in range(config.layers)
   )

@@ -329,5 +329,8 @@ def test_errors_say_what_to_do():
   with pytest.raises(ValueError, match='capacity=100 must be a multiple'):
     small_world.make_sampler(shape=small_world.SHAPE._replace(capacity=100))
   for length in (1, 48, 49, 110, 111, 112):
-    capacity = programs.capacity_for(length)
-    assert capacity % 64 == 0 and length <= capacity - 16 < length + 64
+    shape = programs.shape_for(length, 4)
+    assert shape.capacity % shape.cache_block == 0
+    assert length <= shape.capacity - 16 < length + 64
+  shape = programs.shape_for(10_000, 4)
+  assert shape.capacity // shape.cache_block <= 8

@@ -10,7 +10,9 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
+import time
 from typing import Any, NamedTuple
 import zlib
 
@@ -22,6 +24,7 @@ import optax
 from agentic_jax import batching
 from agentic_jax import context
 from agentic_jax import environments
+from agentic_jax import evaluate
 from agentic_jax import protocol
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
@@ -247,7 +250,7 @@ def learn(
     pieces=TOKENIZER.pieces,
     checkpoint_every=checkpoint_every,
   )
-  return train.run(recipe, source, plan, state_of(recipe, mesh=mesh, seed=seed))
+  return train.run(recipe, source, plan, state_of(recipe, seed=seed))
 
 
 def gradient(
@@ -311,12 +314,7 @@ def sampler(seed: int = 0) -> sampler_lib.Sampler:
   """Four slots."""
   return sampler_lib.Sampler(
     config(recipe_lib.grpo()),
-    programs.Shape(
-      slots=4,
-      capacity=programs.capacity_for(LIMITS.segment_tokens),
-      prefill_rows=4,
-      decode_block=5,
-    ),
+    programs.shape_for(LIMITS.segment_tokens, 4)._replace(decode_block=5),
     stop_ids=TOKENIZER.stop_ids(protocol.Grammar().stop_strings),
     seed=seed,
   )
@@ -373,3 +371,72 @@ def world_shape(group_size: int) -> batching.Shape:
     action_tokens=16,
     microbatch_rows=4,
   )
+
+
+# A run that may be killed.
+
+
+class Slowly:
+  """A source that takes its time, so that a test can kill a run in a step."""
+
+  def __init__(self, source: Any, seconds: float):
+    self._source = source
+    self._seconds = seconds
+    self.position = source.position
+    self.restore = source.restore
+
+  def batch(self, step: int, params: Any) -> rollout.Batch:
+    time.sleep(self._seconds)
+    return self._source.batch(step, params)
+
+
+def run_in(
+  workdir: pathlib.Path,
+  *,
+  seed: int = 0,
+  steps: int = 12,
+  seconds: float = 0.0,
+) -> train.Result:
+  """Trains on the paying corridor; a checkpoint every three steps.
+
+  The same call goes on where a killed one stopped.
+  """
+  recipe = recipe_lib.grpo(
+    group_size=2, kl_coefficient=0.05, epochs=2, learning_rate=3e-3
+  )
+  train.open_run(workdir, {'seed': seed, 'steps': steps})
+  slots, played_in = sampler(seed), world(seed)
+  workers = rollout.Workers(1)
+  tested = tasks.load('corridor', 'test')
+
+  def play(step: int, params: Any) -> tuple[dict[str, float], list]:
+    return evaluate.evaluate(
+      slots, played_in, tested, params, workers=workers, step=step
+    )
+
+  plan = train.Plan(
+    config=config(recipe),
+    shape=world_shape(2),
+    mesh=sharding.make_mesh(),
+    workdir=workdir,
+    steps=steps,
+    pieces=TOKENIZER.pieces,
+    evaluate=play,
+    evaluate_every=4,
+    checkpoint_every=3,
+    record_every=2,
+  )
+  source = Slowly(rollouts(recipe, slots, seed=seed), seconds)
+  return train.run(recipe, source, plan, state_of(recipe, seed=seed))
+
+
+def main() -> None:
+  """The process that tests kill: arguments are directory and seconds a step."""
+  try:
+    run_in(pathlib.Path(sys.argv[1]), seconds=float(sys.argv[2]))
+  except train.Stopped as stopped:
+    print(stopped, flush=True)
+
+
+if __name__ == '__main__':
+  main()

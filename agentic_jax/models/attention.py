@@ -5,6 +5,7 @@ does not know which of the two it runs under: that is how one forward function
 serves both.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -19,13 +20,13 @@ MASKED = -1e30
 class Cache(NamedTuple):
   """Keys and values of every slot, one layer.
 
-  Positions are cut into blocks of P on the leading axis, so that a block is
-  contiguous; keys lie with positions innermost and values with channels
-  innermost, as the two products of a decode step read them.
+  Positions are cut into blocks of P, an array each: XLA would copy a slice of
+  one large array before every product. Keys lie with positions innermost and
+  values with channels innermost, as the products of a decode step read them.
   """
 
-  keys: Array  # [blocks, slots, K, H, P]: K key-value heads of width H
-  values: Array  # [blocks, slots, K, P, H]
+  keys: tuple[Array, ...]  # [slots, K, H, P] each: K key-value heads of width H
+  values: tuple[Array, ...]  # [slots, K, P, H] each
 
 
 def rotary(position: Array, width: int, theta: float, dtype) -> tuple:
@@ -96,10 +97,10 @@ class Packed(NamedTuple):
 class Cached(NamedTuple):
   """Attention of new tokens to the cache of their slot, in blocks.
 
-  The loop runs over fixed-size blocks of positions with an online softmax, and
-  its trip count is traced: cost follows the longest active slot, and a block
-  that holds nothing visible changes no bit of the result. A row's bits depend
-  neither on the other rows, nor on its slot, nor on the capacity.
+  It goes over fixed-size blocks of positions with an online softmax, as far as
+  the longest active slot reaches at run time: cost follows the real length, and
+  a block that holds nothing visible changes no bit of the result. A row's bits
+  depend neither on the other rows, nor on its slot, nor on the capacity.
 
   Attributes:
     position: int32 [R, P], of the R x P new tokens.
@@ -119,51 +120,64 @@ class Cached(NamedTuple):
     r, p, heads, h = q.shape
     kv_heads = k.shape[2]
     g = heads // kv_heads
-    block = cache.keys.shape[-1]
     q = q.reshape(r, p, kv_heads, g, h).transpose(0, 2, 3, 1, 4)
     q = q.reshape(r, kv_heads, g * p, h)
     # Query rows are ordered (g, p), so positions repeat g times.
     position = jnp.tile(self.position, (1, g))[:, None, :, None]
     last = jnp.max(jnp.where(self.active[:, None], self.position, 0))
-
-    def body(j, carry):
-      top, total, mixed = carry
-      keys = self._block(cache.keys, j)  # [R, K, H, block]
-      values = self._block(cache.values, j)  # [R, K, block, H]
-      scores = jnp.einsum('rkqh,rkhc->rkqc', q, keys)
-      scores = _softmax_dtype(scores) * h**-0.5
-      visible = j * block + jnp.arange(block) <= position
-      scores = jnp.where(visible, scores, MASKED)
-      higher = jnp.maximum(top, jnp.max(scores, axis=-1))
-      decay = jnp.exp(top - higher)
-      weights = jnp.exp(scores - higher[..., None])
-      total = total * decay + jnp.sum(weights, axis=-1)
-      update = jnp.einsum('rkqc,rkch->rkqh', weights.astype(v.dtype), values)
-      return higher, total, mixed * decay[..., None] + update
-
     start = jnp.full((r, kv_heads, g * p), MASKED, _softmax_dtype(q).dtype)
     carry = (start, jnp.zeros_like(start), jnp.zeros(q.shape, start.dtype))
-    _, total, mixed = jax.lax.fori_loop(0, last // block + 1, body, carry)
+    for j, (keys, values) in enumerate(
+      zip(cache.keys, cache.values, strict=True)
+    ):
+      first = j * keys.shape[-1]
+      look = functools.partial(self._look, q, position - first)
+      carry = jax.lax.cond(
+        first <= last, look, lambda carry, *_: carry, carry, keys, values
+      )
+    _, total, mixed = carry
     out = (mixed / total[..., None]).astype(v.dtype)
     out = out.reshape(r, kv_heads, g, p, h).transpose(0, 3, 1, 2, 4)
     return out.reshape(r, p, heads, h), cache
 
+  def _look(self, q, position, carry, keys, values):
+    """Adds one block to the softmax; `position` counts from its start."""
+    if self.slot is not None:
+      keys, values = keys[self.slot], values[self.slot]
+    top, total, mixed = carry
+    scores = jnp.einsum('rkqh,rkhc->rkqc', q, keys)
+    scores = _softmax_dtype(scores) * q.shape[-1] ** -0.5
+    visible = jnp.arange(keys.shape[-1]) <= position
+    scores = jnp.where(visible, scores, MASKED)
+    higher = jnp.maximum(top, jnp.max(scores, axis=-1))
+    decay = jnp.exp(top - higher)
+    weights = jnp.exp(scores - higher[..., None])
+    total = total * decay + jnp.sum(weights, axis=-1)
+    update = jnp.einsum('rkqc,rkch->rkqh', weights.astype(values.dtype), values)
+    return higher, total, mixed * decay[..., None] + update
+
   def _write(self, k: Array, v: Array, cache: Cache) -> Cache:
     rows = jnp.arange(k.shape[0]) if self.slot is None else self.slot
     rows = jnp.broadcast_to(rows[:, None], self.position.shape)
-    j, offset = jnp.divmod(self.position, cache.keys.shape[-1])
-    return Cache(
-      cache.keys.at[j, rows, :, :, offset].set(
-        k.astype(cache.keys.dtype), mode='promise_in_bounds'
-      ),
-      cache.values.at[j, rows, :, offset].set(
-        v.astype(cache.values.dtype), mode='promise_in_bounds'
-      ),
-    )
-
-  def _block(self, x: Array, j: Array) -> Array:
-    x = jax.lax.dynamic_index_in_dim(x, j, axis=0, keepdims=False)
-    return x if self.slot is None else x[self.slot]
+    keys, values = [], []
+    for j, (old_keys, old_values) in enumerate(
+      zip(cache.keys, cache.values, strict=True)
+    ):
+      size = old_keys.shape[-1]
+      offset = self.position - j * size
+      # What belongs to another block is sent past the end, and dropped.
+      offset = jnp.where((offset >= 0) & (offset < size), offset, size)
+      keys.append(
+        old_keys.at[rows, :, :, offset].set(
+          k.astype(old_keys.dtype), mode='drop'
+        )
+      )
+      values.append(
+        old_values.at[rows, :, offset].set(
+          v.astype(old_values.dtype), mode='drop'
+        )
+      )
+    return Cache(tuple(keys), tuple(values))
 
 
 def _softmax_dtype(x: Array) -> Array:

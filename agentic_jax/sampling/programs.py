@@ -53,14 +53,23 @@ class Shape(NamedTuple):
   prefill_chunk: int = 16
 
 
-def capacity_for(
-  segment_tokens: int, *, cache_block: int = 64, prefill_chunk: int = 16
-) -> int:
-  """Positions that a slot needs for segments of up to `segment_tokens`.
+def shape_for(
+  segment_tokens: int, slots: int, *, prefill_chunk: int = 16
+) -> Shape:
+  """Sizes for segments of up to `segment_tokens`.
 
-  A multiple of the block, with room for the padding of a last chunk.
+  The capacity has room for the padding of a last chunk. It is cut into at most
+  eight blocks, for each of which the programs hold a branch.
   """
-  return -(-(segment_tokens + prefill_chunk) // cache_block) * cache_block
+  needed = segment_tokens + prefill_chunk
+  block = 64 * -(-needed // (8 * 64))
+  return Shape(
+    slots=slots,
+    capacity=-(-needed // block) * block,
+    cache_block=block,
+    prefill_rows=min(slots, 16),
+    prefill_chunk=prefill_chunk,
+  )
 
 
 def empty_caches(
@@ -70,10 +79,12 @@ def empty_caches(
   k, h, size = config.kv_heads, config.head_dim, shape.cache_block
   blocks = shape.capacity // size
   kind = jnp.dtype(config.dtype)
+  keys = (shape.slots, k, h, size)
+  values = (shape.slots, k, size, h)
   return tuple(
     attention.Cache(
-      jnp.zeros((blocks, shape.slots, k, h, size), kind),
-      jnp.zeros((blocks, shape.slots, k, size, h), kind),
+      tuple(jnp.zeros(keys, kind) for _ in range(blocks)),
+      tuple(jnp.zeros(values, kind) for _ in range(blocks)),
     )
     for _ in range(config.layers)
   )
@@ -107,8 +118,8 @@ def prefill(config, shape: Shape, params, caches, tokens, slot, start):
 
 
 def copy(caches, source, target):
-  """Copies whole slots: cache[:, target[r]] = cache[:, source[r]]."""
-  return jax.tree.map(lambda x: x.at[:, target].set(x[:, source]), caches)
+  """Copies whole slots: cache[target[r]] = cache[source[r]]."""
+  return jax.tree.map(lambda x: x.at[target].set(x[source]), caches)
 
 
 def token_keys(key: Array, slots: Slots, position: Array) -> Array:

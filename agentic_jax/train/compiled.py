@@ -45,6 +45,7 @@ class Programs(NamedTuple):
   scored_fields: tuple[str, ...]
 
 
+@functools.cache
 def _shapes(config):
   """The parameters' shapes and types, a tree."""
   init = functools.partial(transformer.init, config)
