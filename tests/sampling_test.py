@@ -120,6 +120,42 @@ def test_copied_prompts_are_prefilled_prompts(monkeypatch):
   assert 'copy' not in fed and fed.count('prefill') > shared
 
 
+def _turns(sampler, opened):
+  """The finished turns of slots opened with prompts, by slot."""
+  for slot, prompt in opened:
+    sampler.open(
+      slot,
+      prompt,
+      draw=len(prompt),
+      member=0,
+      turn=0,
+      temperature=1.0,
+      limit_tokens=12,
+    )
+  found = {}
+  while sampler.num_active:
+    found |= {g.slot: g for g in sampler.tick()}
+  return {
+    slot: (g.tokens.tolist(), g.logprobs.tolist()) for slot, g in found.items()
+  }
+
+
+def test_a_slot_with_a_new_prompt_is_no_source_of_its_old_one():
+  sampler, old, new = small_world.sampler(), [9] * 20, [8] * 30
+  sampler.load(small_world.params(), 0)
+  wanted = _turns(sampler, [(0, new), (1, old)])
+  sampler.load(small_world.params(), 0)
+  _turns(sampler, [(0, old)])
+  assert _turns(sampler, [(0, new), (1, old)]) == wanted
+  # Nor is any slot once the parameters have changed.
+  others = jax.tree.map(lambda x: 1.1 * x, small_world.params())
+  sampler.load(others, 0)
+  changed = _turns(sampler, [(0, new), (1, old)])
+  assert changed != wanted
+  sampler.load(small_world.params(), 0)
+  assert _turns(sampler, [(2, new), (3, old)])[3] == wanted[1]
+
+
 def test_the_capacity_changes_no_bit():
   larger = small_world.SHAPE._replace(capacity=192)
   found = _play(
@@ -331,6 +367,6 @@ def test_errors_say_what_to_do():
   for length in (1, 48, 49, 110, 111, 112):
     shape = programs.shape_for(length, 4)
     assert shape.capacity % shape.cache_block == 0
-    assert length <= shape.capacity - 16 < length + 64
+    assert length <= shape.capacity - 16 < length + 128
   shape = programs.shape_for(10_000, 4)
   assert shape.capacity // shape.cache_block <= 8

@@ -132,6 +132,9 @@ class Cached(NamedTuple):
     ):
       first = j * keys.shape[-1]
       look = functools.partial(self._look, q, position - first)
+      if j == 0:  # Always visible.
+        carry = look(carry, keys, values)
+        continue
       carry = jax.lax.cond(
         first <= last, look, lambda carry, *_: carry, carry, keys, values
       )

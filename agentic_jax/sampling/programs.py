@@ -20,6 +20,11 @@ from agentic_jax.models import transformer
 from agentic_jax.types import Array
 
 
+# Positions of a cache block, at least: smaller ones cost more in branches than
+# they save in positions.
+_BLOCK = 128
+
+
 class Slots(NamedTuple):
   """Where every slot stands; arrays over the slots."""
 
@@ -47,7 +52,7 @@ class Shape(NamedTuple):
 
   slots: int
   capacity: int  # Positions of a slot, a multiple of cache_block.
-  cache_block: int = 64
+  cache_block: int = 128
   decode_block: int = 16
   prefill_rows: int = 16
   prefill_chunk: int = 16
@@ -62,7 +67,7 @@ def shape_for(
   eight blocks, for each of which the programs hold a branch.
   """
   needed = segment_tokens + prefill_chunk
-  block = 64 * -(-needed // (8 * 64))
+  block = _BLOCK * -(-needed // (8 * _BLOCK))
   return Shape(
     slots=slots,
     capacity=-(-needed // block) * block,
