@@ -160,9 +160,7 @@ def sample(logits: Array, keys: Array, temperature: Array) -> tuple:
   noise = jax.vmap(
     lambda k: jax.random.gumbel(k, logits.shape[-1:], logits.dtype)
   )(keys)
-  tokens = jnp.argmax(
-    scaled + jnp.where(greedy[:, None], 0.0, noise), axis=-1
-  ).astype(jnp.int32)
+  tokens = _argmax(scaled + jnp.where(greedy[:, None], 0.0, noise))
   chosen = jnp.take_along_axis(scaled, tokens[:, None], axis=-1)[:, 0]
   logprobs = chosen - jax.nn.logsumexp(scaled, axis=-1)
   return tokens, jnp.where(greedy, 0.0, logprobs)
