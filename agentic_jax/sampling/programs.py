@@ -182,6 +182,18 @@ def _unpack(packed: Array, shape: Shape) -> tuple[Slots, Array]:
   return slots, packed[-2:]
 
 
+def _argmax(x: Array) -> Array:
+  """int32 [S]: where in x [S, V] the first largest entry is.
+
+  By two reductions, which XLA vectorises on a CPU; its reduction for `argmax`
+  it does not, nor what is fused into it.
+  """
+  top = jnp.max(x, axis=-1, keepdims=True)
+  index = jnp.arange(x.shape[-1], dtype=jnp.int32)
+  first = jnp.min(jnp.where(x == top, index, x.shape[-1]), axis=-1)
+  return jnp.minimum(first, x.shape[-1] - 1)  # In bounds if x holds a NaN.
+
+
 def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
   """Samples a block of tokens for every active slot.
 
