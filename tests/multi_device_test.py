@@ -11,6 +11,7 @@ import math
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,13 @@ def _recipe(name: str) -> recipe_lib.Recipe:
   return recipe_lib.RECIPES[name](learning_rate=1e-4)
 
 
+def _remembering(name: str) -> recipe_lib.Recipe:
+  recipe = _recipe(name)
+  return dataclasses.replace(
+    recipe, optimizer=tiny_training.remembering(recipe.optimizer)
+  )
+
+
 @pytest.fixture(scope='module')
 def learned(tmp_path_factory):
   """(recipe, mesh) -> the first gradient, and parameters after three steps."""
@@ -67,14 +75,16 @@ def learned(tmp_path_factory):
     recipe = _recipe(name)
     if name == 'ppo':
       recipe = _watched(recipe, SEEN.setdefault(mesh, {}))
-    result = tiny_training.learn(
-      recipe,
-      tiny_training.episodes(),
-      workdir,
-      size=SHAPE,
-      mesh=mesh,
-      steps=3,
-    )
+    # Saving from many devices takes long, and has a check of its own.
+    with mock.patch.object(checkpoint.Checkpoints, 'save'):
+      result = tiny_training.learn(
+        recipe,
+        tiny_training.episodes(),
+        workdir,
+        size=SHAPE,
+        mesh=mesh,
+        steps=3,
+      )
     remembered = result.state.optimizer_state
     assert int(remembered.updates) == 3
     return (
@@ -106,10 +116,10 @@ def _batch(recipe, mesh):
   )
   stacked = batching.stack(tiny_training.episodes(), SHAPE)
   trajectory, turns = stacked.trajectory, stacked.turns
-  values = np.zeros(trajectory.tokens.shape, np.float32)
-  trajectory, turns = programs.place(
-    (trajectory._replace(values=values), turns)
-  )
+  if recipe.uses_values:
+    values = np.zeros(trajectory.tokens.shape, np.float32)
+    trajectory = trajectory._replace(values=values)
+  trajectory, turns = programs.place((trajectory, turns))
   credit = programs.credit(trajectory, turns)
   weights = programs.weigh(trajectory, turns, jnp.int32(0), jnp.int32(16))
   return programs, trajectory, credit, weights
@@ -156,7 +166,9 @@ def check_a_batch_that_is_not_split_is_noticed():
   recipe = _watched(_recipe('ppo'), seen)
   mesh = sharding.make_mesh('data:8')
   _, trajectory, credit, weights = _batch(recipe, mesh)
-  params = tiny_training.state_of(recipe, mesh='data:8').params
+  params = jax.device_put(
+    tiny_training.state_of(recipe).params, sharding.replicated(mesh)
+  )
   apply = step_lib.apply_of(tiny_training.config(recipe))
 
   def closed_over(params):
@@ -170,7 +182,10 @@ def check_a_batch_that_is_not_split_is_noticed():
 @pytest.mark.parametrize('mesh', ['data:2,fsdp:4', 'fsdp:4,tensor:2'])
 def check_nothing_that_scales_with_the_model_is_replicated(mesh):
   recipe = _recipe('ppo')
-  state = tiny_training.state_of(recipe, mesh=mesh)
+  config = tiny_training.config(recipe)
+  state = train.init_state(
+    config, recipe, sharding.make_mesh(mesh), jax.random.key(0)
+  )
   found = jax.tree_util.tree_leaves_with_path(state)
   assert len(found) > 30, 'parameters and two moments'
   split = 0
@@ -186,10 +201,10 @@ def check_nothing_that_scales_with_the_model_is_replicated(mesh):
 
 
 def check_updates_leave_everything_where_it_was():
-  recipe, mesh = _recipe('grpo'), 'fsdp:4,tensor:2'
-  programs, *batch = _batch(recipe, sharding.make_mesh(mesh))
-  state = tiny_training.state_of(recipe, mesh=mesh)
-  placed = jax.tree.map(lambda x: x.sharding, state)
+  recipe = _remembering('grpo')
+  programs, *batch = _batch(recipe, sharding.make_mesh('fsdp:4,tensor:2'))
+  placed = programs.state_shardings
+  state = jax.device_put(tiny_training.state_of(recipe), placed)
   grads, _ = programs.accumulate(
     state.params, programs.zero(), *batch, jnp.int32(8)
   )
@@ -205,10 +220,7 @@ def check_updates_leave_everything_where_it_was():
 
 def check_pmap_is_the_mesh(learned):
   """The pure step under jax.pmap, with a psum over the batch axis."""
-  recipe = _recipe('grpo')
-  recipe = dataclasses.replace(
-    recipe, optimizer=tiny_training.remembering(recipe.optimizer)
-  )
+  recipe = _remembering('grpo')
   apply = step_lib.apply_of(tiny_training.config(recipe))
   _, trajectory, credit, weights = _batch(recipe, sharding.make_mesh('data:8'))
   split = lambda x: np.asarray(x).reshape(8, 2, *x.shape[1:])

@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -322,6 +323,26 @@ def test_batches_follow_the_pool():
   third.restore(position)
   found = third.batch(1, small_world.params())
   small_world.assert_same(found.episodes, batches[1].episodes)
+
+
+def test_batches_are_sampled_by_the_parameters_they_are_given():
+  source = _rollouts(small_world.Wander())
+  others = jax.tree.map(lambda x: 1.1 * x, small_world.params())
+  first = source.batch(0, small_world.params()).episodes
+  found = source.batch(1, others).episodes
+  asked = [rollout.Request(e.draw, e.task, e.member) for e in first + found]
+  world = small_world.world(small_world.Wander())
+  for params, played, wanted in (
+    (small_world.params(), first, asked[:6]),
+    (others, found, asked[6:]),
+  ):
+    alone = small_world.play(world, wanted, parameters=params)
+    for one, other in zip(played, alone, strict=True):
+      (left,), (right,) = one.segments, other.segments
+      np.testing.assert_array_equal(left.tokens, right.tokens)
+      np.testing.assert_array_equal(
+        left.sampler_logprobs, right.sampler_logprobs
+      )
 
 
 def _kept(delay_seconds, workers):

@@ -7,6 +7,7 @@ shared with the processes that tests start: most tests compile the same ones.
 import atexit
 from collections.abc import Sequence
 import dataclasses
+import functools
 import os
 import pathlib
 import shutil
@@ -35,6 +36,7 @@ from agentic_jax import train
 from agentic_jax import types
 from agentic_jax.environments import toy
 from agentic_jax.models import sizes
+from agentic_jax.models import transformer
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.tasks import pool
@@ -205,22 +207,24 @@ def remembering(
   return optax.GradientTransformation(init, update)
 
 
-def state_of(
-  recipe: recipe_lib.Recipe, *, mesh: str = '', seed: int = 0
-) -> train.TrainState:
-  """A fresh state whose value head, if there is one, is not 0."""
-  made = train.init_state(
-    config(recipe), recipe, sharding.make_mesh(mesh), jax.random.key(seed)
+@functools.cache
+def _params(shape: transformer.TransformerConfig, seed: int) -> Any:
+  """Fresh parameters on the host; a value head, if there is one, is not 0."""
+  made = jax.jit(functools.partial(transformer.init, shape))(
+    jax.random.key(seed)
   )
-  if recipe.uses_values:
-    head = np.random.default_rng(seed).normal(
-      scale=0.1, size=made.params['value_head'].shape
-    )
-    head = jax.device_put(
-      head.astype(np.float32), made.params['value_head'].sharding
-    )
-    made = made._replace(params=made.params | {'value_head': head})
-  return made
+  found = jax.tree.map(np.array, made)
+  if shape.value_head:
+    rng = np.random.default_rng(seed)
+    head = rng.normal(scale=0.1, size=found['value_head'].shape)
+    found['value_head'] = head.astype(np.float32)
+  return found
+
+
+def state_of(recipe: recipe_lib.Recipe, *, seed: int = 0) -> train.TrainState:
+  """A fresh state, quickly."""
+  params = jax.tree.map(jnp.array, _params(config(recipe), seed))
+  return train.TrainState(params, recipe.optimizer.init(params))
 
 
 def learn(

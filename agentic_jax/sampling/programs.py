@@ -19,7 +19,6 @@ from agentic_jax.models import attention
 from agentic_jax.models import transformer
 from agentic_jax.types import Array
 
-
 # Positions of a cache block, at least: smaller ones cost more in branches than
 # they save in positions.
 _BLOCK = 128

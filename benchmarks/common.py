@@ -1,0 +1,208 @@
+"""What benchmarks/step.py and benchmarks/rollout.py share.
+
+The policy, a world in which it may say anything, peers in processes of their
+own, and how seconds become a table.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from agentic_jax import context
+from agentic_jax import protocol
+from agentic_jax import rollout
+from agentic_jax import tokenizer
+from agentic_jax import types
+from agentic_jax.models import sizes
+from agentic_jax.models import transformer
+from agentic_jax.sampling import programs
+from agentic_jax.sampling import sampler as sampler_lib
+
+VOCABULARY = 512
+PROMPT_TOKENS = 32
+GROUPS, GROUP_SIZE = 4, 8
+TOKENIZER = tokenizer.ByteTokenizer()
+
+_PEERS = pathlib.Path(__file__).parent / 'peers'
+
+
+class TalkState(NamedTuple):
+  """How often the policy has spoken."""
+
+  turn: int = 0
+
+
+class Talk:
+  """Pays for the letter e, and answers every action with the same text."""
+
+  observability = 'full'
+
+  def __init__(
+    self, *, turns: int = 1, delay_seconds: float = 0.0, answer: str = ''
+  ):
+    """Makes the world.
+
+    Args:
+      turns: of an episode.
+      delay_seconds: how long a step takes. A reset takes no time.
+      answer: the observation after an action.
+    """
+    self._turns = turns
+    self._delay = delay_seconds
+    self._answer = answer
+
+  def reset(self, task: types.Task, seed: int) -> types.Transition:
+    """The prompt."""
+    del seed
+    return types.Transition(TalkState(), types.Observation(task.prompt))
+
+  def step(self, state: TalkState, action: str, seed: int) -> types.Transition:
+    """The answer, after the delay."""
+    del seed
+    if self._delay:
+      time.sleep(self._delay)
+    turn = state.turn + 1
+    return types.Transition(
+      TalkState(turn),
+      types.Observation(self._answer),
+      {'final': float(action.count('e'))},
+      terminated=turn >= self._turns,
+    )
+
+
+def config() -> transformer.TransformerConfig:
+  """The policy's shape: 3.28M parameters."""
+  return sizes.load('bench', VOCABULARY)
+
+
+def tasks(count: int) -> list[types.Task]:
+  """Tasks whose prompts have PROMPT_TOKENS tokens, no two alike."""
+  text = 'the quick brown fox jumps over'
+  size = PROMPT_TOKENS - len(TOKENIZER.prompt(''))
+  return [types.Task(i, f'{i:03d} {text}'[:size]) for i in range(count)]
+
+
+def world(environment: Talk, limits: rollout.Limits) -> rollout.World:
+  """The world of bytes around an environment."""
+  grammar = protocol.Grammar()
+  return rollout.World(
+    environment, TOKENIZER, grammar, context.append_all, limits, seed=0
+  )
+
+
+def sampler(shape: programs.Shape) -> sampler_lib.Sampler:
+  """A sampler that only a limit stops, so that lengths are fixed."""
+  return sampler_lib.Sampler(config(), shape, stop_ids=(), seed=0)
+
+
+def initial_params() -> Any:
+  """Fresh parameters in the training layout."""
+  return transformer.init(config(), jax.random.key(0))
+
+
+def prompts(count: int) -> list[list[int]]:
+  """Random prompts of PROMPT_TOKENS tokens, no two alike."""
+  rng = np.random.default_rng(0)
+  return rng.integers(0, 256, (count, PROMPT_TOKENS)).tolist()
+
+
+def seconds_of(run: Callable[[], Any], repeats: int) -> list[float]:
+  """How long calls of `run` take, after one to warm up.
+
+  What `run` returns is waited for.
+  """
+  jax.block_until_ready(run())
+  found = []
+  for _ in range(repeats):
+    start = time.perf_counter()
+    jax.block_until_ready(run())
+    found.append(time.perf_counter() - start)
+  return found
+
+
+def matmul_rate(repeats: int) -> float:
+  """The best rate of a float32 product of 2048-cubed, in FLOP/s."""
+  size = 2048
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(size, size)), 'float32')
+  multiply = jax.jit(jnp.matmul)
+  return 2 * size**3 / min(seconds_of(lambda: multiply(x, x), repeats))
+
+
+def run_peer(python: str, script: str, *arguments: str) -> dict[str, Any]:
+  """What a script in peers/ measures, run by the Python of its environment.
+
+  Args:
+    python: path of that Python.
+    script: name of the file.
+    *arguments: its flags.
+
+  Raises:
+    RuntimeError: the script failed; holds the end of what it said.
+  """
+  command = [python, str(_PEERS / script), *arguments]
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  lines = done.stdout.strip().splitlines()
+  if done.returncode or not lines:
+    raise RuntimeError(
+      f'{" ".join(command)} ended with {done.returncode}; make its environment '
+      f'as benchmarks/README.md says. It said: {done.stderr[-2000:]}'
+    )
+  return json.loads(lines[-1])
+
+
+def merge(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """Joins the records of several rounds; lists of seconds grow, all else stays."""
+  first = records[0]
+  merged: dict[str, Any] = {}
+  for key, value in first.items():
+    column = [record[key] for record in records]
+    if isinstance(value, Mapping):
+      merged[key] = merge(column)
+    elif isinstance(value, list):
+      merged[key] = [x for part in column for x in part]
+    else:
+      merged[key] = value
+  return merged
+
+
+def median(seconds: Sequence[float]) -> float:
+  """The median of one measurement's repetitions."""
+  return statistics.median(seconds)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+  """Text columns, the first to the left and the others to the right."""
+  cells = [[str(cell) for cell in row] for row in (header, *rows)]
+  widths = [max(map(len, column)) for column in zip(*cells)]
+  lines = []
+  for row in cells:
+    rest = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
+    lines.append('  '.join([row[0].ljust(widths[0]), *rest]))
+  return '\n'.join(lines)
+
+
+def machine() -> dict[str, Any]:
+  """What the numbers were measured on."""
+  return {
+    'processor': platform.processor() or platform.machine(),
+    'cores': os.cpu_count(),
+    'python': platform.python_version(),
+    'jax': jax.__version__,
+    'date': time.strftime('%Y-%m-%d'),
+  }
+
+
+def save(path: str, record: Mapping[str, Any]) -> None:
+  """Writes a record as JSON, if there is a path."""
+  if path:
+    pathlib.Path(path).write_text(json.dumps(record, indent=2) + '\n')
