@@ -323,7 +323,8 @@ def settings_of(run: Run) -> dict[str, Any]:
   chosen = {
     k: v.default for k, v in recipe_lib.settings_of(run.make_recipe).items()
   }
-  free = ('workdir', 'resume', 'inspect', 'workers')
+  # None of these changes what the steps so far computed.
+  free = ('workdir', 'resume', 'inspect', 'workers', 'steps')
   own = {
     f.name: f.value
     for module, found in FLAGS.flags_by_module_dict().items()

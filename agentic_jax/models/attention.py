@@ -106,6 +106,7 @@ class Cached(NamedTuple):
     position: int32 [R, P], of the R x P new tokens.
     slot: int32 [R], or None when row r is slot r.
     active: bool [R]; the output of other rows is meaningless.
+
   References:
     Milakov and Gimelshein, 2018, arXiv:1805.02867, algorithm 3.
   """
