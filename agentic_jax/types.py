@@ -28,6 +28,11 @@ REWARDS = ('final', 'process', 'auxiliary', 'social')
 ROLES = ('text', 'think', 'tool', 'memory', 'plan', 'switch', 'summary')
 
 
+# Kinds of faults that cost an episode: its environment raised, answered too
+# late or returned what its contract does not allow; or the prompt is too long.
+FAILURES = ('raised', 'hung', 'garbage', 'long')
+
+
 class Observation(NamedTuple):
   """What the environment answers. Never trained on."""
 
@@ -73,6 +78,7 @@ class Turn(NamedTuple):
   num_tokens: int = 0  # Action tokens of this turn.
   num_calls: int = 0  # Tool calls in the action.
   valid: bool = True  # The action parsed.
+  cut: bool = False  # The token limit ended the action, not the policy.
 
 
 class Segment(NamedTuple):
@@ -92,7 +98,7 @@ class Episode(NamedTuple):
 
   `draw` counts the tasks drawn in a run: with `member` it names the episode
   and seeds its randomness. `failure` is '' or the kind of fault that ended
-  it: 'raised', 'hung' or 'garbage' (see `rollout`).
+  it, of FAILURES.
   """
 
   task: Task

@@ -161,7 +161,7 @@ def run_peer(python: str, script: str, *arguments: str) -> dict[str, Any]:
 
 
 def merge(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """Joins the records of several rounds; lists of seconds grow, all else stays."""
+  """Joins the records of several rounds; only lists of seconds grow."""
   first = records[0]
   merged: dict[str, Any] = {}
   for key, value in first.items():

@@ -71,7 +71,10 @@ def _sampling(shape, episodes, repeats) -> dict[str, Part]:
   params = made.layout(params)
   # Programs are given their caches, and hand them back.
   held = [programs_lib.empty_caches(common.config(), shape)]
-  prompt, new = common.PROMPT_TOKENS, int(episodes[0].segments[0].action_mask.sum())
+  prompt, new = (
+    common.PROMPT_TOKENS,
+    int(episodes[0].segments[0].action_mask.sum()),
+  )
   rows, size = shape.prefill_rows, shape.prefill_chunk
   tokens = np.zeros((rows, size), np.int32)
   slot = np.arange(rows, dtype=np.int32)

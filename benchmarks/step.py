@@ -123,12 +123,8 @@ def batch_shape() -> batching.Shape:
 
 def make_source(recipe: recipe_lib.Recipe) -> TimedRollouts:
   """Rollouts of one turn."""
-  limits = rollout.Limits(
-    turns=1, action_tokens=NEW, segment_tokens=_SEGMENT
-  )
-  shape = slots_shape(
-    common.GROUPS * common.GROUP_SIZE, rows=common.GROUPS
-  )
+  limits = rollout.Limits(turns=1, action_tokens=NEW, segment_tokens=_SEGMENT)
+  shape = slots_shape(common.GROUPS * common.GROUP_SIZE, rows=common.GROUPS)
   rollouts = rollout.Rollouts(
     common.sampler(shape),
     common.world(common.Talk(), limits),
@@ -209,7 +205,7 @@ def speeds(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def show(found: dict[str, dict[str, float]]) -> dict[str, float]:
-  """Prints the table; returns how many times the better peer's speed ours is."""
+  """Prints the table; returns our speed in units of the better peer's."""
   peers = [name for name in found if name != 'ours']
   ratios, rows = {}, []
   for key, mine in found['ours'].items():
@@ -219,7 +215,9 @@ def show(found: dict[str, dict[str, float]]) -> dict[str, float]:
     row = [key + (' (tokens/s)' if higher_is_better else ' (s)')]
     row += [style.format(x) for x in (mine, *theirs)]
     if theirs:
-      ratios[key] = mine / max(theirs) if higher_is_better else min(theirs) / mine
+      ratios[key] = (
+        mine / max(theirs) if higher_is_better else min(theirs) / mine
+      )
       row.append(f'{ratios[key]:.2f}')
     rows.append(row)
   header = ['median of', 'ours', *peers]

@@ -38,12 +38,18 @@ def _restore_flags(workdir: pathlib.Path) -> None:
       setattr(FLAGS, name, value)
 
 
+def _limits(workdir: pathlib.Path) -> rollout.Limits:
+  config = json.loads((workdir / 'config.json').read_text())
+  return rollout.Limits(**config['limits'])
+
+
 def main() -> None:
   """Reads a task a line from the terminal and plays it."""
   workdir = pathlib.Path(FLAGS.init_from or 'runs/quickstart')
   _restore_flags(workdir)
   FLAGS['workdir'].value = str(workdir)
-  run = common.build()
+  FLAGS['limit'].value = []
+  run = common.build(base_limits=_limits(workdir))
   run.sampler.load(train.load_params(workdir), 0)
   console = rich.console.Console()
   interactive = sys.stdin.isatty()
@@ -60,8 +66,6 @@ def main() -> None:
       temperature=FLAGS.temperature,
       workers=run.workers,
     )
-    if episode.failure:
-      console.print(f'The environment {episode.failure}: {episode.detail}')
     inspecting.show(console, run.world.tokenizer, episode)
 
 

@@ -7,6 +7,7 @@ against the signature of the recipe.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import difflib
 import functools
 import json
 import pathlib
@@ -95,7 +96,10 @@ flags.DEFINE_integer(
   'workers', 2, 'Threads that call the environment.', lower_bound=1
 )
 flags.DEFINE_string(
-  'context', 'append_all', f'One of {sorted(context.CONTEXTS)}.'
+  'context',
+  'append_all',
+  f'One of {sorted(context.CONTEXTS)}; settings after a question mark, as in '
+  'keep_last?turns=2.',
 )
 flags.DEFINE_multi_string(
   'limit',
@@ -156,8 +160,8 @@ def main(
     train.keep_freed_memory()
     try:
       function()
-    except (ValueError, RuntimeError, FloatingPointError) as error:
-      if sys.flags.dev_mode:
+    except (ValueError, RuntimeError, ArithmeticError, OSError) as error:
+      if sys.flags.dev_mode or not _is_ours(error):
         raise
       sys.exit(f'Error: {error}')
     except KeyboardInterrupt:
@@ -169,14 +173,33 @@ def main(
 
   module = sys.modules['__main__']
   if {'--help', '-h', '--helpshort', '--helpfull'} & set(sys.argv):
-    named = [a.partition('=')[2] for a in sys.argv if '--recipe=' in a]
-    name = named[-1] if named else str(FLAGS['recipe'].default)
+    words = ' '.join(sys.argv).replace('=', ' ').split()
+    name = str(FLAGS['recipe'].default)
+    if '--recipe' in words[:-1]:
+      name = words[words.index('--recipe') + 1]
     try:
       recipe = recipe or recipe_lib.load(name, recipe_lib.RECIPES)
     except ValueError as error:
       sys.exit(f'Error: {error}')
     module.__doc__ = (module.__doc__ or '') + describe_settings(recipe)
   app.run(guarded)
+
+
+def _is_ours(error: BaseException) -> bool:
+  """Whether the error was raised here or in the package, and so is a message.
+
+  One that comes out of a user's own file, or out of a library, wants its
+  traceback. `python -X dev` shows all tracebacks.
+  """
+  trace = error.__traceback__
+  while trace is not None and trace.tb_next is not None:
+    trace = trace.tb_next
+  name = trace.tb_frame.f_globals.get('__name__', '') if trace else ''
+  return isinstance(error, OSError) or name.split('.')[0] in (
+    'agentic_jax',
+    'experiments',
+    '__main__',
+  )
 
 
 def describe_settings(recipe: Callable) -> str:
@@ -190,12 +213,15 @@ def describe_settings(recipe: Callable) -> str:
 
 
 def build(
-  recipe: Callable[..., recipe_lib.Recipe] | None = None, **settings: Any
+  recipe: Callable[..., recipe_lib.Recipe] | None = None,
+  base_limits: rollout.Limits | None = None,
+  **settings: Any,
 ) -> Run:
   """Builds what the flags describe; touches no file but those of tasks.
 
   Args:
     recipe: the paper's maker; by default what --recipe names.
+    base_limits: the script's own limits; --limit goes before them.
     **settings: the script's own defaults of the recipe's settings; --set goes
       before them.
 
@@ -206,7 +232,8 @@ def build(
   settings = settings | recipe_lib.parse(make, FLAGS.set)
   made = make(**settings)
   mesh = sharding.make_mesh(FLAGS.mesh)
-  world = _world()
+  world = _world(base_limits or rollout.Limits())
+  _refuse_idle_axes(mesh)
   splits = {split: _tasks(split) for split in ('train', 'validation', 'test')}
   config = sizes.load(
     FLAGS.model, world.tokenizer.vocab_size, value_head=made.uses_values
@@ -257,10 +284,19 @@ def _not_single(made, stop: str, single: set[int]) -> bool:
   return not (len(ids) == 1 and ids[0] in single)
 
 
-def _world() -> rollout.World:
+def _refuse_idle_axes(mesh: jax.sharding.Mesh) -> None:
+  idle = [axis for axis in ('context', 'expert') if mesh.shape[axis] > 1]
+  if idle:
+    raise ValueError(
+      f'--mesh={FLAGS.mesh!r}: nothing is split over {idle[0]!r} yet, so its '
+      'devices would repeat the same work; use data, fsdp and tensor.'
+    )
+
+
+def _world(base_limits: rollout.Limits) -> rollout.World:
   name, _, query = FLAGS.environment.partition('?')
-  settings = {k: _literal(v) for k, v in urllib_parse.parse_qsl(query)}
-  environment = environments.load(name, **settings)
+  context_name, _, context_query = FLAGS.context.partition('?')
+  environment = environments.load(name, **_literals(query))
   made: Any = tokenizer.ByteTokenizer()
   if FLAGS.tokenizer != 'byte':
     made = tokenizer.TextTokenizer(FLAGS.tokenizer)
@@ -268,35 +304,49 @@ def _world() -> rollout.World:
     environment,
     made,
     protocol.Grammar(),
-    context.load(FLAGS.context),
-    limits(FLAGS.limit),
+    context.load(context_name, **_literals(context_query)),
+    limits(FLAGS.limit, base_limits),
     FLAGS.seed,
   )
 
 
-def limits(assignments: Sequence[str]) -> rollout.Limits:
+def limits(assignments: Sequence[str], base: rollout.Limits) -> rollout.Limits:
   """The limits of an episode from texts such as 'turns=4'.
 
+  Args:
+    assignments: what differs from `base`.
+    base: the limits to begin with.
+
   Raises:
-    ValueError: a name is unknown, or a value is no positive number.
+    ValueError: a name is unknown, or a value is no number of its kind.
   """
-  found = rollout.Limits()
+  found = base
   for text in assignments:
     name, _, value = text.partition('=')
     if name not in found._fields:
+      close = difflib.get_close_matches(name, found._fields, n=1)
+      hint = f' Did you mean {close[0]!r}?' if close else ''
       raise ValueError(
-        f'--limit={text!r}: there is no limit {name!r}; there are '
+        f'--limit={text!r}: there is no limit {name!r}.{hint} There are '
         f'{", ".join(found._fields)}.'
       )
     kind = type(getattr(found, name))
     try:
-      found = found._replace(**{name: kind(value)})
+      number = kind(value)
     except ValueError:
+      number = kind(-1)
+    if number < 0 or (number == 0 and kind is int):
       raise ValueError(
-        f'--limit={text!r}: wanted a number like {getattr(found, name)}, got '
-        f'{value!r}.'
-      ) from None
+        f'--limit={text!r}: wanted a positive number such as '
+        f'{getattr(found, name)}, got {value!r}.'
+      )
+    found = found._replace(**{name: number})
   return found
+
+
+def _literals(query: str) -> dict[str, Any]:
+  """Settings from the query of a flag, as in keep_last?turns=2."""
+  return {k: _literal(v) for k, v in urllib_parse.parse_qsl(query)}
 
 
 def _literal(text: str) -> Any:
@@ -324,7 +374,15 @@ def settings_of(run: Run) -> dict[str, Any]:
     k: v.default for k, v in recipe_lib.settings_of(run.make_recipe).items()
   }
   # None of these changes what the steps so far computed.
-  free = ('workdir', 'resume', 'inspect', 'workers', 'steps')
+  free = (
+    'workdir',
+    'resume',
+    'inspect',
+    'workers',
+    'steps',
+    'mesh',
+    'checkpoint_every',
+  )
   own = {
     f.name: f.value
     for module, found in FLAGS.flags_by_module_dict().items()
@@ -345,6 +403,7 @@ def settings_of(run: Run) -> dict[str, Any]:
     },
     'model': vars(run.config) | {'name': FLAGS.model},
     'flags': own,
+    'limits': run.world.limits._asdict(),
     'describe': {
       'horizon': run.world.limits.turns,
       'observability': getattr(environment, 'observability', 'unknown'),
@@ -357,7 +416,7 @@ def settings_of(run: Run) -> dict[str, Any]:
 def batch_shape(run: Run, groups: int, group_size: int) -> batching.Shape:
   """The sizes of a batch within the run's limits."""
   bounds = run.world.limits
-  segments = 1 if FLAGS.context == 'append_all' else bounds.turns
+  segments = 1 if FLAGS.context.startswith('append_all') else bounds.turns
   action_tokens = bounds.turns * bounds.action_tokens
   if segments == 1:
     action_tokens = min(action_tokens, bounds.segment_tokens)
@@ -417,15 +476,22 @@ def source(run: Run) -> train.Source:
 
 
 def imitated(world: rollout.World, task: types.Task, seed: int) -> list[str]:
-  """The actions that solve a task: the oracle's, or its answer."""
+  """The actions that solve a task: the oracle's, or its answer.
+
+  The environment is stepped with the seeds that `rollout.Demonstrations` will
+  use, so that what was planned is what happens.
+  """
   environment = world.environment
   if not hasattr(environment, 'oracle'):
     answer = protocol.Action(answer=task.answer)
     return [world.grammar.render(answer)]
   transition, actions = environment.reset(task, seed), []
-  while not (transition.terminated or transition.truncated):
+  for turn in range(world.limits.turns):
+    if transition.terminated or transition.truncated:
+      break
     actions.append(environment.oracle(transition.state))
-    transition = environment.step(transition.state, actions[-1], seed)
+    turn_seed = rollout.derive_seed(seed, turn)
+    transition = environment.step(transition.state, actions[-1], turn_seed)
   return actions
 
 
@@ -508,14 +574,13 @@ def inspect_episodes(run: Run) -> None:
   stacked = batching.stack(group, batch_shape(run, len(group), 1))
   console = rich.console.Console()
   inspecting.legend(console)
-  advantages: dict[int, list[list[float]]] = {}
-  if run.recipe.score is recipe_lib.score_nothing:
-    credit = run.recipe.credit(stacked.trajectory, stacked.turns).advantages
-    advantages = records.per_segment(
-      np.asarray(credit),
-      stacked.trajectory.episode,
-      stacked.trajectory.segment,
-    )
+  networks = recipe_lib.Networks(params, params)
+  apply = train.apply_of(run.config)
+  scored = run.recipe.score(apply, networks, stacked.trajectory, stacked.turns)
+  credit = run.recipe.credit(scored, stacked.turns).advantages
+  advantages = records.per_segment(
+    np.asarray(credit), stacked.trajectory.episode, stacked.trajectory.segment
+  )
   for index, episode in enumerate(group):
     inspecting.show(
       console, run.world.tokenizer, episode, advantages.get(index)

@@ -58,16 +58,23 @@ def show(
         piece.decode(errors='replace'), style=style if acted else 'dim italic'
       )
     console.print(text)
+  if episode.failure:
+    console.print(
+      f'  the environment failed: {episode.failure}: {episode.detail}',
+      markup=False,
+    )
   rewards = ', '.join(
     f'turn {i}: '
     + (' '.join(f'{k} {v:+.4f}' for k, v in t.reward.items()) or 'none')
     for i, t in enumerate(episode.turns)
   )
   ended = 'truncated' if episode.truncated else 'ended'
+  verdict = 'solved, ' if episode.success else 'not solved, '
+  if not episode.task.answer:  # Nobody knows.
+    verdict = ''
   console.print(
     rich.text.Text(
-      f'  {"solved" if episode.success else "not solved"}, {ended}, reward '
-      f'{episode.reward:+.4f} ({rewards})\n',
+      f'  {verdict}{ended}, reward {episode.reward:+.4f} ({rewards})\n',
       style='dim',
     )
   )

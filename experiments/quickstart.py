@@ -45,12 +45,24 @@ flags.DEFINE_float(
 
 _WARM_EPISODES = 64  # Demonstrations of a step of imitation.
 
+LIMITS = rollout.Limits(
+  turns=6, action_tokens=40, segment_tokens=127, token_price=0.0002
+)
+
+
+def _updates() -> int:
+  """Optimiser steps of the RL phase: the schedule's length."""
+  make = recipe_lib.load(FLAGS.recipe, recipe_lib.RECIPES)
+  chosen = recipe_lib.parse(make, FLAGS.set)
+  return FLAGS.steps * chosen.get('epochs', 1) * chosen.get('minibatches', 1)
+
 
 def warm_start(run: common.Run) -> train.Result:
   """Imitates imperfect demonstrations, as a run of its own."""
-  recipe = recipe_lib.supervised(
+  settings = dict(
     learning_rate=2e-3, warmup_steps=20, decay_steps=FLAGS.warm_steps
   )
+  recipe = recipe_lib.supervised(**settings)
   run = run._replace(workdir=run.workdir / 'warm_start', recipe=recipe)
   environment = run.world.environment
   source = rollout.Demonstrations(
@@ -62,10 +74,9 @@ def warm_start(run: common.Run) -> train.Result:
     episodes_per_step=_WARM_EPISODES,
   )
   shape = common.batch_shape(run, _WARM_EPISODES, 1)
-  rows = 32  # Two demonstrations a row.
   plan = train.Plan(
     config=run.config,
-    shape=shape._replace(rows=_WARM_EPISODES, microbatch_rows=rows),
+    shape=shape,
     mesh=run.mesh,
     workdir=run.workdir,
     steps=FLAGS.warm_steps,
@@ -75,8 +86,9 @@ def warm_start(run: common.Run) -> train.Result:
     checkpoint_every=100,
     record_every=100,
   )
-  settings = common.settings_of(run) | {'recipe': {'name': 'supervised'}}
-  train.open_run(run.workdir, settings, resume=FLAGS.resume == 'auto')
+  described = common.settings_of(run)
+  described['recipe'] = {'name': 'supervised', 'settings': settings}
+  train.open_run(run.workdir, described, resume=FLAGS.resume == 'auto')
   key = jax.random.key(FLAGS.seed)
   state = train.init_state(run.config, recipe, run.mesh, key)
   return train.run(recipe, source, plan, state)
@@ -85,7 +97,9 @@ def warm_start(run: common.Run) -> train.Result:
 def main() -> None:
   """Imitation, reinforcement learning, summary and report."""
   started = time.monotonic()
-  run = common.build(learning_rate=2e-4, decay_steps=FLAGS.steps)
+  run = common.build(
+    base_limits=LIMITS, learning_rate=2e-4, decay_steps=_updates()
+  )
   common.introduce(run)
   warm = warm_start(run)
   result = common.train_run(run, warm.state.params, what='RL')
@@ -117,12 +131,6 @@ def main() -> None:
 common.define_defaults(
   workdir='runs/quickstart',
   steps=80,
-  limit=[
-    'turns=6',
-    'action_tokens=40',
-    'segment_tokens=127',
-    'token_price=0.0002',
-  ],
 )
 
 flags.adopt_module_key_flags(common)

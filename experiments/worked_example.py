@@ -7,6 +7,7 @@ sometimes calls the tool and sometimes guesses; the numbers come from the same
 functions that train.
 """
 
+import dataclasses
 import json
 from typing import Any, NamedTuple
 
@@ -85,6 +86,12 @@ def write(run: common.Run, params: Any) -> None:
     params: of the policy whose episodes are shown.
   """
   group = _mixed_group(run, params)
+  if not group:
+    print(
+      f'No credit.json: the test tasks lack {tool_math.WORKED_EXAMPLE!r}, or '
+      'its environment failed.'
+    )
+    return
   critic = _fit_critic(run, params)
   config = transformer.TransformerConfig(
     **(vars(run.config) | {'value_head': True})
@@ -152,7 +159,10 @@ def _play(run, params, requests) -> list[types.Episode]:
 def _mixed_group(run, params) -> list[types.Episode]:
   """A group for the worked example in which some succeed and some fail."""
   tasks = run.splits['test']
-  task = next(t for t in tasks if t.prompt == tool_math.WORKED_EXAMPLE)
+  found = [t for t in tasks if t.prompt == tool_math.WORKED_EXAMPLE]
+  if not found:
+    return []
+  (task,) = found[:1]
   group: list[types.Episode] = []
   for attempt in range(20):
     draw = _FIRST_DRAW + attempt
@@ -163,7 +173,7 @@ def _mixed_group(run, params) -> list[types.Episode]:
     )
     if 0 < sum(episode.success for episode in group) < _GROUP_SIZE:
       break
-  return group
+  return [episode for episode in group if not episode.failure]
 
 
 def _fit_critic(run, params) -> Any:
@@ -197,6 +207,7 @@ def _fit_critic(run, params) -> Any:
 
 def _hidden(config, params, trajectory) -> jax.Array:
   """Hidden states [B, T, D] of a trajectory's tokens."""
+  config = dataclasses.replace(config, value_head=False)
   model = transformer.Transformer(config)
 
   def apply(params, tokens, segment, position):

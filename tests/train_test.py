@@ -595,7 +595,7 @@ def test_without_a_checkpoint_the_message_says_so(tmp_path):
 
 
 def test_the_objective_is_additive_over_rows():
-  recipe = recipe_lib.ppo()
+  recipe = recipe_lib.ppo(entropy_coefficient=0.1)
   stacked = batching.stack(tiny_training.episodes(), tiny_training.shape())
   trajectory, turns = stacked.trajectory, stacked.turns
   garbage = np.full(trajectory.tokens.shape, np.inf, np.float32)
@@ -609,7 +609,7 @@ def test_the_objective_is_additive_over_rows():
     # What the policy says of padding may be anything.
     padding = trajectory.segment == 0
     put = lambda x: jnp.where(padding, garbage[: len(padding)], x)
-    return types.Outputs(put(-5 * ones[:8]), None, put(2 * ones[:8]))
+    return types.Outputs(*(put(x * ones[:8]) for x in (-5, 3, 2)))
 
   total, parts = 0.0, []
   for start in (0, 8):
@@ -628,7 +628,7 @@ def test_the_objective_is_additive_over_rows():
   gain = np.minimum(ratio * advantages, np.clip(ratio, 0.8, 1.2) * advantages)
   near = np.clip(2.0, 0.8, 1.2)
   error = np.maximum((2 - returns) ** 2, (near - returns) ** 2)
-  wanted = np.mean((-gain + 0.5 * 0.5 * error)[mask])
+  wanted = np.mean((-gain + 0.5 * 0.5 * error - 0.1 * 3)[mask])
   assert total == pytest.approx(float(wanted), rel=1e-5)
 
 

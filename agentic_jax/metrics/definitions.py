@@ -41,9 +41,6 @@ DEFINITIONS: Mapping[str, Definition] = {
     'share of action tokens at which the clipped surrogate has no gradient',
     'share',
   ),
-  'policy/value_error': Definition(
-    'root mean squared difference of values and returns', 'reward'
-  ),
   'rollout/success': Definition(
     'share of episodes whose final reward is at least one half', 'share'
   ),
@@ -69,7 +66,17 @@ DEFINITIONS: Mapping[str, Definition] = {
     'share of groups whose episodes all have one reward', 'share'
   ),
   'rollout/groups_resampled': Definition(
-    'groups that the recipe rejected and sampled again', 'groups'
+    'groups that the recipe rejected', 'groups'
+  ),
+  'rollout/groups_missing': Definition(
+    'groups short of a full batch, the recipe having rejected the others',
+    'groups',
+  ),
+  'rollout/cut_actions': Definition(
+    'share of turns whose action the token limit ended', 'share'
+  ),
+  'rollout/failures_long': Definition(
+    'episodes whose prompt leaves no room for an action', 'episodes'
   ),
   'rollout/failures_raised': Definition(
     'episodes whose environment raised an error', 'episodes'
@@ -116,16 +123,12 @@ DEFINITIONS: Mapping[str, Definition] = {
   'time/sample': Definition('sampling episodes', 'seconds'),
   'time/train': Definition('scores, credit and updates', 'seconds'),
   'time/evaluate': Definition('evaluation', 'seconds'),
-  'time/checkpoint': Definition('saving', 'seconds'),
   'time/step': Definition('the whole step', 'seconds'),
   'time/environment': Definition(
     'waiting for environments while no slot could decode', 'seconds'
   ),
   'time/tokens_per_second': Definition(
     'action tokens sampled per second of sampling', 'tokens/second'
-  ),
-  'compile/count': Definition(
-    'programs compiled since the process began', 'programs'
   ),
 }
 
@@ -182,7 +185,7 @@ def _collapsed(record: Mapping[str, float]) -> bool:
 
 def _faulty(record: Mapping[str, float]) -> bool:
   """Whether more than a tenth of the episodes ended in a fault."""
-  kinds = ('raised', 'hung', 'garbage')
+  kinds = ('raised', 'hung', 'garbage', 'long')
   failures = sum(record.get(f'rollout/failures_{kind}', 0) for kind in kinds)
   return failures > 0.1 * record.get('rollout/episodes', math.inf)
 

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 from agentic_jax import advantages
 from agentic_jax import losses
 from agentic_jax import reductions
+from agentic_jax import types
 from agentic_jax.recipe import base as base_lib
 from agentic_jax.recipe import credit as credit_lib
 from agentic_jax.recipe import parts
+from agentic_jax.types import Array
 
 
 def ppo(
@@ -66,6 +68,7 @@ def ppo(
 
   return _critic_recipe(
     credit,
+    lambda trajectory: trajectory.action_mask,
     clip_low=clip_low,
     clip_high=clip_high,
     entropy_coefficient=entropy_coefficient,
@@ -89,7 +92,7 @@ def turn_ppo(
   entropy_coefficient: float = 0.0,
   **training_settings,
 ) -> base_lib.Recipe:
-  """PPO whose credit is that of turns: one reward, value, advantage a turn.
+  """PPO with StepPO's credit: one reward, value and advantage a turn.
 
   The value of a turn is read before its first token. Advantages are whitened
   over the turns of the batch and given to all tokens of the turn.
@@ -123,16 +126,14 @@ def turn_ppo(
       bootstrap=credit_lib.bootstrap_values(trajectory, turns),
     )
     white = reductions.whiten(found.advantages, turns.mask)
-    before = jnp.pad(turn[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
-    first = ((turn >= 0) & (turn != before)).astype(values.dtype)
     targets = credit_lib.credit_turns(found.returns, trajectory, turns)
-    where = credit_lib.credit_tokens(first, trajectory, turns)
     return credit_lib.credit_turns(white, trajectory, turns)._replace(
-      returns=targets.advantages, value_mask=where.advantages > 0
+      returns=targets.advantages, value_mask=_turn_starts(trajectory)
     )
 
   return _critic_recipe(
     credit,
+    _turn_starts,
     clip_low=clip_low,
     clip_high=clip_high,
     entropy_coefficient=entropy_coefficient,
@@ -144,8 +145,17 @@ def turn_ppo(
   )
 
 
+def _turn_starts(trajectory: types.Trajectory) -> Array:
+  """bool [B, T]: the first action token of each turn."""
+  before = jnp.pad(
+    trajectory.turn[:, :-1], ((0, 0), (1, 0)), constant_values=-1
+  )
+  return trajectory.action_mask & (trajectory.turn != before)
+
+
 def _critic_recipe(
   credit,
+  value_places,
   *,
   clip_low,
   clip_high,
@@ -156,7 +166,7 @@ def _critic_recipe(
   granularity,
   training_settings,
 ) -> base_lib.Recipe:
-  """A clipped policy loss and a value loss where credit has a target."""
+  """A clipped policy loss, and a value loss whose mean is over value places."""
   policy = parts.clipped(
     clip_low=clip_low,
     clip_high=clip_high,
@@ -174,11 +184,17 @@ def _critic_recipe(
     counted = jnp.where(credit.value_mask, error, 0.0)
     return found | {'value': value_coefficient * counted}
 
+  def weigh(trajectory, turns):
+    weights = parts.weigh_tokens(trajectory, turns)
+    places = value_places(trajectory)
+    found = dict.fromkeys(('policy', *extra), weights)
+    return found | {'value': losses.token_weights(places)}
+
   extra = parts.regularisers(0.0, entropy_coefficient)
   return base_lib.Recipe(
     credit=credit,
     loss=loss,
-    weigh=parts.terms(parts.weigh_tokens, 'policy', 'value', *extra),
+    weigh=weigh,
     score=parts.score_values,
     measure=parts.measure_clipping(clip_low=clip_low, clip_high=clip_high),
     uses_values=True,

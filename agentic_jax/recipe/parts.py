@@ -91,14 +91,14 @@ def regularisers(
 
 
 def measure_clipping(*, clip_low: float, clip_high: float):
-  """Logs the share of tokens whose ratio is outside the clip range."""
+  """Logs the share of tokens at which clipping leaves no gradient."""
 
   def measure(outputs, trajectory, credit):
-    del credit
     ratio = losses.token_ratio(
       outputs.logprobs, trajectory.sampler_logprobs, trajectory.action_mask
     )
-    outside = (ratio < 1 - clip_low) | (ratio > 1 + clip_high)
-    return {'clip_fraction': outside.astype(ratio.dtype)}
+    above = (ratio > 1 + clip_high) & (credit.advantages > 0)
+    below = (ratio < 1 - clip_low) & (credit.advantages < 0)
+    return {'clip_fraction': (above | below).astype(ratio.dtype)}
 
   return measure

@@ -107,6 +107,7 @@ PANELS = (
       ('rollout/failures_raised', 'raised'),
       ('rollout/failures_hung', 'hung'),
       ('rollout/failures_garbage', 'wrong type'),
+      ('rollout/failures_long', 'prompt too long'),
     ),
   ),
 )

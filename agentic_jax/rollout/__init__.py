@@ -4,6 +4,7 @@ from agentic_jax.rollout.collecting import collect
 from agentic_jax.rollout.episodes import Limits
 from agentic_jax.rollout.episodes import Request
 from agentic_jax.rollout.episodes import World
+from agentic_jax.rollout.episodes import derive_seed
 from agentic_jax.rollout.scripted import Demonstrations
 from agentic_jax.rollout.source import Batch
 from agentic_jax.rollout.source import Rollouts
@@ -19,5 +20,6 @@ __all__ = [
   'Workers',
   'World',
   'collect',
+  'derive_seed',
   'statistics',
 ]

@@ -124,15 +124,17 @@ class _Loop:
     slot = ticket.key
     builder = self._playing[slot]
     if ticket.error is not None:
-      error = ticket.error
-      builder.fail('raised', f'{type(error).__name__}: {error}'[:500])
+      builder.fail('raised', episodes.describe(ticket.error))
       return
     begins = builder.state is None
     try:
       take = builder.reset if begins else builder.observe
       tokens = take(ticket.result)
     except episodes.Garbage as error:
-      builder.fail('garbage', str(error))
+      builder.fail(error.kind, str(error))
+      return
+    except Exception as error:  # An object that breaks when it is looked at.
+      builder.fail('garbage', episodes.describe(error))
       return
     if builder.ended:
       return
@@ -157,6 +159,7 @@ class _Loop:
       generated.logprobs,
       self._sampler.policy_step,
       self._temperature,
+      cut=not generated.stopped,
     )
     request = builder.request
     seed = episodes.derive_seed(

@@ -28,6 +28,7 @@ class Limits(NamedTuple):
   turns: int = 8
   action_tokens: int = 64  # Of one turn.
   segment_tokens: int = 256  # Of one forward context.
+  episode_tokens: int = 1_000_000  # Action tokens of all turns.
   environment_seconds: float = 30.0  # Of one call; past it the call is hung.
   token_price: float = 0.0  # Taken from 'auxiliary', per action token.
   failed_share: float = 0.5  # Of a batch; past it the run stops.
@@ -57,6 +58,14 @@ class Request(NamedTuple):
 class Garbage(Exception):
   """What an environment returned is not what its contract says."""
 
+  kind = 'garbage'
+
+
+class LongPrompt(Garbage):
+  """A prompt leaves no room for an action."""
+
+  kind = 'long'
+
 
 def derive_seed(*numbers: int) -> int:
   """A 63-bit seed from any integers, the same on every machine."""
@@ -77,20 +86,38 @@ def check(transition: Any) -> types.Transition:
   if not isinstance(observation, types.Observation) or not isinstance(
     observation.text, str
   ):
-    raise Garbage(f'wanted an Observation with text, got {observation!r:.80}')
+    raise Garbage(f'wanted an Observation with text, got {show(observation)}')
   if not isinstance(reward, Mapping):
-    raise Garbage(f'wanted rewards by component, got {reward!r:.80}')
+    raise Garbage(f'wanted rewards by component, got {show(reward)}')
   for name, value in reward.items():
     if name not in types.REWARDS:
-      raise Garbage(f'reward {name!r:.80} is none of {types.REWARDS}')
+      raise Garbage(f'reward {show(name)} is none of {types.REWARDS}')
     # False for NaN too, and for what does not fit a float32.
     if not isinstance(value, numbers.Real) or not abs(value) <= _LARGEST:
-      raise Garbage(f'reward {name!r} is {value!r:.80}, not a finite number')
+      raise Garbage(f'reward {name!r} is {show(value)}, not a finite number')
   for name, kind in _KINDS.items():
     value = getattr(transition, name)
     if not isinstance(value, kind):
-      raise Garbage(f'{name} is {value!r:.80}, not of {kind}')
+      raise Garbage(f'{name} is {show(value)}, not of {kind}')
+  if not 0 <= transition.agent < 2**31:
+    raise Garbage(f'agent is {show(transition.agent)}, not a small number')
   return transition
+
+
+def show(value: Any) -> str:
+  """A short form of anything, even of what cannot print itself."""
+  try:
+    return f'{value!r:.80}'
+  except Exception:
+    return f'a {type(value).__name__}'
+
+
+def describe(error: BaseException) -> str:
+  """The type and text of an error, even of one that cannot print itself."""
+  try:
+    return f'{type(error).__name__}: {error}'[:500]
+  except Exception:
+    return type(error).__name__
 
 
 class _Open(NamedTuple):
@@ -159,17 +186,18 @@ class Builder:
     """How many tokens the next action may have."""
     limits = self.world.limits
     room = limits.segment_tokens - len(self._open.tokens)
-    return min(limits.action_tokens, room)
+    left = limits.episode_tokens - sum(t.num_tokens for t in self._turns)
+    return min(limits.action_tokens, room, left)
 
   def reset(self, transition: Any) -> list[int]:
     """Takes the first transition; returns the ids that open the segment."""
     transition = check(transition)
     self.state, self._key = transition.state, transition.state_key
-    self._agent = transition.agent
+    self._agent = int(transition.agent)
     ids = self.world.tokenizer.prompt(transition.observation.text)
     self._append(context_lib.Span('prompt', tuple(ids), -1))
     if self.room < 1:
-      raise Garbage(
+      raise LongPrompt(
         f'a prompt of {len(ids)} tokens leaves no room in a segment of '
         f'{self.world.limits.segment_tokens}'
       )
@@ -181,8 +209,18 @@ class Builder:
     logprobs: np.ndarray,
     policy_step: int,
     temperature: float,
+    *,
+    cut: bool = False,
   ) -> str:
-    """Takes the ids of an action; returns its text for the environment."""
+    """Takes the ids of an action; returns its text for the environment.
+
+    Args:
+      tokens: int32 [n].
+      logprobs: float [n].
+      policy_step: of the parameters that sampled them; -1 is none.
+      temperature: at which they were sampled.
+      cut: the token limit ended the action.
+    """
     ids = tokens.tolist()
     tokenizer = self.world.tokenizer
     role = self.world.grammar.roles(tokenizer.pieces(ids)).tolist()
@@ -197,6 +235,7 @@ class Builder:
       num_tokens=len(ids),
       num_calls=len(parsed.calls),
       valid=parsed.valid,
+      cut=cut,
     )
     return text
 
@@ -207,7 +246,7 @@ class Builder:
     once the episode has `ended`.
     """
     transition = check(transition)
-    reward = dict(transition.reward)
+    reward = {k: float(v) for k, v in transition.reward.items()}
     price = self.world.limits.token_price * self._action['num_tokens']
     if price:
       reward['auxiliary'] = reward.get('auxiliary', 0.0) - price
@@ -221,10 +260,10 @@ class Builder:
       )
     )
     self.state, self._key = transition.state, transition.state_key
-    self._agent = transition.agent
+    self._agent = int(transition.agent)
     self._terminated = bool(transition.terminated)
-    self._truncated = bool(transition.truncated) or (
-      not self._terminated and self.turn >= self.world.limits.turns
+    self._truncated = not self._terminated and (
+      bool(transition.truncated) or self.turn >= self.world.limits.turns
     )
     if self._terminated:
       return []
@@ -241,7 +280,9 @@ class Builder:
       length = len(self._open.tokens) + len(ids)
     else:
       length = sum(len(span.tokens) for span in fresh)
-    if length >= self.world.limits.segment_tokens:
+    spent = sum(turn.num_tokens for turn in self._turns)
+    limits = self.world.limits
+    if length >= limits.segment_tokens or spent >= limits.episode_tokens:
       self._truncated = True
       return []
     if fresh is None:

@@ -10,8 +10,13 @@ from agentic_jax.rollout import episodes as episodes_lib
 from agentic_jax.rollout import source as source_lib
 from agentic_jax.tasks import pool as pool_lib
 
-# (task, seed) -> the texts of the actions, in order.
+# (task, seed) -> the texts of the actions, in order. The environment is reset
+# with `seed`, and stepped in turn t with `derive_seed(seed, t)`.
 Script = Callable[[types.Task, int], Sequence[str]]
+
+
+class TooLongError(ValueError):
+  """A demonstration does not fit the limits of an episode."""
 
 
 class Demonstrations:
@@ -40,22 +45,40 @@ class Demonstrations:
       self._play(episodes_lib.Request(draw, task, 0))
       for draw, task in self._pool.take(self._episodes_per_step)
     ]
-    return source_lib.Batch(played, source_lib.statistics(played))
+    source_lib.refuse_failures(played, self._world.limits.failed_share)
+    metrics = source_lib.statistics(played)
+    # Nobody sampled these tokens.
+    del metrics['rollout/tokens']
+    return source_lib.Batch(played, metrics)
 
   def _play(self, request: episodes_lib.Request) -> types.Episode:
     world, builder = self._world, episodes_lib.Builder(self._world, request)
     seed = episodes_lib.derive_seed(world.seed, request.draw)
-    builder.reset(world.environment.reset(request.task, seed))
-    for action in self._script(request.task, seed):
-      ids = np.asarray(world.tokenizer.action(action), np.int32)
-      if builder.ended or len(ids) > builder.room:
-        break
-      text = builder.act(ids, np.zeros(len(ids), np.float32), -1, 1.0)
-      seed = episodes_lib.derive_seed(
-        world.seed, request.draw, request.member, builder.turn
-      )
-      builder.observe(world.environment.step(builder.state, text, seed))
+    try:
+      builder.reset(world.environment.reset(request.task, seed))
+      for action in self._script(request.task, seed):
+        if builder.ended:
+          break
+        self._say(builder, action, seed)
+    except TooLongError:
+      raise
+    except Exception as error:  # Whatever it is costs one episode.
+      builder.fail('raised', episodes_lib.describe(error))
     return builder.episode()
+
+  def _say(self, builder: episodes_lib.Builder, action: str, seed: int) -> None:
+    world = self._world
+    ids = np.asarray(world.tokenizer.action(action), np.int32)
+    if len(ids) > builder.room:
+      raise TooLongError(
+        f'A demonstration of task {builder.request.task.prompt!r:.80} has an '
+        f'action of {len(ids)} tokens where {builder.room} are allowed; raise '
+        f'--limit=action_tokens={len(ids)} and --limit=segment_tokens=N, or '
+        'leave it out.'
+      )
+    text = builder.act(ids, np.zeros(len(ids), np.float32), -1, 1.0)
+    seed = episodes_lib.derive_seed(seed, builder.turn)
+    builder.observe(world.environment.step(builder.state, text, seed))
 
   def position(self) -> Mapping[str, Any]:
     """Where the source stands, for a checkpoint."""

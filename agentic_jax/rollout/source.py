@@ -50,7 +50,7 @@ class Rollouts:
       keep: says which groups are worth training on; others are replaced by
         those of the next tasks, in task order.
       resample_limit: how many times the batch's tasks may be drawn again; then
-        it is filled up with groups that `keep` rejected.
+        the batch stays short.
     """
     self._sampler = sampler
     self._world = world
@@ -71,7 +71,7 @@ class Rollouts:
     self._sampler.load(params, step)
     waited = self._workers.waited_seconds
     accepted: list[list[types.Episode]] = []
-    rejected: list[list[types.Episode]] = []
+    rejected = 0
     everything: list[types.Episode] = []
     for _ in range(1 + self._resample_limit):
       missing = self._tasks_per_step - len(accepted)
@@ -83,12 +83,16 @@ class Rollouts:
         kept = self._keep is None or bool(
           np.all(self._keep(batching.turns_of(group)))
         )
-        (accepted if kept else rejected).append(group)
-    self._refuse_failures(everything)
-    fill = rejected[: self._tasks_per_step - len(accepted)]
-    chosen = sorted(accepted + fill, key=lambda group: group[0].draw)
+        if kept:
+          accepted.append(group)
+        else:
+          rejected += 1
+    refuse_failures(everything, self._world.limits.failed_share)
+    chosen = sorted(accepted, key=lambda group: group[0].draw)
     metrics = statistics(everything)
-    metrics['rollout/groups_resampled'] = float(len(rejected))
+    metrics['rollout/groups_resampled'] = float(rejected)
+    missing = self._tasks_per_step - len(accepted)
+    metrics['rollout/groups_missing'] = float(missing)
     metrics['time/environment'] = self._workers.waited_seconds - waited
     return Batch([e for group in chosen for e in group], metrics)
 
@@ -108,18 +112,6 @@ class Rollouts:
     size = self._group_size
     return [played[i : i + size] for i in range(0, len(played), size)]
 
-  def _refuse_failures(self, played: Sequence[types.Episode]) -> None:
-    failed = [episode for episode in played if episode.failure]
-    limit = self._world.limits.failed_share
-    if len(failed) > limit * len(played):
-      example = failed[0]
-      raise RuntimeError(
-        f'{len(failed)} of {len(played)} episodes failed, more than the '
-        f'{limit:.0%} that a step may lose. The first, on task '
-        f'{example.task.prompt!r:.80}: {example.failure}: {example.detail}. '
-        'Mend the environment, or raise the limit on environment seconds.'
-      )
-
   def position(self) -> Mapping[str, Any]:
     """Where the source stands, for a checkpoint."""
     return {'pool': self._pool.position()}
@@ -127,6 +119,34 @@ class Rollouts:
   def restore(self, position: Mapping[str, Any]) -> None:
     """Goes back to where a checkpoint was taken."""
     self._pool.restore(position['pool'])
+
+
+_ADVICE = {
+  'raised': 'Mend the environment',
+  'hung': 'Mend the environment, or raise --limit=environment_seconds=N',
+  'garbage': 'Mend what the environment returns',
+  'long': 'Raise --limit=segment_tokens=N, or take shorter prompts',
+}
+
+
+def refuse_failures(
+  played: Sequence[types.Episode], failed_share: float
+) -> None:
+  """Stops a run of which too much is lost.
+
+  Raises:
+    RuntimeError: more than `failed_share` of the episodes failed; names the
+      first one's fault and what to do.
+  """
+  failed = [episode for episode in played if episode.failure]
+  if len(failed) > failed_share * len(played):
+    example = failed[0]
+    raise RuntimeError(
+      f'{len(failed)} of {len(played)} episodes failed, more than the '
+      f'{failed_share:.0%} that a step may lose. The first, on task '
+      f'{example.task.prompt!r:.80}: {example.failure}: {example.detail}. '
+      f'{_ADVICE[example.failure]}; or allow more by --limit=failed_share=1.'
+    )
 
 
 def statistics(played: Sequence[types.Episode]) -> dict[str, float]:
@@ -140,19 +160,22 @@ def statistics(played: Sequence[types.Episode]) -> dict[str, float]:
     'rollout/reward': mean([e.reward for e in good]),
     'rollout/turns': mean([len(e.turns) for e in good]),
     'rollout/calls': mean([sum(t.num_calls for t in e.turns) for e in good]),
-    'rollout/tokens': float(sum(turn.num_tokens for turn in turns)),
+    'rollout/tokens': float(
+      sum(turn.num_tokens for episode in played for turn in episode.turns)
+    ),
     'rollout/action_tokens': mean(
       [sum(t.num_tokens for t in e.turns) for e in good]
     ),
     'rollout/truncated': mean([e.truncated for e in good]),
     'rollout/invalid': mean([not turn.valid for turn in turns]),
+    'rollout/cut_actions': mean([turn.cut for turn in turns]),
     'rollout/zero_spread_groups': _zero_spread(good),
   }
   for name in types.REWARDS:
     metrics[f'rollout/reward_{name}'] = mean(
       [sum(t.reward.get(name, 0.0) for t in e.turns) for e in good]
     )
-  for kind in ('raised', 'hung', 'garbage'):
+  for kind in types.FAILURES:
     metrics[f'rollout/failures_{kind}'] = float(
       sum(e.failure == kind for e in played)
     )

@@ -98,9 +98,20 @@ class Sampler:
   def load(self, params: Any, policy_step: int) -> None:
     """Takes new parameters, in the training layout, and forgets all caches."""
     params = jax.device_put(params, self._device)
+    first = self._params is None
     self._params = self._programs.layout(params)
     self.policy_step = policy_step
     self._slots = [_Slot() for _ in self._slots]
+    if first:
+      self._warm_up()
+
+  def _warm_up(self) -> None:
+    """Compiles what a batch may happen not to need; the slots are empty."""
+    rows, size = self.shape.prefill_rows, self.shape.prefill_chunk
+    zeros = np.zeros(rows, np.int32)
+    chunk = self._place(np.zeros((rows, size), np.int32), zeros, zeros)
+    self._caches = self._programs.prefill(self._params, self._caches, *chunk)
+    self._copy([(0, 0)])
 
   def seed(self, seed: int) -> None:
     """Changes the run's part of every token's key."""
@@ -138,8 +149,8 @@ class Sampler:
     if slot.length + len(slot.span) + limit_tokens > self.limit_tokens:
       raise ValueError(
         f'{slot.length + len(slot.span)} tokens and {limit_tokens} to come do '
-        f'not fit a slot of {self.limit_tokens}; raise --max_tokens or lower '
-        '--max_action_tokens.'
+        f'not fit a slot of {self.limit_tokens}; raise '
+        '--limit=segment_tokens=N or lower --limit=action_tokens=N.'
       )
     slot.turn, slot.left = turn, limit_tokens
     slot.tokens, slot.logprobs = [], []

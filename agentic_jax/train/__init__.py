@@ -14,6 +14,7 @@ from agentic_jax.train.loop import Source
 from agentic_jax.train.loop import run
 from agentic_jax.train.signals import Stopped
 from agentic_jax.train.step import TrainState
+from agentic_jax.train.step import apply_of
 
 __all__ = [
   'Evaluate',
@@ -23,6 +24,7 @@ __all__ = [
   'Stopped',
   'TrainState',
   'compile_programs',
+  'apply_of',
   'begin_with',
   'git_commit',
   'init_state',

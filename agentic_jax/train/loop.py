@@ -120,6 +120,7 @@ class _Run:
     self.seconds = 0.0
     self.compilations = metrics_lib.CompileCounter()
     self.checkpoints = checkpoint_lib.Checkpoints(plan.workdir / 'checkpoints')
+    self.warm = False  # Whether everything has compiled.
     self.writer: Any = None
     self.warned: dict[str, int] = {}  # By kind of warning: at which step.
 
@@ -141,6 +142,7 @@ class _Run:
           record = self._step(shown)
           if self.step == warm + 1:
             self.compilations.mark()
+            self.warm = True
           self.writer.write(self.step, record)
           shown.update(self.step, record)
           self._warn(shown, record)
@@ -168,7 +170,9 @@ class _Run:
       'steps': self.step,
       'tokens_sampled': self.tokens,
       'seconds_training': self.seconds,
-      'recompilations_after_warmup': len(self.compilations.since_mark),
+      'recompilations_after_warmup': (
+        len(self.compilations.since_mark) if self.warm else 0
+      ),
     }
 
   def _step(self, shown) -> dict[str, float]:

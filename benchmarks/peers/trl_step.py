@@ -97,7 +97,9 @@ def decode(model: transformers.PreTrainedModel, repeats: int) -> dict:
 
 def train(folder: str, tokenizer, repeats: int) -> list[float]:
   """Seconds from one reward to the next, the first two left out."""
-  prompts = [f'{i:02d} the quick brown fox jumps abc'[:PROMPT] for i in range(99)]
+  prompts = [
+    f'{i:02d} the quick brown fox jumps abc'[:PROMPT] for i in range(99)
+  ]
   called = []
 
   def reward(completions, **_):

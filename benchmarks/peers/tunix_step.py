@@ -108,9 +108,9 @@ def make_cluster(model, mesh, steps: int):
   """Actor, reference and sampler, as the learner wants them."""
   roles = rl_cluster.Role
   settings = rl_cluster.ClusterConfig(
-    role_to_mesh={
-      role: mesh for role in (roles.ACTOR, roles.REFERENCE, roles.ROLLOUT)
-    },
+    role_to_mesh=dict.fromkeys(
+      (roles.ACTOR, roles.REFERENCE, roles.ROLLOUT), mesh
+    ),
     rollout_engine='vanilla',
     offload_to_cpu=False,
     training_config=rl_cluster.RLTrainingConfig(
