@@ -242,7 +242,7 @@ def test_a_prompt_that_does_not_fit_costs_its_own_episode():
   asked[2] = asked[2]._replace(task=long)
   found = small_world.play(small_world.world(), asked)
   small_world.assert_same(found[:2] + found[3:], wanted[:2] + wanted[3:])
-  assert found[2].failure == 'garbage'
+  assert found[2].failure == 'long'
   assert 'a prompt of 202 tokens leaves no room in a segment of 110' in (
     found[2].detail
   )

@@ -299,7 +299,8 @@ class Paying(toy.Corridor):
   def step(self, state: Any, action: str, seed: int) -> types.Transition:
     transition = super().step(state, action, seed)
     paid = zlib.crc32(action.encode()) % 4 / 4
-    return transition._replace(reward=transition.reward | {'process': paid})
+    final = transition.reward.get('final', 0.0) + paid
+    return transition._replace(reward={'final': final})
 
 
 def world(seed: int = 0, environment: Any = None) -> rollout.World:

@@ -467,8 +467,8 @@ def test_imitation_learns(tmp_path):
   assert found[0] > 5 and found[-1] < 1.5
 
 
-def test_groups_that_are_all_rejected_fill_the_batch(slots, tmp_path):
-  """Nothing is mixed: drawing again has its limit, and nothing is learned."""
+def test_groups_that_are_all_rejected_teach_nothing(slots, tmp_path):
+  """Nothing is mixed: drawing again has its limit, and the run goes on."""
 
   class Indifferent(tiny_training.Paying):
     def step(self, state, action, seed):
@@ -483,13 +483,28 @@ def test_groups_that_are_all_rejected_fill_the_batch(slots, tmp_path):
   result = tiny_training.learn(recipe, source, tmp_path, size=size)
   (record,) = metrics.read(tmp_path)
   assert record['rollout/groups_resampled'] == 4 * 5
+  assert record['rollout/groups_missing'] == 4
   assert record['rollout/episodes'] == 4 * 5 * 2
   assert source.position()['pool']['draw'] == 4 * 5
-  assert record['train/gradient_norm'] == 0
   tiny_training.assert_close(
     tiny_training.by_name(result.state.params), before, 0
   )
   assert (tmp_path / 'episodes' / 'step_000001.jsonl').exists()
+
+
+def test_a_batch_that_stays_short_is_a_batch(tmp_path):
+  """The weights are those of the groups that are there."""
+  episodes = tiny_training.episodes()
+  recipe = recipe_lib.dapo()
+  mixed = [e for e in episodes if e.draw in (0, 2)]
+  short = tiny_training.gradient(recipe, mixed, tmp_path / 'short')
+  equal = [
+    e if e.draw in (0, 2) else e._replace(failure='hung', segments=(), turns=())
+    for e in episodes
+  ]
+  masked = tiny_training.gradient(recipe, equal, tmp_path / 'masked')
+  assert np.max(np.abs(short['embedding'])) > 1e-3
+  tiny_training.assert_close(masked, short, 1e-6)
 
 
 # Refusals.
