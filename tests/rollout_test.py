@@ -383,13 +383,14 @@ def test_dynamic_sampling_goes_on_in_the_order_of_tasks():
   small_world.assert_same(again.episodes, batch.episodes)
 
 
-def test_when_nothing_is_kept_the_first_rejected_fill_the_batch():
+def test_when_nothing_is_kept_the_batch_stays_short():
   source = _rollouts(
     toy.Corridor(), keep=recipe_lib.dapo().keep, resample_limit=2
   )
   batch = source.batch(0, small_world.params())
-  assert [e.draw for e in batch.episodes] == [0, 0, 1, 1, 2, 2]
+  assert not batch.episodes
   assert batch.metrics['rollout/groups_resampled'] == 9
+  assert batch.metrics['rollout/groups_missing'] == 3
   assert batch.metrics['rollout/zero_spread_groups'] == 1
   assert source.position()['pool']['draw'] == 9
 
@@ -425,7 +426,7 @@ def test_statistics_by_hand():
     'reward': 0.5 / 4,
     'turns': 5 / 4,
     'calls': 2 / 4,
-    'tokens': 36,
+    'tokens': 36 + 99,
     'action_tokens': 36 / 4,
     'truncated': 1 / 4,
     'invalid': 1 / 5,
@@ -437,6 +438,8 @@ def test_statistics_by_hand():
     'failures_raised': 0,
     'failures_hung': 1,
     'failures_garbage': 0,
+    'failures_long': 0,
+    'cut_actions': 0,
   }
   assert found == {f'rollout/{k}': pytest.approx(v) for k, v in wanted.items()}
   empty = rollout.statistics([])
