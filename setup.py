@@ -13,6 +13,8 @@ CORE = [
   'chex>=0.1.92,<0.2',
   'flax>=0.12,<0.13',
   'grain>=0.2.18,<0.3',
+  # What tensorflow-datasets imports and does not declare.
+  'importlib_resources>=6,<8',
   'jax>=0.10.2,<0.12',
   'jinja2>=3.1,<4',
   'numpy>=2.0,<3',
