@@ -68,7 +68,7 @@ def ppo(
 
   return _critic_recipe(
     credit,
-    lambda trajectory: trajectory.action_mask,
+    lambda trajectory, turns: trajectory.action_mask,
     clip_low=clip_low,
     clip_high=clip_high,
     entropy_coefficient=entropy_coefficient,
@@ -128,7 +128,7 @@ def turn_ppo(
     white = reductions.whiten(found.advantages, turns.mask)
     targets = credit_lib.credit_turns(found.returns, trajectory, turns)
     return credit_lib.credit_turns(white, trajectory, turns)._replace(
-      returns=targets.advantages, value_mask=_turn_starts(trajectory)
+      returns=targets.advantages, value_mask=_turn_starts(trajectory, turns)
     )
 
   return _critic_recipe(
@@ -145,12 +145,13 @@ def turn_ppo(
   )
 
 
-def _turn_starts(trajectory: types.Trajectory) -> Array:
-  """bool [B, T]: the first action token of each turn."""
-  before = jnp.pad(
-    trajectory.turn[:, :-1], ((0, 0), (1, 0)), constant_values=-1
-  )
-  return trajectory.action_mask & (trajectory.turn != before)
+def _turn_starts(trajectory: types.Trajectory, turns: types.Turns) -> Array:
+  """bool [B, T]: the first action token of each turn, inside the mask."""
+  turn = credit_lib.token_turns(trajectory, turns)
+  before = jnp.pad(turn[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+  first = ((turn >= 0) & (turn != before)).astype(turns.rewards.dtype)
+  laid_out = credit_lib.credit_tokens(first, trajectory, turns).advantages
+  return trajectory.action_mask & (laid_out > 0)
 
 
 def _critic_recipe(
@@ -186,7 +187,7 @@ def _critic_recipe(
 
   def weigh(trajectory, turns):
     weights = parts.weigh_tokens(trajectory, turns)
-    places = value_places(trajectory)
+    places = value_places(trajectory, turns)
     found = dict.fromkeys(('policy', *extra), weights)
     return found | {'value': losses.token_weights(places)}
 
