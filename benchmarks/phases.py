@@ -4,9 +4,9 @@ Times the programs that `train.run` and the sampler run, on a batch that was
 really sampled, and counts what each has to multiply.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,29 +66,22 @@ def measure(
 def _sampling(shape, episodes, repeats) -> dict[str, Part]:
   """Layout, prefill and decoding."""
   made = programs_lib.compile_programs(common.config(), shape, ())
-  params = common.initial_params()
-  layout = common.seconds_of(lambda: made.layout(params), repeats)
-  params = made.layout(params)
+  trained = common.initial_params()
+  params = made.layout(trained)
   # Programs are given their caches, and hand them back.
   held = [programs_lib.empty_caches(common.config(), shape)]
-  prompt, new = (
-    common.PROMPT_TOKENS,
-    int(episodes[0].segments[0].action_mask.sum()),
-  )
+  prompt = common.PROMPT_TOKENS
+  new = int(episodes[0].segments[0].action_mask.sum())
   rows, size = shape.prefill_rows, shape.prefill_chunk
   tokens = np.zeros((rows, size), np.int32)
   slot = np.arange(rows, dtype=np.int32)
-  source = np.repeat(slot, -(-shape.slots // rows))[: shape.slots]
-  starts = range(0, prompt - 1, size)
 
   def prefill():
-    for start in starts:
-      held[0] = made.prefill(
-        params, held[0], tokens, slot, np.full(rows, start, np.int32)
-      )
-    for at in range(0, shape.slots, rows):
-      target = np.arange(at, at + rows, dtype=np.int32)
-      held[0] = made.copy(held[0], source[target], target)
+    for start in range(0, prompt - 1, size):
+      starts = np.full(rows, start, np.int32)
+      held[0] = made.prefill(params, held[0], tokens, slot, starts)
+    for at in range(rows, shape.slots, rows):
+      held[0] = made.copy(held[0], slot, slot + at)
     return held[0]
 
   packed = _slots(shape.slots, prompt, new)
@@ -99,13 +92,11 @@ def _sampling(shape, episodes, repeats) -> dict[str, Part]:
 
   per_prompt = forward_flops(prompt - 1, prompt / 2)
   all_new = forward_flops(shape.slots * new, prompt + new / 2)
+  time_of = lambda run: common.median(common.seconds_of(run, repeats))
   return {
-    'layout': Part(common.median(layout), 0.0),
-    'prefill': Part(
-      common.median(common.seconds_of(prefill, repeats)),
-      common.GROUPS * per_prompt,
-    ),
-    'decode': Part(common.median(common.seconds_of(decode, repeats)), all_new),
+    'layout': Part(time_of(lambda: made.layout(trained)), 0.0),
+    'prefill': Part(time_of(prefill), common.GROUPS * per_prompt),
+    'decode': Part(time_of(decode), all_new),
   }
 
 
@@ -125,66 +116,78 @@ def _slots(count: int, prompt: int, new: int) -> np.ndarray:
   return programs_lib.pack(slots, steps=new, patience=count + 1)
 
 
+class _Batch:
+  """A batch on the device, and the training programs that work on it."""
+
+  def __init__(self, recipe, shape: batching.Shape, episodes):
+    mesh, key = sharding.make_mesh(''), jax.random.key(0)
+    config = common.config()
+    self._shape, self._episodes = shape, episodes
+    self._programs = train.compile_programs(config, recipe, shape, mesh)
+    self._state = train.init_state(config, recipe, mesh, key)
+    # A copy: updates take the state's own buffers.
+    params = jax.tree.map(jnp.copy, self._state.params)
+    self._networks = recipe_lib.Networks(params, params)
+    self._trajectory, self._turns = self.stack()
+    count = batching.stack(episodes, shape).microbatches
+    size = shape.microbatch_rows
+    self._starts = [jnp.int32(i * size) for i in range(count)]
+
+  def stack(self):
+    """The batch, from episodes."""
+    stacked = batching.stack(self._episodes, self._shape)
+    scored = {
+      name: np.zeros(stacked.trajectory.tokens.shape, np.float32)
+      for name in self._programs.scored_fields
+    }
+    trajectory = stacked.trajectory._replace(**scored)
+    return self._programs.place((trajectory, stacked.turns))
+
+  def score(self):
+    """The reference's log-probabilities."""
+    for start in self._starts:
+      self._trajectory = self._programs.score(
+        self._networks, self._trajectory, self._turns, start
+      )
+    return self._trajectory
+
+  def credit(self):
+    """Credit, and the weights of all rows."""
+    bounds = jnp.int32(0), jnp.int32(self._shape.rows)
+    credit = self._programs.credit(self._trajectory, self._turns)
+    return credit, self._programs.weigh(self._trajectory, self._turns, *bounds)
+
+  def gradients(self):
+    """The sum over the microbatches."""
+    found, weights = self.credit()
+    total = self._programs.zero()
+    for start in self._starts:
+      total, _ = self._programs.accumulate(
+        self._networks.policy, total, self._trajectory, found, weights, start
+      )
+    return total
+
+  def update(self, gradients):
+    """An optimiser step."""
+    self._state, *rest = self._programs.update(self._state, gradients)
+    return self._state, rest
+
+
 def _training(recipe, shape, episodes, repeats) -> dict[str, Part]:
   """Stacking, the reference, credit, gradients and the update."""
-  mesh = sharding.make_mesh('')
-  programs = train.compile_programs(common.config(), recipe, shape, mesh)
-  state = train.init_state(common.config(), recipe, mesh, jax.random.key(0))
-  reference = jax.tree.map(jnp.copy, state.params)
-  stacked = batching.stack(episodes, shape)
-  scored = {
-    name: np.zeros(stacked.trajectory.tokens.shape, np.float32)
-    for name in programs.scored_fields
-  }
-  host = (stacked.trajectory._replace(**scored), stacked.turns)
-  trajectory, turns = programs.place(host)
-  networks = recipe_lib.Networks(state.params, reference)
-  starts = [
-    jnp.int32(i * shape.microbatch_rows) for i in range(stacked.microbatches)
-  ]
-  held: list[Any] = [trajectory, state]
-
-  def score():
-    for start in starts:
-      held[0] = programs.score(networks, held[0], turns, start)
-    return held[0]
-
-  def credit():
-    last = jnp.int32(shape.rows)
-    return (
-      programs.credit(held[0], turns),
-      programs.weigh(held[0], turns, jnp.int32(0), last),
-    )
-
-  def accumulate():
-    found, weights = credited
-    gradients = programs.zero()
-    for start in starts:
-      gradients, _ = programs.accumulate(
-        state.params, gradients, held[0], found, weights, start
-      )
-    return gradients
-
-  time_of: Callable = lambda run: common.median(common.seconds_of(run, repeats))
+  batch = _Batch(recipe, shape, episodes)
+  time_of = lambda run: common.median(common.seconds_of(run, repeats))
   length = len(episodes[0].segments[0].tokens)
   once = forward_flops(len(episodes) * length, length / 2)
-  parts = {
-    'stack and place': Part(
-      time_of(lambda: programs.place(batching.stack(episodes, shape)[:2])), 0.0
-    ),
-    'reference': Part(time_of(score), once),
-    'credit and weights': Part(time_of(credit), 0.0),
+  credit = time_of(batch.credit)
+  gradients = batch.gradients()
+  return {
+    'stack and place': Part(time_of(batch.stack), 0.0),
+    'reference': Part(time_of(batch.score), once),
+    'credit and weights': Part(credit, 0.0),
+    'forward and backward': Part(time_of(batch.gradients) - credit, 3 * once),
+    'update': Part(time_of(lambda: batch.update(gradients)), 0.0),
   }
-  credited = credit()
-  parts['forward and backward'] = Part(time_of(accumulate), 3 * once)
-  gradients = accumulate()
-
-  def update():
-    held[1], *rest = programs.update(held[1], gradients)
-    return held[1], rest
-
-  parts['update'] = Part(time_of(update), 0.0)
-  return parts
 
 
 def show(parts: dict[str, Part], step: float, rate: float) -> float:

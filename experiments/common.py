@@ -398,7 +398,7 @@ def settings_of(run: Run) -> dict[str, Any]:
     'commit': train.git_commit(),
     'seed': FLAGS.seed,
     'recipe': {
-      'name': FLAGS.recipe,
+      'name': getattr(run.make_recipe, '__name__', FLAGS.recipe),
       'settings': chosen | run.settings,
     },
     'model': vars(run.config) | {'name': FLAGS.model},

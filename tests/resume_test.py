@@ -14,6 +14,7 @@ import pytest
 from agentic_jax import checkpoint
 from agentic_jax import metrics
 from agentic_jax import train
+from tests import tiny_runs
 from tests import tiny_training
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -35,7 +36,7 @@ def _episodes(workdir: pathlib.Path) -> dict[str, str]:
 
 def _start(workdir: pathlib.Path, seconds: float = 0.25) -> subprocess.Popen:
   return subprocess.Popen(
-    [sys.executable, '-m', 'tests.tiny_training', str(workdir), str(seconds)],
+    [sys.executable, '-m', 'tests.tiny_runs', str(workdir), str(seconds)],
     cwd=ROOT,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
@@ -69,7 +70,7 @@ def _leave_half_a_checkpoint(folder: pathlib.Path) -> None:
 
 def test_killed_at_several_moments(tmp_path):
   whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-  uninterrupted = tiny_training.run_in(whole)
+  uninterrupted = tiny_runs.run_in(whole)
   folder = parts / 'checkpoints'
   checkpoints = checkpoint.Checkpoints(folder)
   steps = lambda: [r['step'] for r in metrics.read(parts)]
@@ -106,7 +107,7 @@ def test_killed_at_several_moments(tmp_path):
   assert message in said and 'The same command goes on' in said
   assert done < 12 and checkpoints.latest_step() == done
 
-  last = tiny_training.run_in(parts)
+  last = tiny_runs.run_in(parts)
   assert steps() == list(range(13))
   assert _lines(parts) == _lines(whole)
   assert _episodes(parts) == _episodes(whole)
@@ -122,9 +123,9 @@ def test_killed_at_several_moments(tmp_path):
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):
-  tiny_training.run_in(tmp_path, steps=2)
+  tiny_runs.run_in(tmp_path, steps=2)
   before = (tmp_path / 'metrics.jsonl').read_text()
-  result = tiny_training.run_in(tmp_path, steps=2)
+  result = tiny_runs.run_in(tmp_path, steps=2)
   assert (tmp_path / 'metrics.jsonl').read_text() == before
   assert result.summary['steps'] == 2
 
@@ -132,7 +133,7 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path):
 def test_the_seed_decides_everything(tmp_path):
   runs = {}
   for name, seed in {'one': 0, 'same': 0, 'other': 1}.items():
-    tiny_training.run_in(tmp_path / name, seed=seed, steps=2)
+    tiny_runs.run_in(tmp_path / name, seed=seed, steps=2)
     runs[name] = _lines(tmp_path / name)
   assert runs['one'] == runs['same']
   assert _episodes(tmp_path / 'one') == _episodes(tmp_path / 'same')
@@ -148,12 +149,12 @@ def test_the_seed_decides_everything(tmp_path):
 
 def test_another_source_does_not_go_on(tmp_path):
   """The position of the tasks is checked against the tasks that are there."""
-  tiny_training.run_in(tmp_path, steps=1)
+  tiny_runs.run_in(tmp_path, steps=1)
   with pytest.raises(ValueError, match='seed was 0, is 1; steps was 1, is 2'):
-    tiny_training.run_in(tmp_path, seed=1, steps=2)
+    tiny_runs.run_in(tmp_path, seed=1, steps=2)
   (tmp_path / 'config.json').unlink()
   with pytest.raises(ValueError, match='seed 0.*go on with the tasks and the'):
-    tiny_training.run_in(tmp_path, seed=1, steps=2)
+    tiny_runs.run_in(tmp_path, seed=1, steps=2)
 
 
 def test_stopped_says_where():
