@@ -141,6 +141,9 @@ def matmul_rate(repeats: int) -> float:
 def run_peer(python: str, script: str, *arguments: str) -> dict[str, Any]:
   """What a script in peers/ measures, run by the Python of its environment.
 
+  A peer that is killed by a signal (tunix's threads now and then end in a
+  segmentation fault) gets one more try.
+
   Args:
     python: path of that Python.
     script: name of the file.
@@ -150,8 +153,12 @@ def run_peer(python: str, script: str, *arguments: str) -> dict[str, Any]:
     RuntimeError: the script failed; holds the end of what it said.
   """
   command = [python, str(_PEERS / script), *arguments]
-  done = subprocess.run(command, capture_output=True, text=True, check=False)
-  lines = done.stdout.strip().splitlines()
+  for _ in range(2):
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = done.stdout.strip().splitlines()
+    if done.returncode >= 0:
+      break
+    print(f'{script} was killed by signal {-done.returncode}.', flush=True)
   if done.returncode or not lines:
     raise RuntimeError(
       f'{" ".join(command)} ended with {done.returncode}; make its environment '
