@@ -250,14 +250,19 @@ def test_decode_layout_holds_the_same_numbers():
   )
   assert 'value_head' not in laid_out and 'blocks' not in laid_out
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
-  assert count(laid_out) == count(params) - params['value_head'].size
-  joint = laid_out['block_1']['query_key_value']
   blocks = params['blocks']
+  norms = sum(blocks[n]['scale'].size for n in ('query_norm', 'key_norm'))
+  by_head = config.layers * (config.heads + config.kv_heads) * config.head_dim
+  assert count(laid_out) == (
+    count(params) - params['value_head'].size - norms + by_head
+  )
+  joint = laid_out['block_1']['query_key_value']
   wanted = [blocks[n][1] for n in ('query', 'key', 'value')]
   np.testing.assert_array_equal(joint, np.concatenate(wanted, axis=1))
-  np.testing.assert_array_equal(
-    laid_out['block_0']['query_norm']['scale'], blocks['query_norm']['scale'][0]
-  )
+  scales = laid_out['block_0']['query_key_norm']['scale']
+  for head, scale in enumerate(scales):
+    name = 'query_norm' if head < config.heads else 'key_norm'
+    np.testing.assert_array_equal(scale, blocks[name]['scale'][0])
 
 
 def test_probabilities_are_wide_in_half_precision():

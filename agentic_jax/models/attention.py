@@ -126,15 +126,14 @@ class Cached(NamedTuple):
     # Query rows are ordered (g, p), so positions repeat g times.
     position = jnp.tile(self.position, (1, g))[:, None, :, None]
     last = jnp.max(jnp.where(self.active[:, None], self.position, 0))
-    start = jnp.full((r, kv_heads, g * p), MASKED, _softmax_dtype(q).dtype)
-    carry = (start, jnp.zeros_like(start), jnp.zeros(q.shape, start.dtype))
+    carry = None
     for j, (keys, values) in enumerate(
       zip(cache.keys, cache.values, strict=True)
     ):
       first = j * keys.shape[-1]
       look = functools.partial(self._look, q, position - first)
-      if j == 0:  # Always visible.
-        carry = look(carry, keys, values)
+      if carry is None:  # The first one always holds something visible.
+        carry = look(None, keys, values)
         continue
       carry = jax.lax.cond(
         first <= last, look, lambda carry, *_: carry, carry, keys, values
@@ -145,20 +144,25 @@ class Cached(NamedTuple):
     return out.reshape(r, p, heads, h), cache
 
   def _look(self, q, position, carry, keys, values):
-    """Adds one block to the softmax; `position` counts from its start."""
+    """Adds a block to the softmax, if begun; `position` is from its start."""
     if self.slot is not None:
       keys, values = keys[self.slot], values[self.slot]
-    top, total, mixed = carry
     scores = jnp.einsum('rkqh,rkhc->rkqc', q, keys)
     scores = _softmax_dtype(scores) * q.shape[-1] ** -0.5
     visible = jnp.arange(keys.shape[-1]) <= position
     scores = jnp.where(visible, scores, MASKED)
-    higher = jnp.maximum(top, jnp.max(scores, axis=-1))
-    decay = jnp.exp(top - higher)
-    weights = jnp.exp(scores - higher[..., None])
-    total = total * decay + jnp.sum(weights, axis=-1)
-    update = jnp.einsum('rkqc,rkch->rkqh', weights.astype(values.dtype), values)
-    return higher, total, mixed * decay[..., None] + update
+    top = jnp.max(scores, axis=-1)
+    if carry is not None:
+      top = jnp.maximum(carry[0], top)
+    weights = jnp.exp(scores - top[..., None])
+    total = jnp.sum(weights, axis=-1)
+    mixed = jnp.einsum('rkqc,rkch->rkqh', weights.astype(values.dtype), values)
+    mixed = mixed.astype(total.dtype)
+    if carry is not None:
+      decay = jnp.exp(carry[0] - top)
+      total = carry[1] * decay + total
+      mixed = carry[2] * decay[..., None] + mixed
+    return top, total, mixed
 
   def _write(self, k: Array, v: Array, cache: Cache) -> Cache:
     rows = jnp.arange(k.shape[0]) if self.slot is None else self.slot

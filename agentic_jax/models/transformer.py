@@ -87,14 +87,13 @@ class Norm(nn.Module):
   """Root-mean-square normalisation over the last axis, with a scale."""
 
   config: TransformerConfig
-  axis: str = 'embed'
+  axes: tuple[str, ...] = ('embed',)  # Of the scale, the last ones of x.
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Normalises x [..., D]; computed in float32 at least."""
-    scale = _parameter(
-      self, 'scale', (x.shape[-1],), (self.axis,), nn.initializers.ones
-    )
+    shape = x.shape[x.ndim - len(self.axes) :]
+    scale = _parameter(self, 'scale', shape, self.axes, nn.initializers.ones)
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     square = jnp.mean(wide * wide, axis=-1, keepdims=True)
     wide = wide * jax.lax.rsqrt(square + self.config.norm_epsilon)
@@ -110,11 +109,8 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x, cache, context, rotation):
     """Returns (x [B, T, D], cache); a scan carries x and maps over caches."""
-    q, k, v = self._queries_keys_values(Norm(self.config, name='input_norm')(x))
-    if self.config.qk_norm:
-      q = Norm(self.config, 'head_dim', name='query_norm')(q)
-      k = Norm(self.config, 'head_dim', name='key_norm')(k)
-    q, k = attention.rotate(q, *rotation), attention.rotate(k, *rotation)
+    normed = Norm(self.config, name='input_norm')(x)
+    q, k, v = self._queries_keys_values(normed, rotation)
     mixed, cache = context.attend(q, k, v, cache)
     mixed = mixed.reshape(*x.shape[:-1], -1)
     output = self._matrix('output', mixed.shape[-1], 'heads', out=True)
@@ -134,19 +130,27 @@ class Block(nn.Module):
     initializer = nn.initializers.variance_scaling(scale, 'fan_in', 'normal')
     return _parameter(self, name, shape, axes, initializer)
 
-  def _queries_keys_values(self, x):
+  def _queries_keys_values(self, x, rotation):
+    """q [B, T, heads, H], and k and v [B, T, K, H]; q and k are rotated."""
     c = self.config
+    split = lambda y: y.reshape(*y.shape[:-1], -1, c.head_dim)
     queries, keys = c.heads * c.head_dim, c.kv_heads * c.head_dim
     if self.fused:
       size = queries + 2 * keys
-      joint = _matmul(x, self._matrix('query_key_value', size, 'heads'))
-      q, k, v = jnp.split(joint, [queries, queries + keys], axis=-1)
-    else:
-      q = _matmul(x, self._matrix('query', queries, 'heads'))
-      k = _matmul(x, self._matrix('key', keys, 'kv_heads'))
-      v = _matmul(x, self._matrix('value', keys, 'kv_heads'))
-    split = lambda y: y.reshape(*y.shape[:-1], -1, c.head_dim)
-    return split(q), split(k), split(v)  # [B, T, heads, H], 2 of [B, T, K, H]
+      joint = split(_matmul(x, self._matrix('query_key_value', size, 'heads')))
+      both, v = jnp.split(joint, [c.heads + c.kv_heads], axis=-2)
+      if c.qk_norm:
+        both = Norm(c, ('heads', 'head_dim'), name='query_key_norm')(both)
+      both = attention.rotate(both, *rotation)
+      return *jnp.split(both, [c.heads], axis=-2), v
+    q = split(_matmul(x, self._matrix('query', queries, 'heads')))
+    k = split(_matmul(x, self._matrix('key', keys, 'kv_heads')))
+    v = split(_matmul(x, self._matrix('value', keys, 'kv_heads')))
+    if c.qk_norm:
+      q = Norm(c, ('head_dim',), name='query_norm')(q)
+      k = Norm(c, ('head_dim',), name='key_norm')(k)
+    rotate = lambda y: attention.rotate(y, *rotation)
+    return rotate(q), rotate(k), v
 
   def _gate_up(self, x):
     size = self.config.mlp_width
@@ -269,10 +273,19 @@ def decode_layout(config: TransformerConfig, params):
   rest = {k: v for k, v in params.items() if k not in ('blocks', 'value_head')}
   stacked = params['blocks']
   joint = lambda *names: jnp.concatenate([stacked[n] for n in names], axis=-1)
-  single = {'query', 'key', 'value', 'gate', 'up'}
+  single = {'query', 'key', 'value', 'gate', 'up', 'query_norm', 'key_norm'}
   fused = {k: v for k, v in stacked.items() if k not in single}
   fused['query_key_value'] = joint('query', 'key', 'value')
   fused['gate_up'] = joint('gate', 'up')
+  if config.qk_norm:
+    of_heads = lambda name, heads: jnp.repeat(
+      stacked[name]['scale'][:, None], heads, axis=1
+    )
+    scales = (
+      of_heads('query_norm', config.heads),
+      of_heads('key_norm', config.kv_heads),
+    )
+    fused['query_key_norm'] = {'scale': jnp.concatenate(scales, axis=1)}
   for i in range(config.layers):
     rest[f'block_{i}'] = jax.tree.map(lambda x: x[i], fused)  # noqa: B023
   return rest

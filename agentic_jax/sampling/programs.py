@@ -126,26 +126,36 @@ def copy(caches, source, target):
   return jax.tree.map(lambda x: x.at[target].set(x[source]), caches)
 
 
-def token_keys(key: Array, slots: Slots, position: Array) -> Array:
-  """The keys [S] of the tokens that will stand at `position` [S]."""
+def uniforms(key: Array, slots: Slots, steps: int) -> Array:
+  """Numbers in [0, 1), one for each of the next tokens: float32 [steps, S].
 
-  def fold(draw, member, turn, position):
+  Number i of a slot is a function of (key, draw, member, turn, position), of
+  the position that its next token but i will have.
+  """
+
+  def number(draw, member, turn, position):
     folded = key
-    for number in (draw, member, turn, position):
-      folded = jax.random.fold_in(folded, number)
-    return folded
+    for part in (draw, member, turn, position):
+      folded = jax.random.fold_in(folded, part)
+    return jax.random.uniform(folded)
 
-  return jax.vmap(fold)(slots.draw, slots.member, slots.turn, position)
+  position = slots.position + 1 + jnp.arange(steps)[:, None]  # [steps, S]
+  over_slots = jax.vmap(number)
+  over_steps = jax.vmap(over_slots, in_axes=(None, None, None, 0))
+  return over_steps(slots.draw, slots.member, slots.turn, position)
 
 
-def sample(logits: Array, keys: Array, temperature: Array) -> tuple:
-  """Draws a token a row by the Gumbel-max trick.
+def sample(logits: Array, uniform: Array, temperature: Array) -> tuple:
+  """Draws a token a row by inverting the cumulative distribution.
 
-    token = argmax_v logits_v / temperature + g_v,  g_v ~ Gumbel(0, 1)
+    token = min {v: sum_{w <= v} p_w > u},  p = softmax(logits / temperature)
+
+  The sum goes in two levels, over the vocabulary cut into about sqrt(V) parts
+  and then inside the part. A token of probability 0 is never drawn.
 
   Args:
     logits: float [S, V].
-    keys: [S].
+    uniform: [S], in [0, 1).
     temperature: float32 [S]; 0 takes the argmax, which has probability 1.
 
   Returns:
@@ -156,13 +166,58 @@ def sample(logits: Array, keys: Array, temperature: Array) -> tuple:
   scaled = logits / jnp.where(greedy, 1.0, temperature)[:, None].astype(
     logits.dtype
   )
-  noise = jax.vmap(
-    lambda k: jax.random.gumbel(k, logits.shape[-1:], logits.dtype)
-  )(keys)
-  tokens = _argmax(scaled + jnp.where(greedy[:, None], 0.0, noise))
+  top = jnp.max(scaled, axis=-1, keepdims=True)
+  likeliest = _first(scaled == top)
+  size = 1 << max(1, logits.shape[-1] - 1).bit_length() // 2
+  weights = jnp.pad(
+    jnp.exp(scaled - top), ((0, 0), (0, -scaled.shape[-1] % size))
+  )
+  parts = weights.reshape(len(weights), -1, size)
+  upto = _cumulative(jnp.sum(parts, axis=-1))  # [S, parts]
+  total = upto[:, -1]
+  part, rest = _invert(upto, uniform.astype(upto.dtype) * total)
+  inside = jnp.take_along_axis(parts, part[:, None, None], axis=1)[:, 0]
+  drawn = part * size + _invert(_cumulative(inside), rest)[0]
+  tokens = jnp.where(greedy, likeliest, drawn)
   chosen = jnp.take_along_axis(scaled, tokens[:, None], axis=-1)[:, 0]
-  logprobs = chosen - jax.nn.logsumexp(scaled, axis=-1)
+  logprobs = chosen - top[:, 0] - jnp.log(total)
   return tokens, jnp.where(greedy, 0.0, logprobs)
+
+
+def _cumulative(x: Array) -> Array:
+  """Sums [S, n] of x [S, n] up to each entry, itself included.
+
+  Written out as n sums, which is one loop; n is about the root of the
+  vocabulary.
+  """
+  index = jnp.arange(x.shape[-1])
+  below = index <= index[:, None]
+  return jnp.sum(jnp.where(below, x[:, None, :], 0), axis=-1)
+
+
+def _invert(upto: Array, target: Array) -> tuple[Array, Array]:
+  """Where rising `upto` [S, n] passes `target` [S], and what is then left.
+
+  Where rounding left no such entry, it is the last one that rose.
+
+  Returns:
+    The index int32 [S], and [S], the target less what lies before the index.
+  """
+  past = upto > target[:, None]
+  past |= upto == upto[:, -1:]
+  index = _first(past)
+  before = jnp.max(jnp.where(past, 0, upto), axis=-1)
+  return index, target - before
+
+
+def _first(x: Array) -> Array:
+  """int32 [S]: where in x [S, n] the first True is; n - 1 if nowhere.
+
+  A minimum, which XLA vectorises on a CPU; its reduction for `argmax` it does
+  not, nor what is fused into it.
+  """
+  index = jnp.arange(x.shape[-1], dtype=jnp.int32)
+  return jnp.min(jnp.where(x, index, x.shape[-1] - 1), axis=-1)
 
 
 def pack(slots: Slots, *, steps: int, patience: int) -> np.ndarray:
@@ -179,18 +234,6 @@ def _unpack(packed: Array, shape: Shape) -> tuple[Slots, Array]:
     temperature=jax.lax.bitcast_convert_type(slots.temperature, jnp.float32),
   )
   return slots, packed[-2:]
-
-
-def _argmax(x: Array) -> Array:
-  """int32 [S]: where in x [S, V] the first largest entry is.
-
-  By two reductions, which XLA vectorises on a CPU; its reduction for `argmax`
-  it does not, nor what is fused into it.
-  """
-  top = jnp.max(x, axis=-1, keepdims=True)
-  index = jnp.arange(x.shape[-1], dtype=jnp.int32)
-  first = jnp.min(jnp.where(x == top, index, x.shape[-1]), axis=-1)
-  return jnp.minimum(first, x.shape[-1] - 1)  # In bounds if x holds a NaN.
 
 
 def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
@@ -218,6 +261,7 @@ def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
   stops = jnp.asarray(stop_ids, jnp.int32)
   kind = jnp.promote_types(config.dtype, jnp.float32)
   began = jnp.sum(slots.active)
+  numbers = uniforms(key, slots, shape.decode_block)
 
   def running(carry):
     i, _, slots, _ = carry
@@ -234,8 +278,7 @@ def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
     logits = model.apply(
       variables, hidden[:, 0], method=transformer.Transformer.logits
     )
-    keys = token_keys(key, slots, slots.position + 1)
-    tokens, logprobs = sample(logits, keys, slots.temperature)
+    tokens, logprobs = sample(logits, numbers[i], slots.temperature)
     moved = slots.active.astype(jnp.int32)
     left = slots.left - moved
     stopped = jnp.any(tokens[:, None] == stops, axis=-1) | (left <= 0)
