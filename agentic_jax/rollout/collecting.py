@@ -11,10 +11,6 @@ from agentic_jax.rollout import episodes
 from agentic_jax.rollout import workers as workers_lib
 from agentic_jax.sampling import sampler as sampler_lib
 
-# How long to wait for the stragglers among environments that answer at once,
-# so that their slots decode together.
-_LINGER_SECONDS = 0.002
-
 
 def collect(
   sampler: sampler_lib.Sampler,
@@ -45,6 +41,34 @@ def collect(
   return _Loop(sampler, world, temperature, workers, report).play(requests)
 
 
+def worth_waiting(due: Sequence[float], ready: int, tick: float) -> float:
+  """How long to wait before a tick, so that all slots together lose least.
+
+  To wait w seconds costs each slot that is ready w. It spares each slot whose
+  answer comes meanwhile tick - w: it need not sit out a tick begun at once.
+
+  Args:
+    due: seconds until answers are expected, in any order.
+    ready: how many slots could decode now.
+    tick: seconds that a tick takes, for few slots as for many.
+
+  Returns:
+    Seconds, 0 if nothing is worth waiting for. A millisecond more than the last
+    answer that is waited for.
+  """
+  best, most = 0.0, 0.0
+  for count, seconds in enumerate(sorted(due), start=1):
+    gain = count * (tick - seconds) - ready * seconds
+    if gain > most:
+      best, most = seconds + 0.001, gain
+  return best
+
+
+def _mean(mean: float | None, value: float) -> float:
+  """A running mean that begins with its first value."""
+  return value if mean is None else mean + 0.2 * (value - mean)
+
+
 class _Loop:
   """The state of one `collect`."""
 
@@ -57,7 +81,7 @@ class _Loop:
     self._playing: dict[int, episodes.Builder] = {}  # By slot.
     self._tickets: dict[int, workers_lib.Ticket] = {}  # By slot.
     self._finished: dict[tuple[int, int], types.Episode] = {}
-    self._latency = 0.0  # Running mean of what environments take, in seconds.
+    self._tick: float | None = None  # Running mean of seconds.
 
   def play(self, requests) -> list[types.Episode]:
     waiting = deque(requests)
@@ -66,7 +90,7 @@ class _Loop:
       while waiting and free:
         self._start(free.popleft(), waiting.popleft())
       self._answers()
-      for generated in self._sampler.tick(busy=bool(self._tickets)):
+      for generated in self._advance():
         self._act(generated)
       ended = [i for i, builder in self._playing.items() if builder.ended]
       for slot in ended:
@@ -84,29 +108,59 @@ class _Loop:
     call = functools.partial(function, *arguments)
     self._tickets[slot] = self._workers.submit(slot, call)
 
+  def _advance(self) -> list[sampler_lib.Generated]:
+    """Decodes; notes how long it took."""
+    if not self._sampler.num_active:
+      return []
+    began = time.monotonic()
+    generated = self._sampler.tick(busy=bool(self._tickets))
+    self._tick = _mean(self._tick, time.monotonic() - began)
+    return generated
+
   def _answers(self) -> None:
-    """Takes what environments answered; waits if there is nothing to decode."""
-    # Waiting for stragglers pays only where answers come at once.
-    linger = _LINGER_SECONDS if self._latency < _LINGER_SECONDS else 0.0
-    deadline = time.monotonic() + linger
+    """Takes what environments answered; waits if there is nothing to decode.
+
+    Also waits for answers that are about to come, but for no longer than a
+    tick: a slot whose answer comes just after a tick began sits it out, and a
+    tick takes the same time for few slots as for many.
+    """
+    deadline = time.monotonic() + (self._tick or 0.0)
     while self._tickets:
-      idle = self._sampler.num_active == 0
-      left = deadline - time.monotonic()
-      wait = max(left, 0.05 if idle else 0.0)
       began = time.monotonic()
-      answered = self._workers.done(wait)
+      idle = self._sampler.num_active == 0
+      patience = min(self._patience(began), deadline - began)
+      answered = self._workers.done(max(patience, 0.05 if idle else 0.0))
       if idle:
         self._workers.waited_seconds += time.monotonic() - began
+        deadline = time.monotonic() + (self._tick or 0.0)
       for ticket in answered:
         known = self._tickets.get(ticket.key)
         if known is None or known is not ticket:
           continue
         del self._tickets[ticket.key]
-        self._latency += 0.1 * (ticket.seconds - self._latency)
+        if self._playing[ticket.key].state is not None:
+          before = self._workers.latency_seconds
+          self._workers.latency_seconds = _mean(before, ticket.seconds)
         self._observe(ticket)
       self._drop_hung()
-      if left <= 0 and (self._sampler.num_active or self._any_ended()):
+      done = self._sampler.num_active or self._any_ended()
+      if done and patience <= 0:
         return
+
+  def _patience(self, now: float) -> float:
+    """Seconds to wait for the answers that are expected."""
+    latency = self._workers.latency_seconds
+    if latency is None or self._tick is None:
+      return 0.0
+    running = [t.started for t in self._tickets.values() if t.started]
+    # A call that is not taken up yet is about to be, if a worker is free.
+    queued = len(self._tickets) - len(running)
+    starting = min(queued, self._workers.number - len(running))
+    due = [began + latency - now for began in running] + [latency] * starting
+    # One that is long overdue is no longer expected.
+    overdue = -(0.002 + 0.5 * latency)
+    due = [max(seconds, 0.0) for seconds in due if seconds > overdue]
+    return worth_waiting(due, self._sampler.num_active, self._tick)
 
   def _any_ended(self) -> bool:
     return any(builder.ended for builder in self._playing.values())

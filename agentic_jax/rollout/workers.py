@@ -34,6 +34,9 @@ class Workers:
   starts another thread in its stead, so that the number at work stays.
 
   Attributes:
+    number: of threads at work.
+    latency_seconds: what a step of an environment takes, a running mean over
+      the run, or None before the first; the event loop keeps it.
     waited_seconds: how long the event loop has waited for environments while
       no slot could decode; it adds to it itself.
   """
@@ -43,7 +46,8 @@ class Workers:
       raise ValueError(f'--workers={number} must be at least 1.')
     self._calls: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
     self._done: queue.SimpleQueue[Ticket] = queue.SimpleQueue()
-    self._number = number
+    self.number = number
+    self.latency_seconds: float | None = None
     self.waited_seconds = 0.0
     for _ in range(number):
       self._start()
@@ -87,5 +91,5 @@ class Workers:
 
   def close(self) -> None:
     """Ends the threads that are idle."""
-    for _ in range(self._number):
+    for _ in range(self.number):
       self._calls.put(None)
