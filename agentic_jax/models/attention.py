@@ -126,17 +126,18 @@ class Cached(NamedTuple):
     # Query rows are ordered (g, p), so positions repeat g times.
     position = jnp.tile(self.position, (1, g))[:, None, :, None]
     last = jnp.max(jnp.where(self.active[:, None], self.position, 0))
-    carry = None
-    for j, (keys, values) in enumerate(
-      zip(cache.keys, cache.values, strict=True)
-    ):
+    blocks = zip(cache.keys, cache.values, strict=True)
+    # The first block always holds something visible.
+    carry = self._look(q, position, None, *next(blocks))
+    for j, (keys, values) in enumerate(blocks, start=1):
       first = j * keys.shape[-1]
-      look = functools.partial(self._look, q, position - first)
-      if carry is None:  # The first one always holds something visible.
-        carry = look(None, keys, values)
-        continue
       carry = jax.lax.cond(
-        first <= last, look, lambda carry, *_: carry, carry, keys, values
+        first <= last,
+        functools.partial(self._look, q, position - first),
+        lambda carry, *_: carry,
+        carry,
+        keys,
+        values,
       )
     _, total, mixed = carry
     out = (mixed / total[..., None]).astype(v.dtype)
