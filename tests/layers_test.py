@@ -17,6 +17,7 @@ PACKAGE = 'agentic_jax'
 LAYERS = {
   'types': 0,
   'reductions': 0,
+  'user_files': 0,
   'protocol': 1,
   'tokenizer': 1,
   'memory': 1,
@@ -47,7 +48,15 @@ LAYERS = {
   'report': 8,
 }
 # Workers of environments start in well under a second.
-NO_JAX = ('types', 'protocol', 'memory', 'tasks', 'tools', 'environments')
+NO_JAX = (
+  'types',
+  'user_files',
+  'protocol',
+  'memory',
+  'tasks',
+  'tools',
+  'environments',
+)
 BRING_JAX = ('jax', 'jaxlib', 'flax', 'optax', 'chex', 'orbax', 'distrax')
 # They see arrays only.
 KERNELS = ('advantages', 'losses', 'preferences', 'distillation')

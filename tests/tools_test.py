@@ -1,5 +1,7 @@
 """The calculator computes, and refuses in milliseconds."""
 
+import subprocess
+import sys
 import time
 
 import hypothesis
@@ -164,6 +166,20 @@ def test_any_unicode_is_a_value_or_a_tool_error(text):
     evaluate(text)
   except base.ToolError:
     pass
+
+
+def test_a_policy_s_style_puts_nothing_on_the_console():
+  program = (
+    'from agentic_jax import tools\n'
+    "for text in ('1if 2', '(1)(2)', '1 is 1'):\n"
+    '  try:\n'
+    "    tools.TOOLS['python_expression'](text)\n"
+    '  except tools.python_expression.base.ToolError:\n'
+    '    pass\n'
+  )
+  command = [sys.executable, '-c', program]
+  done = subprocess.run(command, capture_output=True, text=True, check=True)
+  assert (done.stdout, done.stderr) == ('', '')
 
 
 def test_every_tool_has_a_docstring():

@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 import difflib
-import hashlib
-import importlib.util
 import inspect
 import pathlib
-import sys
 from typing import Any
 
+from agentic_jax import user_files
 from agentic_jax.environments import base
 from agentic_jax.environments import tool_math
 from agentic_jax.environments import toy
@@ -69,19 +67,11 @@ def _from_file(path: pathlib.Path, attribute: str) -> Callable[..., Any]:
       f'There is no file {path} to take the environment {attribute!r} from; '
       'give the path of a Python file, relative to where you are.'
     )
-  path = path.resolve()
-  digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
-  module_name = f'environment_{path.stem}_{digest}'
-  spec = importlib.util.spec_from_file_location(module_name, path)
-  assert spec and spec.loader, path
-  module = importlib.util.module_from_spec(spec)
-  # Dataclasses and pickle look a class's module up by its name.
-  sys.modules[module_name] = module
-  spec.loader.exec_module(module)
+  module = user_files.load(path)
   found = {
     key: value
     for key, value in vars(module).items()
-    if callable(value) and getattr(value, '__module__', '') == module_name
+    if callable(value) and getattr(value, '__module__', '') == module.__name__
   }
   if attribute not in found:
     raise ValueError(

@@ -3,13 +3,12 @@
 import ast
 from collections.abc import Callable, Mapping, Sequence
 import difflib
-import importlib.util
 import inspect
 import pathlib
 import re
-import sys
 from typing import Any, NamedTuple
 
+from agentic_jax import user_files
 from agentic_jax.recipe import base
 
 
@@ -130,12 +129,7 @@ def load(
   path = pathlib.Path(name)
   if not path.is_file():
     raise ValueError(f'--recipe={name!r}: there is no such file.')
-  module_name = f'recipe_of_{path.stem}'
-  spec = importlib.util.spec_from_file_location(module_name, path)
-  assert spec and spec.loader, path
-  module = importlib.util.module_from_spec(spec)
-  sys.modules[module_name] = module
-  spec.loader.exec_module(module)
+  module = user_files.load(path)
   if not callable(getattr(module, 'recipe', None)):
     raise ValueError(
       f'--recipe={name!r}: the file has no function recipe(*, ...) -> Recipe; '

@@ -11,6 +11,7 @@ import math
 import operator
 import re
 from typing import Any
+import warnings
 
 from agentic_jax.tools import base
 
@@ -43,6 +44,9 @@ _FUNCTIONS: dict[str, Callable] = {
   'max': max,
   'min': min,
 }
+# What Python thinks of a policy's style (`1if 2`) is of no interest.
+_FILE = '<expression>'
+warnings.filterwarnings('ignore', module=re.escape(_FILE))
 _FOREIGN = re.compile(r'[^0-9A-Za-z_.,+\-*/%()<>=! ]')
 
 
@@ -80,7 +84,7 @@ def evaluate(
   limits = _Limits(max_depth, max_nodes, max_digits)
   _check_text(expression, max_length, limits)
   try:
-    tree = ast.parse(expression.strip(), mode='eval').body
+    tree = ast.parse(expression.strip(), _FILE, 'eval').body
   except (SyntaxError, ValueError, RecursionError, MemoryError):
     raise base.ToolError('bad syntax') from None
   operations = _check_tree(tree, limits)
