@@ -7,19 +7,15 @@ against the signature of the recipe.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import difflib
 import functools
 import json
 import pathlib
 import sys
 from typing import Any, NamedTuple
-from urllib import parse as urllib_parse
 
 from absl import app
 from absl import flags
 import jax
-import numpy as np
-import rich.console
 
 from agentic_jax import __version__
 from agentic_jax import batching
@@ -27,12 +23,10 @@ from agentic_jax import context
 from agentic_jax import environments
 from agentic_jax import evaluate
 from agentic_jax import metrics
-from agentic_jax import protocol
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax import sharding
 from agentic_jax import tasks
-from agentic_jax import tokenizer
 from agentic_jax import train
 from agentic_jax import types
 from agentic_jax.models import sizes
@@ -40,8 +34,9 @@ from agentic_jax.models import transformer
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.tasks import pool
-from agentic_jax.train import records
 from experiments import inspecting
+from experiments import pages
+from experiments import worlds
 
 FLAGS = flags.FLAGS
 
@@ -59,7 +54,10 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer('seed', 0, 'Of everything random.', lower_bound=0)
 flags.DEFINE_string(
-  'recipe', 'grpo', f'One of {sorted(recipe_lib.RECIPES)}, or a path.py.'
+  'recipe',
+  'grpo',
+  f'One of {sorted(recipe_lib.RECIPES)}, a page of experiments/ by its name, '
+  'or a path.py.',
 )
 flags.DEFINE_multi_string(
   'set', [], 'A setting of the recipe, name=value. May be repeated.'
@@ -178,10 +176,11 @@ def main(
     if '--recipe' in words[:-1]:
       name = words[words.index('--recipe') + 1]
     try:
-      recipe = recipe or recipe_lib.load(name, recipe_lib.RECIPES)
+      recipe = recipe or pages.load(name)
     except ValueError as error:
       sys.exit(f'Error: {error}')
-    module.__doc__ = (module.__doc__ or '') + describe_settings(recipe)
+    described = describe_settings(pages.name_of(recipe, name), recipe)
+    module.__doc__ = (module.__doc__ or '') + described
   app.run(guarded)
 
 
@@ -202,13 +201,13 @@ def _is_ours(error: BaseException) -> bool:
   )
 
 
-def describe_settings(recipe: Callable) -> str:
+def describe_settings(name: str, recipe: Callable) -> str:
   """The settings of a recipe, for --help."""
   lines = [
     f'  {s.name}={s.default!r}: {s.meaning}'
     for s in recipe_lib.settings_of(recipe).values()
   ]
-  title = f'\nSettings of the recipe {recipe.__name__}, for --set:\n'
+  title = f'\nSettings of the recipe {name}, for --set:\n'
   return title + '\n'.join(lines) + '\n'
 
 
@@ -228,11 +227,18 @@ def build(
   Raises:
     ValueError: a flag does not make sense; says what would.
   """
-  make = recipe or recipe_lib.load(FLAGS.recipe, recipe_lib.RECIPES)
+  make = recipe or pages.load(FLAGS.recipe)
   settings = settings | recipe_lib.parse(make, FLAGS.set)
   made = make(**settings)
   mesh = sharding.make_mesh(FLAGS.mesh)
-  world = _world(base_limits or rollout.Limits())
+  world = worlds.make(
+    environment=FLAGS.environment,
+    contexts=FLAGS.context,
+    tokens=FLAGS.tokenizer,
+    limit=FLAGS.limit,
+    base_limits=base_limits or rollout.Limits(),
+    seed=FLAGS.seed,
+  )
   _refuse_idle_axes(mesh)
   splits = {split: _tasks(split) for split in ('train', 'validation', 'test')}
   config = sizes.load(
@@ -244,7 +250,7 @@ def build(
     shape,
     stop_ids=world.tokenizer.stop_ids(world.grammar.stop_strings),
     seed=FLAGS.seed,
-    find_stop=find_stop(world),
+    find_stop=worlds.find_stop(world),
   )
   return Run(
     pathlib.Path(FLAGS.workdir),
@@ -260,30 +266,6 @@ def build(
   )
 
 
-def find_stop(world: rollout.World) -> Callable | None:
-  """A search for stop strings that are not single tokens; None if all are."""
-  names = world.grammar.stop_strings
-  single = set(world.tokenizer.stop_ids(names))
-  several = [s for s in names if _not_single(world.tokenizer, s, single)]
-  if not several:
-    return None
-
-  def find(ids: Sequence[int]) -> int | None:
-    text = b''
-    for count, piece in enumerate(world.tokenizer.pieces(ids), start=1):
-      text += piece
-      if any(stop.encode() in text for stop in several):
-        return count
-    return None
-
-  return find
-
-
-def _not_single(made, stop: str, single: set[int]) -> bool:
-  ids = made.action(stop)
-  return not (len(ids) == 1 and ids[0] in single)
-
-
 def _refuse_idle_axes(mesh: jax.sharding.Mesh) -> None:
   idle = [axis for axis in ('context', 'expert') if mesh.shape[axis] > 1]
   if idle:
@@ -291,69 +273,6 @@ def _refuse_idle_axes(mesh: jax.sharding.Mesh) -> None:
       f'--mesh={FLAGS.mesh!r}: nothing is split over {idle[0]!r} yet, so its '
       'devices would repeat the same work; use data, fsdp and tensor.'
     )
-
-
-def _world(base_limits: rollout.Limits) -> rollout.World:
-  name, _, query = FLAGS.environment.partition('?')
-  context_name, _, context_query = FLAGS.context.partition('?')
-  environment = environments.load(name, **_literals(query))
-  made: Any = tokenizer.ByteTokenizer()
-  if FLAGS.tokenizer != 'byte':
-    made = tokenizer.TextTokenizer(FLAGS.tokenizer)
-  return rollout.World(
-    environment,
-    made,
-    protocol.Grammar(),
-    context.load(context_name, **_literals(context_query)),
-    limits(FLAGS.limit, base_limits),
-    FLAGS.seed,
-  )
-
-
-def limits(assignments: Sequence[str], base: rollout.Limits) -> rollout.Limits:
-  """The limits of an episode from texts such as 'turns=4'.
-
-  Args:
-    assignments: what differs from `base`.
-    base: the limits to begin with.
-
-  Raises:
-    ValueError: a name is unknown, or a value is no number of its kind.
-  """
-  found = base
-  for text in assignments:
-    name, _, value = text.partition('=')
-    if name not in found._fields:
-      close = difflib.get_close_matches(name, found._fields, n=1)
-      hint = f' Did you mean {close[0]!r}?' if close else ''
-      raise ValueError(
-        f'--limit={text!r}: there is no limit {name!r}.{hint} There are '
-        f'{", ".join(found._fields)}.'
-      )
-    kind = type(getattr(found, name))
-    try:
-      number = kind(value)
-    except ValueError:
-      number = kind(-1)
-    if number < 0 or (number == 0 and kind is int):
-      raise ValueError(
-        f'--limit={text!r}: wanted a positive number such as '
-        f'{getattr(found, name)}, got {value!r}.'
-      )
-    found = found._replace(**{name: number})
-  return found
-
-
-def _literals(query: str) -> dict[str, Any]:
-  """Settings from the query of a flag, as in keep_last?turns=2."""
-  return {k: _literal(v) for k, v in urllib_parse.parse_qsl(query)}
-
-
-def _literal(text: str) -> Any:
-  try:
-    return json.loads(text)
-  except json.JSONDecodeError:
-    return text
 
 
 def _tasks(split: str) -> Sequence[types.Task]:
@@ -398,7 +317,7 @@ def settings_of(run: Run) -> dict[str, Any]:
     'commit': train.git_commit(),
     'seed': FLAGS.seed,
     'recipe': {
-      'name': getattr(run.make_recipe, '__name__', FLAGS.recipe),
+      'name': pages.name_of(run.make_recipe, FLAGS.recipe),
       'settings': chosen | run.settings,
     },
     'model': vars(run.config) | {'name': FLAGS.model},
@@ -470,29 +389,9 @@ def source(run: Run) -> train.Source:
   return rollout.Demonstrations(
     run.world,
     drawn,
-    functools.partial(imitated, run.world),
+    functools.partial(worlds.imitated, run.world),
     episodes_per_step=FLAGS.tasks_per_step * run.recipe.group_size,
   )
-
-
-def imitated(world: rollout.World, task: types.Task, seed: int) -> list[str]:
-  """The actions that solve a task: the oracle's, or its answer.
-
-  The environment is stepped with the seeds that `rollout.Demonstrations` will
-  use, so that what was planned is what happens.
-  """
-  environment = world.environment
-  if not hasattr(environment, 'oracle'):
-    answer = protocol.Action(answer=task.answer)
-    return [world.grammar.render(answer)]
-  transition, actions = environment.reset(task, seed), []
-  for turn in range(world.limits.turns):
-    if transition.terminated or transition.truncated:
-      break
-    actions.append(environment.oracle(transition.state))
-    turn_seed = rollout.derive_seed(seed, turn)
-    transition = environment.step(transition.state, actions[-1], turn_seed)
-  return actions
 
 
 def train_run(
@@ -572,16 +471,10 @@ def inspect_episodes(run: Run) -> None:
   batch = source(run).batch(0, params)
   group = batch.episodes[: max(run.recipe.group_size, 4)]
   stacked = batching.stack(group, batch_shape(run, len(group), 1))
-  console = rich.console.Console()
-  inspecting.legend(console)
-  networks = recipe_lib.Networks(params, params)
-  apply = train.apply_of(run.config)
-  scored = run.recipe.score(apply, networks, stacked.trajectory, stacked.turns)
-  credit = run.recipe.credit(scored, stacked.turns).advantages
-  advantages = records.per_segment(
-    np.asarray(credit), stacked.trajectory.episode, stacked.trajectory.segment
+  inspecting.show_group(
+    group,
+    run.world.tokenizer,
+    inspecting.credit_of(
+      run.recipe, train.apply_of(run.config), params, stacked
+    ),
   )
-  for index, episode in enumerate(group):
-    inspecting.show(
-      console, run.world.tokenizer, episode, advantages.get(index)
-    )

@@ -1,11 +1,15 @@
 """Episodes on the terminal as the model sees them."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import rich.console
 import rich.text
 
+from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
+from agentic_jax.train import records
 
 _ROLE_STYLES = {
   'text': 'bold green',
@@ -16,6 +20,36 @@ _ROLE_STYLES = {
   'switch': 'red',
   'summary': 'bright_blue',
 }
+
+
+def credit_of(
+  recipe: recipe_lib.Recipe, apply: Callable, params: Any, batch: Any
+) -> dict[int, list[list[float]]]:
+  """The credit that a recipe gives the tokens of a batch, by episode, segment.
+
+  Args:
+    recipe: scores and credits.
+    apply: (params, trajectory) -> Outputs.
+    params: of the policy, and of the reference: those it began with.
+    batch: a trajectory and its turns.
+  """
+  networks = recipe_lib.Networks(params, params)
+  scored = recipe.score(apply, networks, batch.trajectory, batch.turns)
+  credit = np.asarray(recipe.credit(scored, batch.turns).advantages)
+  where = batch.trajectory
+  return records.per_segment(credit, where.episode, where.segment)
+
+
+def show_group(
+  group: Sequence[types.Episode],
+  tokenizer: Any,
+  credit: dict[int, list[list[float]]],
+) -> None:
+  """Prints a legend and the episodes of a group."""
+  console = rich.console.Console()
+  legend(console)
+  for index, episode in enumerate(group):
+    show(console, tokenizer, episode, credit.get(index))
 
 
 def legend(console: rich.console.Console) -> None:

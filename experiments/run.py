@@ -19,6 +19,12 @@ from agentic_jax import report
 from experiments import common
 
 
+def page(name: str) -> None:
+  """Runs a page of this folder as a script: its recipe is the default."""
+  common.define_defaults(recipe=name, workdir=f'runs/{name}')
+  common.main(main)
+
+
 def main() -> None:
   """Trains, and writes the report."""
   run = common.build()

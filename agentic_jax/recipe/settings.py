@@ -109,24 +109,33 @@ def _value(text: str, value: str, default: Any) -> Any:
 
 
 def load(
-  name: str, table: Mapping[str, Callable[..., base.Recipe]]
+  name: str,
+  table: Mapping[str, Callable[..., base.Recipe]],
+  pages: Mapping[str, pathlib.Path] | None = None,
 ) -> Callable[..., base.Recipe]:
-  """A maker by its name in a table, or `recipe` of a file path.py.
+  """A maker by its name, or `recipe` of a file path.py.
+
+  Args:
+    name: a key of either table, or a path.
+    table: makers by name.
+    pages: files that hold a `recipe`, by name.
 
   Raises:
     ValueError: there is no such name or file, or the file has no `recipe`.
   """
-  if not name.endswith('.py'):
-    if name in table:
-      return table[name]
-    close = difflib.get_close_matches(name, table, n=1)
+  pages = pages or {}
+  if name in table:
+    return table[name]
+  if name not in pages and not name.endswith('.py'):
+    known = sorted({*table, *pages})
+    close = difflib.get_close_matches(name, known, n=1)
     hint = f' Did you mean {close[0]!r}?' if close else ''
     raise ValueError(
-      f'--recipe={name!r} is unknown.{hint} Choose one of '
-      f'{", ".join(sorted(table))}, or give the path of a Python file with a '
-      'function recipe(*, ...) -> Recipe.'
+      f'--recipe={name!r} is unknown.{hint} Choose one of {", ".join(known)}, '
+      'or give the path of a Python file with a function '
+      'recipe(*, ...) -> Recipe.'
     )
-  path = pathlib.Path(name)
+  path = pages.get(name, pathlib.Path(name))
   if not path.is_file():
     raise ValueError(f'--recipe={name!r}: there is no such file.')
   module = user_files.load(path)

@@ -1,0 +1,142 @@
+"""What lies between a policy and a world, from texts; no flags in here."""
+
+from collections.abc import Callable, Sequence
+import difflib
+import json
+from typing import Any
+from urllib import parse as urllib_parse
+
+from agentic_jax import context
+from agentic_jax import environments
+from agentic_jax import protocol
+from agentic_jax import rollout
+from agentic_jax import tokenizer
+from agentic_jax import types
+
+
+def make(
+  *,
+  environment: str,
+  contexts: str,
+  tokens: str,
+  limit: Sequence[str],
+  base_limits: rollout.Limits,
+  seed: int,
+) -> rollout.World:
+  """A world from the texts of flags.
+
+  Args:
+    environment: a name, or path.py:Name, with settings after a question mark.
+    contexts: a name, with settings after a question mark.
+    tokens: 'byte', or the path of a tokenizer.json.
+    limit: texts such as 'turns=4'.
+    base_limits: what these begin with.
+    seed: of the world's chance.
+
+  Raises:
+    ValueError: a text does not make sense; says what would.
+  """
+  name, _, query = environment.partition('?')
+  context_name, _, context_query = contexts.partition('?')
+  loaded = environments.load(name, **_literals(query))
+  made: Any = tokenizer.ByteTokenizer()
+  if tokens != 'byte':
+    made = tokenizer.TextTokenizer(tokens)
+  return rollout.World(
+    loaded,
+    made,
+    protocol.Grammar(),
+    context.load(context_name, **_literals(context_query)),
+    limits(limit, base_limits),
+    seed,
+  )
+
+
+def limits(assignments: Sequence[str], base: rollout.Limits) -> rollout.Limits:
+  """The limits of an episode from texts such as 'turns=4'.
+
+  Args:
+    assignments: what differs from `base`.
+    base: the limits to begin with.
+
+  Raises:
+    ValueError: a name is unknown, or a value is no number of its kind.
+  """
+  found = base
+  for text in assignments:
+    name, _, value = text.partition('=')
+    if name not in found._fields:
+      close = difflib.get_close_matches(name, found._fields, n=1)
+      hint = f' Did you mean {close[0]!r}?' if close else ''
+      raise ValueError(
+        f'--limit={text!r}: there is no limit {name!r}.{hint} There are '
+        f'{", ".join(found._fields)}.'
+      )
+    kind = type(getattr(found, name))
+    try:
+      number = kind(value)
+    except ValueError:
+      number = kind(-1)
+    if number < 0 or (number == 0 and kind is int):
+      raise ValueError(
+        f'--limit={text!r}: wanted a positive number such as '
+        f'{getattr(found, name)}, got {value!r}.'
+      )
+    found = found._replace(**{name: number})
+  return found
+
+
+def _literals(query: str) -> dict[str, Any]:
+  """Settings from the query of a flag, as in keep_last?turns=2."""
+  return {k: _literal(v) for k, v in urllib_parse.parse_qsl(query)}
+
+
+def _literal(text: str) -> Any:
+  try:
+    return json.loads(text)
+  except json.JSONDecodeError:
+    return text
+
+
+def find_stop(world: rollout.World) -> Callable | None:
+  """A search for stop strings that are not single tokens; None if all are."""
+  names = world.grammar.stop_strings
+  single = set(world.tokenizer.stop_ids(names))
+  several = [s for s in names if _not_single(world.tokenizer, s, single)]
+  if not several:
+    return None
+
+  def find(ids: Sequence[int]) -> int | None:
+    text = b''
+    for count, piece in enumerate(world.tokenizer.pieces(ids), start=1):
+      text += piece
+      if any(stop.encode() in text for stop in several):
+        return count
+    return None
+
+  return find
+
+
+def _not_single(made, stop: str, single: set[int]) -> bool:
+  ids = made.action(stop)
+  return not (len(ids) == 1 and ids[0] in single)
+
+
+def imitated(world: rollout.World, task: types.Task, seed: int) -> list[str]:
+  """The actions that solve a task: the oracle's, or its answer.
+
+  The environment is stepped with the seeds that `rollout.Demonstrations` will
+  use, so that what was planned is what happens.
+  """
+  environment = world.environment
+  if not hasattr(environment, 'oracle'):
+    answer = protocol.Action(answer=task.answer)
+    return [world.grammar.render(answer)]
+  transition, actions = environment.reset(task, seed), []
+  for turn in range(world.limits.turns):
+    if transition.terminated or transition.truncated:
+      break
+    actions.append(environment.oracle(transition.state))
+    turn_seed = rollout.derive_seed(seed, turn)
+    transition = environment.step(transition.state, actions[-1], turn_seed)
+  return actions
