@@ -250,10 +250,8 @@ def _value_loss(values, returns, old_values, mask, *, clip_eps=0.2):
 
 def _truncated_weight(old_logp, rollout_logp, mask, *, level='token'):
   assert level == 'token'
-  return {
-    'weights': losses.truncated_weight(old_logp, rollout_logp, mask, cap=2.0),
-    'rho': losses.token_ratio(old_logp, rollout_logp, mask),
-  }
+  ratio = losses.token_ratio(old_logp, rollout_logp, mask)
+  return {'weights': losses.truncated_weight(ratio, mask), 'rho': ratio}
 
 
 def _out(function, **fixed):

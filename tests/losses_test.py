@@ -15,7 +15,7 @@ _given_rng = hypothesis.given(
 )
 _few = hypothesis.settings(max_examples=10, deadline=None)
 _jit_token_ratio = jax.jit(losses.token_ratio)
-_jit_truncated_weight = jax.jit(losses.truncated_weight)
+_jit_product_ratio = jax.jit(losses.product_ratio)
 _jit_sequence_ratio = jax.jit(losses.sequence_ratio)
 
 
@@ -59,7 +59,8 @@ def _sequence(logprobs, old, advantages, mask, segment):
 
 def _truncated(logprobs, old, advantages, mask, segment):
   del segment
-  weight = losses.truncated_weight(logprobs, old, mask)
+  ratio = losses.token_ratio(logprobs, old, mask)
+  weight = losses.truncated_weight(ratio, mask)
   return losses.weighted_logprob(logprobs, advantages * weight)
 
 
@@ -156,8 +157,8 @@ def test_ratios_ignore_what_is_masked(rng):
     assert np.all(np.isfinite(gradient))
 
   check(_jit_token_ratio)
-  check(_jit_truncated_weight)
   check(lambda *args: _jit_sequence_ratio(*args, segment))
+  check(lambda *args: _jit_product_ratio(*args, segment))
 
 
 @_few
@@ -212,16 +213,6 @@ def test_dual_clip_bounds_bad_tokens_only():
   _close(jax.grad(lambda x: jnp.sum(loss(x)))(ratio), [[0, 0]])
   with pytest.raises(ValueError, match='must exceed 1; got 1.*such as 3'):
     losses.dual_clipped_surrogate(ratio, advantages, clip_dual=1.0)
-
-
-def test_truncated_weight_is_capped():
-  out = losses.truncated_weight(
-    jnp.array([[-1.0, -1, -1]]),
-    jnp.array([[-1.0, -2, -0.5]]),
-    jnp.ones((1, 3), bool),
-    cap=2.0,
-  )
-  _close(out, [[1, 2, 0.606531]])
 
 
 def test_divergences():
