@@ -91,22 +91,22 @@ def _aggregate(x, mask, *, mode, global_tokens=None):
 
 def _kl_absolute(logp, ref_logp, *, kind):
   assert kind == 'abs'
-  return {'out': losses.kl_absolute(logp, ref_logp)}
+  return {'out': losses.kl_absolute(logp, ref_logp, logp < 1)}
 
 
 def _kl_gradient(logp, ref_logp, *, kind):
   assert kind == 'k3+'
 
   def total(logp):
-    value = losses.kl_k3(logp, ref_logp)
-    surrogate = losses.kl_k2(logp, ref_logp)
+    value = losses.kl_k3(logp, ref_logp, logp < 1)
+    surrogate = losses.kl_k2(logp, ref_logp, logp < 1)
     return jnp.sum(losses.straight_through(value, surrogate))
 
   return {'out': jax.grad(total)(logp)}
 
 
 def _kl_expectations(p, q):
-  mean = lambda kl: jnp.sum(p * kl(jnp.log(p), jnp.log(q)))
+  mean = lambda kl: jnp.sum(p * kl(jnp.log(p), jnp.log(q), p > 0))
   return {
     'kl': jnp.sum(p * jnp.log(p / q)),
     'k1': mean(losses.kl_k1),
@@ -119,7 +119,7 @@ def _kl_shaped_rewards(scores, logp, ref_logp, mask, *, beta):
   rewards = advantages.place_rewards(
     scores[:, None], jnp.ones((len(scores), 1), bool), jnp.where(mask, 0, -1)
   )
-  divergence = losses.kl_k1(logp, ref_logp)
+  divergence = losses.kl_k1(logp, ref_logp, mask)
   return {
     'out': losses.penalised_rewards(rewards, divergence, mask, coefficient=beta)
   }
@@ -166,7 +166,7 @@ def _grpo_all_rows(logp, old_logp, adv, mask, ref_logp, *, kl_coef, agg):
     ratio = losses.token_ratio(logp, old_logp, mask)
     return losses.clipped_surrogate(ratio, _rows(adv, mask))
 
-  kl = lambda logp: kl_coef * losses.kl_k3(logp, ref_logp)
+  kl = lambda logp: kl_coef * losses.kl_k3(logp, ref_logp, mask)
   return _total(mask, logp, (weights, policy), (weights, kl))
 
 
@@ -256,7 +256,7 @@ def _vespo(logp, old_logp, adv, mask):
 
 def _kimi(logp, old_logp, adv, mask):
   def entries(logp):
-    square = losses.kl_k2(logp, old_logp)
+    square = losses.kl_k2(logp, old_logp, mask)
     return losses.weighted_logprob(logp, adv) + 0.1 * square
 
   return _token_mean(mask, logp, entries)
@@ -306,7 +306,7 @@ def _clip_cov(logp, old_logp, adv, mask, drop):
 def _kl_cov(logp, old_logp, adv, mask, sel):
   def entries(logp):
     ratio = losses.token_ratio(logp, old_logp, mask)
-    penalty = jnp.where(sel, losses.kl_absolute(logp, old_logp), 0)
+    penalty = jnp.where(sel, losses.kl_absolute(logp, old_logp, mask), 0)
     return losses.unclipped_surrogate(ratio, adv) + penalty
 
   return _token_mean(mask, logp, entries)
@@ -347,7 +347,7 @@ def _is_weights(
 
 def _rejection(old_logp, rollout_logp, mask, *, rule, lo, hi):
   ratio = _levels(old_logp, rollout_logp, mask)
-  divergence = losses.kl_k3(rollout_logp, old_logp)
+  divergence = losses.kl_k3(rollout_logp, old_logp, mask)
   statistic = {
     'token_ratio': ratio['token'],
     'seq_mean_ratio': ratio['geometric'],

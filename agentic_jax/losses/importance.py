@@ -145,7 +145,7 @@ def accept(
 
   The statistic decides the rule: `token_ratio` rejects tokens, `sequence_ratio`
   and `product_ratio` whole sequences, as do `segment_mean` and `segment_max` of
-  `kl_k3(sampler_logprobs, proximal_logprobs)`, which is ρ - 1 - log ρ.
+  `kl_k3(sampler_logprobs, proximal_logprobs, mask)`, which is ρ - 1 - log ρ.
 
   Args:
     statistic: float [B, T]. Ignored outside `mask`.

@@ -179,19 +179,20 @@ def weighted_logprob(logprobs: jax.Array, weights: jax.Array) -> jax.Array:
   supervised negative log-likelihood.
 
   Args:
-    logprobs: float [B, T], of the policy.
+    logprobs: float [B, T], of the policy. Ignored where `weights` is 0.
     weights: float [B, T], advantages, or their product with importance weights.
       No gradient flows through it.
 
   Returns:
-    float [B, T].
+    float [B, T], 0 where `weights` is.
 
   References:
     Williams, 1992, doi:10.1007/BF00992696.
   """
   chex.assert_equal_shape([logprobs, weights])
   chex.assert_type([logprobs, weights], float)
-  return -jax.lax.stop_gradient(weights) * logprobs
+  weights = jax.lax.stop_gradient(weights)
+  return -weights * jnp.where(weights != 0, logprobs, 0)
 
 
 def value_loss(
