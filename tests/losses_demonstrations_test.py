@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from agentic_jax import losses
 
@@ -14,7 +15,9 @@ _given_rng = hypothesis.given(
 )
 _few = hypothesis.settings(max_examples=15, deadline=None)
 _jit_best = jax.jit(losses.best_of_group, static_argnames='num_groups')
-_jit_first = jax.jit(losses.first_of_group, static_argnames='num_groups')
+_jit_first = jax.jit(
+  losses.first_of_group, static_argnames=('num_groups', 'limit')
+)
 _MASK = jnp.array([[True, True, False]])
 
 
@@ -80,3 +83,13 @@ def test_the_pull_on_unlikely_tokens_is_largest_at_the_shaping():
     jnp.log(probability)
   )
   assert np.argmax(gradient) == 2
+
+
+def test_settings_out_of_range_are_refused():
+  x, group = jnp.zeros((1, 3)), jnp.zeros(3, jnp.int32)
+  with pytest.raises(ValueError, match='got 0. Pass the group size'):
+    losses.first_of_group(group == 0, group, num_groups=1, limit=0)
+  with pytest.raises(ValueError, match='got 0.0 and 20.0. Use 1 and 20'):
+    losses.exponential_weight(x, _MASK, temperature=0.0)
+  with pytest.raises(ValueError, match='got 0.0. Use a value such as 0.1'):
+    losses.shaped_probability(x, _MASK, shaping=0.0)

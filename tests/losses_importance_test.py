@@ -220,6 +220,17 @@ def test_a_share_is_a_part():
       losses.select_largest(jnp.zeros((1, 3)), _ONE, share=share)
 
 
+def test_bounds_must_leave_something():
+  x = jnp.ones((1, 3))
+  with pytest.raises(ValueError, match='floor=3.0 and cap=2.0. .*0.5 and 2'):
+    losses.truncated_weight(x, _ONE, floor=3.0)
+  for refused in (losses.accept, losses.masked_weight):
+    with pytest.raises(ValueError, match='low=2.0 and high=0.5'):
+      refused(x, _ONE, low=2.0, high=0.5)
+  with pytest.raises(ValueError, match='got 1.0 and 0.0. Use values near 1'):
+    losses.soft_gated_surrogate(x, x, temperature_negative=0.0)
+
+
 def test_clipped_places_have_no_gradient():
   ratio = jnp.array([[0.5, 0.5, 1.5, 1.5, 1.2, 1.0]])
   advantages = jnp.array([[1.0, -1, 1, -1, 1, 0]])

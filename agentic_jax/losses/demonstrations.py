@@ -55,9 +55,17 @@ def first_of_group(
   Returns:
     bool [E].
 
+  Raises:
+    ValueError: `limit` is not positive.
+
   References:
     Singh et al., 2024, arXiv:2312.06585 (ReST-EM: a cap a task).
   """
+  if limit < 1:
+    raise ValueError(
+      f'limit must be at least 1 episode of a group; got {limit}. Pass the '
+      'group size to keep all.'
+    )
   chex.assert_rank([keep, group], 1)
   chex.assert_equal_shape([keep, group])
   chex.assert_type([keep, group], [bool, int])
@@ -86,9 +94,17 @@ def exponential_weight(
   Returns:
     float [B, T], 0 outside `mask`. No gradient flows through it.
 
+  Raises:
+    ValueError: `temperature` or `cap` is not positive.
+
   References:
     Peng et al., 2019, arXiv:1910.00177.
   """
+  if temperature <= 0 or cap <= 0:
+    raise ValueError(
+      f'temperature and cap must be positive; got {temperature} and {cap}. '
+      'Use 1 and 20, or a smaller temperature to imitate the best only.'
+    )
   chex.assert_equal_shape([advantages, mask])
   chex.assert_type([advantages, mask], [float, bool])
   scaled = jnp.where(mask, advantages, 0) / temperature
@@ -133,9 +149,17 @@ def shaped_probability(
   Returns:
     float [B, T], in [0, 1); 0 outside `mask`.
 
+  Raises:
+    ValueError: `shaping` is not positive.
+
   References:
     Yan et al., 2025, arXiv:2504.14945 (LUFFY).
   """
+  if shaping <= 0:
+    raise ValueError(
+      f'shaping must be a positive probability; got {shaping}. Use a value '
+      'such as 0.1; towards 0 the ratio is 1 and teaches nothing.'
+    )
   chex.assert_equal_shape([logprobs, mask])
   chex.assert_type([logprobs, mask], [float, bool])
   logprobs = jnp.where(mask, logprobs, 0)

@@ -33,11 +33,15 @@ def truncated_weight(
   Returns:
     float [B, T], 0 outside `mask`. No gradient flows through it.
 
+  Raises:
+    ValueError: the floor is above the cap.
+
   References:
     Ionides, 2008, doi:10.1198/106186008X320456.
     MiniMax, 2025, arXiv:2506.13585 (CISPO: the weight of log π).
   """
   _assert_masked(ratio, mask)
+  _refuse_empty(floor=floor, cap=cap)
   weight = jnp.clip(jnp.where(mask, ratio, 0), floor, cap)
   return jax.lax.stop_gradient(jnp.where(mask, weight, 0))
 
@@ -61,6 +65,9 @@ def masked_weight(
 
   Returns:
     float [B, T], 0 outside `mask`. No gradient flows through it.
+
+  Raises:
+    ValueError: `low` is above `high`.
 
   References:
     Ling Team, 2025, arXiv:2510.18855 (IcePop).
@@ -155,8 +162,12 @@ def accept(
 
   Returns:
     bool [B, T], False outside `mask`.
+
+  Raises:
+    ValueError: `low` is above `high`.
   """
   _assert_masked(statistic, mask)
+  _refuse_empty(low=low, high=high)
   return mask & (statistic >= low) & (statistic <= high)
 
 
@@ -240,6 +251,17 @@ def trust_by_divergence(
     rise | (logprobs <= sampler_logprobs),
     fall | (logprobs >= sampler_logprobs),
   )
+
+
+def _refuse_empty(**bounds: float) -> None:
+  """Raises ValueError where nothing is between two bounds."""
+  (low, least), (high, most) = bounds.items()
+  if least > most:
+    raise ValueError(
+      f'{low} must not exceed {high}; got {low}={least} and {high}={most}. '
+      'Both are bounds of the ratio or statistic itself, such as 0.5 and 2, '
+      'not distances from 1.'
+    )
 
 
 def _assert_masked(x: jax.Array, mask: jax.Array) -> None:

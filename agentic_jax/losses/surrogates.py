@@ -157,9 +157,18 @@ def soft_gated_surrogate(
   Returns:
     float [B, T].
 
+  Raises:
+    ValueError: a temperature is not positive.
+
   References:
     Gao et al., 2025, arXiv:2511.20347, equation 5.
   """
+  if min(temperature_positive, temperature_negative) <= 0:
+    raise ValueError(
+      'temperature_positive and temperature_negative must be positive; got '
+      f'{temperature_positive} and {temperature_negative}. Use values near 1; '
+      'towards 0 the gate vanishes (see unclipped_surrogate).'
+    )
   chex.assert_equal_shape([ratio, advantages])
   chex.assert_type([ratio, advantages], float)
   advantages = jax.lax.stop_gradient(advantages)
