@@ -31,7 +31,8 @@ def test_the_first_of_the_best_and_the_first_few(rng):
   scores = rng.integers(0, 3, _EPISODES).astype(np.float32)
   group = rng.integers(-1, _GROUPS, _EPISODES)
   keep = rng.random(_EPISODES) < 0.7
-  poisoned = np.where(keep & (group >= 0), scores, np.float32(np.nan))
+  ignored = (group < 0) | (~keep & (rng.random(_EPISODES) < 0.5))
+  poisoned = np.where(ignored, np.float32(np.nan), scores)
   best = _jit_best(poisoned, group, num_groups=_GROUPS, where=keep)
   first = _jit_first(keep, group, num_groups=_GROUPS, limit=2)
   want_best, want_first = np.zeros((2, _EPISODES), bool)

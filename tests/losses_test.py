@@ -175,6 +175,33 @@ def test_sequence_ratio_is_the_geometric_mean_of_the_segment(rng):
         _close(out[row, own], np.exp(mean))
 
 
+def test_ratios_of_many_tokens_are_bounded_without_gradient():
+  mask, one = np.ones((1, 2), bool), np.ones((1, 2), np.int32)
+  far, near = np.full((2, 1, 2), -90, np.float32)
+  far += 80
+
+  def check(ratio, bound):
+    _close(ratio(far), np.full((1, 2), np.exp(bound)))
+    assert not np.any(jax.grad(lambda x: jnp.sum(ratio(x)))(far))
+
+  check(lambda x: losses.sequence_ratio(x, near, mask, one), 10)
+  check(lambda x: losses.product_ratio(x, near, mask, one), 20)
+  check(lambda x: losses.episode_ratio(x, near, mask, one, num_episodes=2), 10)
+
+
+def test_tokens_of_no_episode_have_no_ratio():
+  mask, x = np.ones((1, 3), bool), np.zeros((1, 3), np.float32)
+  episode = np.array([[0, -1, 1]])
+  out = losses.episode_ratio(x, x, mask, episode, num_episodes=1)
+  assert out.tolist() == [[1, 0, 0]]
+
+
+def test_what_has_no_weight_needs_no_logprob():
+  logprobs, weights = jnp.array([[jnp.nan, -1.0]]), jnp.array([[0.0, 2.0]])
+  out = losses.weighted_logprob(logprobs, weights)
+  assert out.tolist() == [[0, 2]]
+
+
 def test_sequences_of_one_row_or_of_two_are_the_same():
   logprobs, old = _logprobs(np.random.default_rng(0))
   half = _SIZE // 2

@@ -52,7 +52,8 @@ def sequence_ratio(
 
   The value is that of the sequence; the gradient goes through each token's own
   log-probability, so advantages may differ between the tokens of a sequence.
-  Where they do not, value and gradient are those of the sequence form.
+  Where they do not, value and gradient are those of the sequence form. With
+  `split_segments` it is the ratio of each turn, or of each run of turns.
 
   Args:
     logprobs: float [B, T], of the policy. Ignored outside `mask`.
