@@ -160,11 +160,13 @@ _KL = {'k1': losses.kl_k1, 'k2': losses.kl_k2, 'k3': losses.kl_k3}
 
 def _kl(logp, ref_logp, *, kind, **clamps):
   assert clamps in ({}, {'log_clamp': 20.0, 'out_clamp': 10.0})
-  return {'out': _KL[kind](logp, ref_logp)}
+  return {'out': _KL[kind](logp, ref_logp, logp < 1)}
 
 
 def _kl_gradient(logp, ref_logp, *, kind):
-  return {'out': jax.grad(lambda x: jnp.sum(_KL[kind](x, ref_logp)))(logp)}
+  return {
+    'out': jax.grad(lambda x: jnp.sum(_KL[kind](x, ref_logp, x < 1)))(logp)
+  }
 
 
 def _scalar(mask, logp, weights, per_token, extra=None):
@@ -211,7 +213,9 @@ def _ppo(default, **fixed):
       entropy = rest.get('entropy_coef', 0) * rest.get('token_entropy', 0)
       if 'ref_logp' not in rest:
         return -entropy
-      return rest['kl_coef'] * losses.kl_k3(logp, rest['ref_logp']) - entropy
+      return (
+        rest['kl_coef'] * losses.kl_k3(logp, rest['ref_logp'], mask) - entropy
+      )
 
     agg = rest.get('agg', default)
     weights = _weights(mask, logp.dtype, agg, rest.get('max_len'))
@@ -250,10 +254,8 @@ def _value_loss(values, returns, old_values, mask, *, clip_eps=0.2):
 
 def _truncated_weight(old_logp, rollout_logp, mask, *, level='token'):
   assert level == 'token'
-  return {
-    'weights': losses.truncated_weight(old_logp, rollout_logp, mask, cap=2.0),
-    'rho': losses.token_ratio(old_logp, rollout_logp, mask),
-  }
+  ratio = losses.token_ratio(old_logp, rollout_logp, mask)
+  return {'weights': losses.truncated_weight(ratio, mask), 'rho': ratio}
 
 
 def _out(function, **fixed):

@@ -15,7 +15,7 @@ _given_rng = hypothesis.given(
 )
 _few = hypothesis.settings(max_examples=10, deadline=None)
 _jit_token_ratio = jax.jit(losses.token_ratio)
-_jit_truncated_weight = jax.jit(losses.truncated_weight)
+_jit_product_ratio = jax.jit(losses.product_ratio)
 _jit_sequence_ratio = jax.jit(losses.sequence_ratio)
 
 
@@ -59,7 +59,8 @@ def _sequence(logprobs, old, advantages, mask, segment):
 
 def _truncated(logprobs, old, advantages, mask, segment):
   del segment
-  weight = losses.truncated_weight(logprobs, old, mask)
+  ratio = losses.token_ratio(logprobs, old, mask)
+  weight = losses.truncated_weight(ratio, mask)
   return losses.weighted_logprob(logprobs, advantages * weight)
 
 
@@ -69,10 +70,10 @@ def _reinforce(logprobs, old, advantages, mask, segment):
 
 
 def _regularised(logprobs, old, advantages, mask, segment):
-  del mask, segment
+  del segment
   loss = losses.value_loss(logprobs, advantages, old_values=old, clip=0.2)
   for divergence in (losses.kl_k1, losses.kl_k2, losses.kl_k3):
-    loss += divergence(logprobs, old)
+    loss += divergence(logprobs, old, mask)
   return loss
 
 
@@ -156,8 +157,8 @@ def test_ratios_ignore_what_is_masked(rng):
     assert np.all(np.isfinite(gradient))
 
   check(_jit_token_ratio)
-  check(_jit_truncated_weight)
   check(lambda *args: _jit_sequence_ratio(*args, segment))
+  check(lambda *args: _jit_product_ratio(*args, segment))
 
 
 @_few
@@ -172,6 +173,33 @@ def test_sequence_ratio_is_the_geometric_mean_of_the_segment(rng):
       if own.any():
         mean = (logprobs - old)[row, own].mean()
         _close(out[row, own], np.exp(mean))
+
+
+def test_ratios_of_many_tokens_are_bounded_without_gradient():
+  mask, one = np.ones((1, 2), bool), np.ones((1, 2), np.int32)
+  far, near = np.full((2, 1, 2), -90, np.float32)
+  far += 80
+
+  def check(ratio, bound):
+    _close(ratio(far), np.full((1, 2), np.exp(bound)))
+    assert not np.any(jax.grad(lambda x: jnp.sum(ratio(x)))(far))
+
+  check(lambda x: losses.sequence_ratio(x, near, mask, one), 10)
+  check(lambda x: losses.product_ratio(x, near, mask, one), 20)
+  check(lambda x: losses.episode_ratio(x, near, mask, one, num_episodes=2), 10)
+
+
+def test_tokens_of_no_episode_have_no_ratio():
+  mask, x = np.ones((1, 3), bool), np.zeros((1, 3), np.float32)
+  episode = np.array([[0, -1, 1]])
+  out = losses.episode_ratio(x, x, mask, episode, num_episodes=1)
+  assert out.tolist() == [[1, 0, 0]]
+
+
+def test_what_has_no_weight_needs_no_logprob():
+  logprobs, weights = jnp.array([[jnp.nan, -1.0]]), jnp.array([[0.0, 2.0]])
+  out = losses.weighted_logprob(logprobs, weights)
+  assert out.tolist() == [[0, 2]]
 
 
 def test_sequences_of_one_row_or_of_two_are_the_same():
@@ -212,42 +240,6 @@ def test_dual_clip_bounds_bad_tokens_only():
   _close(jax.grad(lambda x: jnp.sum(loss(x)))(ratio), [[0, 0]])
   with pytest.raises(ValueError, match='must exceed 1; got 1.*such as 3'):
     losses.dual_clipped_surrogate(ratio, advantages, clip_dual=1.0)
-
-
-def test_truncated_weight_is_capped():
-  out = losses.truncated_weight(
-    jnp.array([[-1.0, -1, -1]]),
-    jnp.array([[-1.0, -2, -0.5]]),
-    jnp.ones((1, 3), bool),
-    cap=2.0,
-  )
-  _close(out, [[1, 2, 0.606531]])
-
-
-def test_divergences():
-  logprobs, reference = jnp.array([[-1.0, -2]]), jnp.array([[-1.2, -1]])
-  _close(losses.kl_k1(logprobs, reference), [[0.2, -1]])
-  _close(losses.kl_k2(logprobs, reference), [[0.02, 0.5]])
-  _close(losses.kl_k3(logprobs, reference), [[0.0187308, 0.718282]])
-  far = losses.kl_k3(jnp.array([[-90.0, -1]]), jnp.array([[-1.0, -90]]))
-  _close(far, [[10, 10]])
-
-
-def test_k1_and_k3_are_unbiased_and_k2_has_the_right_gradient():
-  logits = jnp.array([0.3, -0.2, 0.8])
-  reference = jax.nn.log_softmax(jnp.array([0.1, 0.4, 0.0]))
-  policy = jax.nn.log_softmax(logits)
-  kl = lambda x: jnp.sum(jnp.exp(x) * (x - reference))
-  for estimate in (losses.kl_k1, losses.kl_k3):
-    _close(jnp.sum(jnp.exp(policy) * estimate(policy, reference)), kl(policy))
-
-  def expected(logits):
-    logprobs = jax.nn.log_softmax(logits)
-    sampled = jax.lax.stop_gradient(jnp.exp(logprobs))
-    return jnp.sum(sampled * losses.kl_k2(logprobs, reference))
-
-  exact = jax.grad(lambda x: kl(jax.nn.log_softmax(x)))(logits)
-  _close(jax.grad(expected)(logits), exact)
 
 
 def test_value_loss():

@@ -1,4 +1,4 @@
-"""Losses of the policy and of values, and divergences from a reference.
+"""Losses of the policy and of values.
 
 Entry by entry: every entry is computed, and only those count whose weight is
 not 0.
@@ -8,8 +8,25 @@ import chex
 import jax
 import jax.numpy as jnp
 
-_LOG_LIMIT = 20.0
-_KL_LIMIT = 10.0
+
+def unclipped_surrogate(ratio: jax.Array, advantages: jax.Array) -> jax.Array:
+  """The policy-gradient loss of importance sampling, without a bound.
+
+    l = -A r
+
+  Args:
+    ratio: float [B, T], of any granularity.
+    advantages: float [B, T]. No gradient flows through it.
+
+  Returns:
+    float [B, T].
+
+  References:
+    Kakade and Langford, 2002 (conservative policy iteration).
+  """
+  chex.assert_equal_shape([ratio, advantages])
+  chex.assert_type([ratio, advantages], float)
+  return -jax.lax.stop_gradient(advantages) * ratio
 
 
 def clipped_surrogate(
@@ -58,6 +75,8 @@ def dual_clipped_surrogate(
 
     l' = min( l, -A c ) where A < 0, else l,  with l of `clipped_surrogate`
 
+  The two-sided loss, max( -A min(r, δ), -A clip(r) ), is the same with c = δ.
+
   Args:
     ratio: float [B, T], of any granularity.
     advantages: float [B, T]. No gradient flows through it.
@@ -86,6 +105,80 @@ def dual_clipped_surrogate(
   return jnp.where((advantages < 0) & (bound < loss), bound, loss)
 
 
+def is_clipped(
+  ratio: jax.Array,
+  advantages: jax.Array,
+  *,
+  clip_low: float = 0.2,
+  clip_high: float = 0.2,
+) -> jax.Array:
+  """Where clipping leaves no gradient in `clipped_surrogate`.
+
+    (A > 0 and r > 1 + ε_high) or (A < 0 and r < 1 - ε_low)
+
+  Args:
+    ratio: float [B, T], of any granularity.
+    advantages: float [B, T].
+    clip_low: ε_low, how far below 1 the ratio counts.
+    clip_high: ε_high, how far above 1 the ratio counts.
+
+  Returns:
+    bool [B, T]; False where the ratio and the advantage are 0, as they are
+    outside a mask.
+  """
+  chex.assert_equal_shape([ratio, advantages])
+  chex.assert_type([ratio, advantages], float)
+  above = (ratio > 1 + clip_high) & (advantages > 0)
+  below = (ratio < 1 - clip_low) & (advantages < 0)
+  return above | below
+
+
+def soft_gated_surrogate(
+  ratio: jax.Array,
+  advantages: jax.Array,
+  *,
+  temperature_positive: float = 1.0,
+  temperature_negative: float = 1.05,
+) -> jax.Array:
+  """A policy-gradient loss that fades out where the ratio leaves 1.
+
+    l = -A f(r),  f(r) = (4 / τ) σ(τ (r - 1))
+    τ = τ_pos where A > 0, else τ_neg
+
+  The gradient is -A 4 p (1 - p) ∇r with p = σ(τ (r - 1)): at r = 1 that of
+  REINFORCE. The value there is -2 A / τ, so it compares with no other loss.
+
+  Args:
+    ratio: float [B, T], of any granularity.
+    advantages: float [B, T]. No gradient flows through it.
+    temperature_positive: τ_pos, how fast good tokens fade.
+    temperature_negative: τ_neg, how fast bad tokens fade.
+
+  Returns:
+    float [B, T].
+
+  Raises:
+    ValueError: a temperature is not positive.
+
+  References:
+    Gao et al., 2025, arXiv:2511.20347, equation 5.
+  """
+  if min(temperature_positive, temperature_negative) <= 0:
+    raise ValueError(
+      'temperature_positive and temperature_negative must be positive; got '
+      f'{temperature_positive} and {temperature_negative}. Use values near 1; '
+      'towards 0 the gate vanishes (see unclipped_surrogate).'
+    )
+  chex.assert_equal_shape([ratio, advantages])
+  chex.assert_type([ratio, advantages], float)
+  advantages = jax.lax.stop_gradient(advantages)
+  temperature = jnp.where(
+    advantages > 0, temperature_positive, temperature_negative
+  ).astype(ratio.dtype)
+  gate = jax.nn.sigmoid(temperature * (ratio - 1))
+  return -advantages * (4 / temperature) * gate
+
+
 def weighted_logprob(logprobs: jax.Array, weights: jax.Array) -> jax.Array:
   """Minus the log-probability, weighted.
 
@@ -95,79 +188,20 @@ def weighted_logprob(logprobs: jax.Array, weights: jax.Array) -> jax.Array:
   supervised negative log-likelihood.
 
   Args:
-    logprobs: float [B, T], of the policy.
+    logprobs: float [B, T], of the policy. Ignored where `weights` is 0.
     weights: float [B, T], advantages, or their product with importance weights.
       No gradient flows through it.
 
   Returns:
-    float [B, T].
+    float [B, T], 0 where `weights` is.
 
   References:
     Williams, 1992, doi:10.1007/BF00992696.
   """
   chex.assert_equal_shape([logprobs, weights])
   chex.assert_type([logprobs, weights], float)
-  return -jax.lax.stop_gradient(weights) * logprobs
-
-
-def kl_k1(logprobs: jax.Array, reference_logprobs: jax.Array) -> jax.Array:
-  """The log-ratio to the reference: unbiased for KL(π‖π_ref), any sign.
-
-    k1 = δ,  δ = log π - log π_ref
-
-  Its gradient as a loss has mean 0: use it as a penalty inside the reward.
-
-  Args:
-    logprobs: float [B, T], of the policy.
-    reference_logprobs: float [B, T]. No gradient flows through it.
-
-  Returns:
-    float [B, T].
-
-  References:
-    Schulman, 2020, "Approximating KL divergence", joschu.net/blog/kl-approx.
-  """
-  chex.assert_equal_shape([logprobs, reference_logprobs])
-  chex.assert_type([logprobs, reference_logprobs], float)
-  return logprobs - jax.lax.stop_gradient(reference_logprobs)
-
-
-def kl_k2(logprobs: jax.Array, reference_logprobs: jax.Array) -> jax.Array:
-  """Half the squared log-ratio: biased, but as a loss its gradient is right.
-
-    k2 = ½ δ²,  E_π[∇k2] = ∇KL(π‖π_ref)
-
-  Args:
-    logprobs: float [B, T], of the policy.
-    reference_logprobs: float [B, T]. No gradient flows through it.
-
-  Returns:
-    float [B, T], not negative.
-
-  References:
-    Schulman, 2020, "Approximating KL divergence", joschu.net/blog/kl-approx.
-  """
-  return 0.5 * jnp.square(kl_k1(logprobs, reference_logprobs))
-
-
-def kl_k3(logprobs: jax.Array, reference_logprobs: jax.Array) -> jax.Array:
-  """An estimate of KL(π‖π_ref) that is unbiased and never negative.
-
-    k3 = e^{-δ} - 1 + δ,  with -δ clipped to ±20 and the result to 10
-
-  Args:
-    logprobs: float [B, T], of the policy.
-    reference_logprobs: float [B, T]. No gradient flows through it.
-
-  Returns:
-    float [B, T], in [0, 10]. Where a limit is met, the gradient is 0.
-
-  References:
-    Schulman, 2020, "Approximating KL divergence", joschu.net/blog/kl-approx.
-  """
-  delta = -kl_k1(logprobs, reference_logprobs)
-  delta = jnp.clip(delta, -_LOG_LIMIT, _LOG_LIMIT)
-  return jnp.clip(jnp.expm1(delta) - delta, -_KL_LIMIT, _KL_LIMIT)
+  weights = jax.lax.stop_gradient(weights)
+  return -weights * jnp.where(weights != 0, logprobs, 0)
 
 
 def value_loss(

@@ -35,23 +35,30 @@ def sequence_weights(
   mask: jax.Array,
   segment: jax.Array,
   *,
+  num_sequences: int | jax.Array | None = None,
   dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> jax.Array:
   """The same mass for every sequence (`seq_mean_token_mean`; GRPO, GSPO).
 
     w = 1 / (n K),  n tokens in the sequence, K sequences that have a token
 
+  With `split_segments` by turn it is the mean over turns of their means.
+
   Args:
     mask: bool [B, T], the tokens that count.
     segment: int [B, T], counts from 1 in a row, 0 is padding. The tokens of a
       segment inside `mask` are a sequence; without a token it does not count.
+    num_sequences: K, where sequences without a token count too
+      (`all_rows_token_mean`).
     dtype: of the weights.
 
   Returns:
-    `dtype` [B, T], 0 outside `mask`; the sum is 1, or 0 without a token.
+    `dtype` [B, T], 0 outside `mask`; the sum is 1, or 0 without a token, unless
+    `num_sequences` is given.
   """
-  count, num_sequences = _sequences(mask, segment)
-  mass = jnp.maximum(count, 1).astype(dtype) * num_sequences.astype(dtype)
+  count, found = _sequences(mask, segment)
+  num_sequences = found if num_sequences is None else num_sequences
+  mass = jnp.maximum(count, 1).astype(dtype) * jnp.asarray(num_sequences, dtype)
   return jnp.where(mask, 1 / jnp.maximum(mass, 1), 0)
 
 
@@ -60,6 +67,7 @@ def fixed_length_weights(
   segment: jax.Array,
   *,
   length: float,
+  num_sequences: int | jax.Array | None = None,
   dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> jax.Array:
   """The same weight per token, whatever a sequence's length (Dr. GRPO).
@@ -74,6 +82,7 @@ def fixed_length_weights(
       segment inside `mask` are a sequence; without a token it does not count.
     length: C, such as the limit on a sequence's tokens. Not T: the scale of
       the loss would depend on padding.
+    num_sequences: K, where sequences without a token count too.
     dtype: of the weights.
 
   Returns:
@@ -87,8 +96,9 @@ def fixed_length_weights(
       f'length must be a positive number of tokens; got {length}. Use the '
       'most action tokens a sequence can have, the same in the whole run.'
     )
-  _, num_sequences = _sequences(mask, segment)
-  mass = jnp.maximum(num_sequences, 1).astype(dtype) * length
+  _, found = _sequences(mask, segment)
+  num_sequences = found if num_sequences is None else num_sequences
+  mass = jnp.maximum(jnp.asarray(num_sequences, dtype), 1) * length
   return jnp.where(mask, 1 / mass, 0)
 
 

@@ -73,7 +73,9 @@ def clipped(
     }
     if kl_coefficient:
       found['kl'] = kl_coefficient * losses.kl_k3(
-        outputs.logprobs, trajectory.reference_logprobs
+        outputs.logprobs,
+        trajectory.reference_logprobs,
+        trajectory.action_mask,
       )
     if entropy_coefficient:
       found['entropy'] = -entropy_coefficient * outputs.entropy
