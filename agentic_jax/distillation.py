@@ -8,7 +8,7 @@ out, at least float32, so a chunk of a vocabulary projection will do; like a
 policy loss they are weighed, not reduced.
 
 Beside the logits, a divergence keeps nothing of their size for the way back,
-where it makes the gradient directly.
+where it makes the gradient directly; so it has no forward-mode derivative.
 """
 
 from collections.abc import Callable
@@ -245,13 +245,14 @@ def tailed_reverse_kl(
 
   Returns:
     float [...], at least float32; 0 outside `mask`. A tail of less than 1e-7
-    counts as that, and has no gradient.
+    counts as that, and has no gradient. A tail is what the list leaves of 1:
+    in float32 it is known to about 1e-7, so take a list that leaves more.
   """
   student, teacher = _inside(logprobs, teacher_logprobs, mask)
   student = jnp.concatenate([student, _log_tail(student)], axis=-1)
   teacher = jnp.concatenate([teacher, _log_tail(teacher)], axis=-1)
   terms, _ = _reverse_terms(student, teacher)
-  return jnp.where(mask, jnp.sum(terms, axis=-1), 0)
+  return jnp.sum(terms, axis=-1)
 
 
 # Of log S and log T [..., V]: the terms of a divergence D, and S ∂D/∂S.

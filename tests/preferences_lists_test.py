@@ -23,13 +23,14 @@ def _close(actual, desired, tolerance=2e-5):
 
 
 def _groups(rng):
-  """Scores with ties, and NaN where they do not count."""
+  """Scores with ties; where they do not count, NaN or a score like others."""
   size = 9
   group = rng.integers(-1, 4, size).astype(np.int32)
   where = rng.random(size) < 0.8
   counted = where & (group >= 0) & (group < 3)
   scores = rng.integers(0, 3, size).astype(np.float32)
-  return np.where(counted, scores, _NAN), group, where, counted
+  poisoned = ~counted & (rng.random(size) < 0.5)
+  return np.where(poisoned, _NAN, scores), group, where, counted
 
 
 @jax.jit
@@ -214,11 +215,11 @@ def test_pairs_are_drawn_by_weight():
 
 @pytest.mark.parametrize('fraction, kept', [(0.8, 4), (1.0, 5), (0.1, 1)])
 def test_a_fraction_of_the_pairs_is_drawn(fraction, kept):
-  mask = jnp.array([True] * 5 + [False] * 2)
+  mask = jnp.array([False] * 2 + [True] * 5)
   draw = jax.jit(preferences.select_pairs, static_argnames='fraction')
   out = draw(jax.random.key(1), jnp.ones(7), mask, fraction=fraction)
   assert np.sum(out) == kept
-  assert not np.any(out[5:])
+  assert not np.any(out[:2])
   none = draw(jax.random.key(1), jnp.ones(7), ~mask & mask, fraction=fraction)
   assert not np.any(none)
   # A weight that underflowed is still a weight.

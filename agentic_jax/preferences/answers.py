@@ -64,7 +64,7 @@ def prospect(
     float [M], at least float32, in [0, max(w_d, w_u)].
 
   References:
-    Ethayarajh et al., 2024, arXiv:2402.01306, equation 8.
+    Ethayarajh et al., 2024, arXiv:2402.01306, section 4.1.
   """
   chex.assert_equal_shape([log_ratios, desirable])
   chex.assert_type([log_ratios, desirable], [float, bool])

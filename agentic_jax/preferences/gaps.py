@@ -36,7 +36,7 @@ def gap_weights(gaps: jax.Array, moments: GapMoments) -> jax.Array:
     float [P], at least float32, in [0, 1].
 
   References:
-    Wu et al., 2024, arXiv:2407.08639, section 4.3.
+    Wu et al., 2024, arXiv:2407.08639, section 4.
   """
   chex.assert_type(gaps, float)
   gaps = jax.lax.stop_gradient(sums.precise(gaps))
@@ -69,7 +69,7 @@ def select_pairs(
     ValueError: `fraction` is not in (0, 1].
 
   References:
-    Wu et al., 2024, arXiv:2407.08639, section 4.3.
+    Wu et al., 2024, arXiv:2407.08639, section 4.
   """
   if not 0 < fraction <= 1:
     raise ValueError(
@@ -116,7 +116,7 @@ def dynamic_beta(
     float [], at least float32.
 
   References:
-    Wu et al., 2024, arXiv:2407.08639, section 4.2.
+    Wu et al., 2024, arXiv:2407.08639, section 4.
   """
   gaps = jax.lax.stop_gradient(sums.precise(gaps))
   mean = reductions.masked_mean(gaps, selected)

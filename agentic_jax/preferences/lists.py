@@ -62,8 +62,8 @@ def plackett_luce(
     ValueError: lists hold one answer.
 
   References:
-    Rafailov et al., 2023, arXiv:2305.18290, equation 18.
-    Song et al., 2023, arXiv:2306.17492, equation 5.
+    Rafailov et al., 2023, arXiv:2305.18290, appendix A.3.
+    Song et al., 2023, arXiv:2306.17492, section 3.
   """
   scores, rewards = _clean(scores, rewards, mask)
   behind = _behind(rewards, mask)
@@ -94,7 +94,7 @@ def tempered_ranking(
     ValueError: lists hold one answer.
 
   References:
-    Song et al., 2023, arXiv:2306.17492, equation 9.
+    Song et al., 2023, arXiv:2306.17492, section 3.
   """
   scores, rewards = _clean(scores, rewards, mask)
   gaps = rewards[:, :, None] - rewards[:, None, :]

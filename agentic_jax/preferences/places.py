@@ -38,9 +38,8 @@ def pair_places(
   """
   chex.assert_equal_shape([scores, group])
   chex.assert_type([scores, group], [float, int])
-  settings = dict(num_groups=num_groups, where=where)
-  low = reductions.group_min(scores, group, **settings)
-  high = reductions.group_max(scores, group, **settings)
+  low = reductions.group_min(scores, group, num_groups=num_groups, where=where)
+  high = reductions.group_max(scores, group, num_groups=num_groups, where=where)
   spread = reductions.at_group(low < high, group)
   if where is not None:
     spread &= where
