@@ -16,6 +16,8 @@ rollout/           environments x sampler -> episodes; limits, failures
 batching.py        episodes -> Trajectory: the one host-to-device crossing
 advantages/        over time, over groups, over turns
 losses/            ratios, surrogates, KL, value, weights
+preferences/       scores of answers, pairs, lists; margins; reward models
+distillation.py    divergences from a teacher, whole or truncated
 recipe/            Recipe, its settings, and the canonical makers
 train/             the pure step, its compiled programs, the one loop
 checkpoint.py      save and restore everything a restart needs
