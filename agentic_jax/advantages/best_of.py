@@ -34,15 +34,16 @@ def best_margin(
   References:
     Tang et al., 2025, arXiv:2503.19595.
   """
-  settings = {'num_groups': num_groups}
-  best = reductions.group_max(scores, group, where=where, **settings)
+  best = reductions.group_max(scores, group, num_groups=num_groups, where=where)
   leads = scores >= reductions.at_group(best, group)
   leads &= (group >= 0) & (group < num_groups)
   others = ~leads
   if where is not None:
     leads, others = leads & where, others & where
-  leaders = reductions.group_count(group, where=leads, **settings)
-  second = reductions.group_max(scores, group, where=others, **settings)
+  leaders = reductions.group_count(group, num_groups=num_groups, where=leads)
+  second = reductions.group_max(
+    scores, group, num_groups=num_groups, where=others
+  )
   clear = (leaders == 1) & (second > -jnp.inf)
   margin = jnp.where(clear, best - jnp.where(clear, second, 0), 0)
   return jnp.where(leads, reductions.at_group(margin, group), 0)
@@ -93,9 +94,11 @@ def pass_at_k(
       'standardised form with the spread of all entries; use up to group_size.'
     )
   chex.assert_type([success, group], [float, int])
-  settings = {'num_groups': num_groups, 'where': where}
-  size = reductions.group_count(group, **settings).astype(success.dtype)
-  failures = size - reductions.group_sum(success, group, **settings)
+  count = reductions.group_count(group, num_groups=num_groups, where=where)
+  size = count.astype(success.dtype)
+  failures = size - reductions.group_sum(
+    success, group, num_groups=num_groups, where=where
+  )
   missed = _share_of_subsets(failures, size, k)
   missed_with = _share_of_subsets(failures - 1, size - 1, k - 1)
   spread = jnp.sqrt(missed * (1 - missed))

@@ -104,7 +104,7 @@ def turn_groups(
   Args:
     mask: bool [E, S], the slots that count.
     group: int [E]; outside `[0, num_groups)` is padding.
-    num_groups: static number G of groups.
+    num_groups: static number of groups G.
 
   Returns:
     int32 [E, S], below G S; -1 outside `mask` and at padding.

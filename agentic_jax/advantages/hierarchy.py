@@ -74,7 +74,8 @@ def hierarchical_gae(
   """
   chex.assert_equal_shape([rewards, plan_values, action_values, switch, mask])
   chex.assert_type([rewards, switch, mask], [float, bool, bool])
-  opens = mask & (switch | (jnp.cumsum(mask, axis=-1) == 1))
+  first = jnp.argmax(mask, axis=-1, keepdims=True)
+  opens = mask & (switch | (jnp.arange(mask.shape[-1]) == first))
 
   def slot(ahead, inputs):
     action, plan, decision = ahead

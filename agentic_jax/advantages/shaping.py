@@ -94,11 +94,10 @@ def is_informative(
   References:
     Yu et al., 2025, arXiv:2503.14476, equation 11.
   """
-  settings = {'num_groups': num_groups, 'where': where}
-  low = reductions.group_min(scores, group, **settings)
-  high = reductions.group_max(scores, group, **settings)
-  alone = reductions.group_count(group, **settings) == 1
-  kept = reductions.at_group((low < high) | alone, group)
+  low = reductions.group_min(scores, group, num_groups=num_groups, where=where)
+  high = reductions.group_max(scores, group, num_groups=num_groups, where=where)
+  count = reductions.group_count(group, num_groups=num_groups, where=where)
+  kept = reductions.at_group((low < high) | (count == 1), group)
   return kept if where is None else kept & where
 
 
