@@ -29,7 +29,7 @@ def scan(
   """
   lead = jax.tree.leaves(carry)[0]
   size = inputs[0].shape[-1]
-  length = max(32, _BLOCK // max(lead.size, 1))
+  length = max(8, _BLOCK // max(lead.size, 1))
   num_blocks, rest = divmod(size, length)
 
   def block(start, length, carry, found):

@@ -242,7 +242,8 @@ def bilevel_gae(
     Aₜ = Gₜ - Vₜ
 
   So a turn is worth the same however many tokens it took, and a turn without
-  reward is still a turn. γₕ = γ with λ = 1 is token-level `gae`.
+  reward is still a turn. Where rewards stand at the last tokens of turns only,
+  γₕ = γ = λ = 1 is token-level `gae`.
 
   Args:
     rewards: float [..., T]; that of a turn stands at its last token, as
