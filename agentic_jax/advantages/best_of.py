@@ -102,8 +102,8 @@ def pass_at_k(
   missed = _share_of_subsets(failures, size, k)
   missed_with = _share_of_subsets(failures - 1, size - 1, k - 1)
   spread = jnp.sqrt(missed * (1 - missed))
-  known = (spread > 0) & (size >= k)
-  scale = jnp.where(known, 1 / (spread + epsilon), 0)
+  # Too few entries leave no subset that misses, hence no spread either.
+  scale = jnp.where(spread > 0, 1 / (spread + epsilon), 0)
   solved = reductions.at_group(missed * scale, group)
   failed = reductions.at_group((missed - missed_with) * scale, group)
   found = jnp.where(success > 0.5, solved, failed)

@@ -189,4 +189,4 @@ def _last(
   index = jnp.max(jnp.where(mask, jnp.arange(mask.shape[-1]), -1), axis=-1)
   place = jnp.maximum(index, 0)[..., None]
   found = jnp.take_along_axis(values, place, axis=-1)[..., 0]
-  return jnp.where(truncated & (index >= 0), found, 0)
+  return jnp.where(truncated, found, 0)

@@ -43,7 +43,7 @@ def normalise_by_role(
   """
   chex.assert_equal_shape([advantages, role, mask])
   chex.assert_type([advantages, role, mask], [float, int, bool])
-  if not weights:
+  if len(weights) == 0:
     raise ValueError(
       'Normalising by role needs a weight of each role; got none. '
       'Equal ones are (1.0,) * len(types.ROLES).'
