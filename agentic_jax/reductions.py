@@ -93,10 +93,11 @@ def whiten(
   axis: Axis = None,
   ddof: int = 1,
   epsilon: float = 1e-8,
+  floor: float = 0.0,
 ) -> jax.Array:
   """The entries inside `mask`, moved to mean 0 and scaled to variance 1.
 
-    (x - mean) / sqrt(var + ε)
+    (x - mean) / sqrt(max(var + ε, floor))
 
   Equal entries, and an entry alone, give exactly 0.
 
@@ -106,17 +107,45 @@ def whiten(
     axis: the axes that share a mean and a variance, all of them by default.
     ddof: see `masked_variance`.
     epsilon: added to the variance, inside the square root.
+    floor: the least number that is divided by, before the square root.
 
   Returns:
     float, the shape of `x`; 0 outside `mask`.
   """
-  mean = masked_mean(x, mask, axis=axis, keepdims=True)
   variance = masked_variance(x, mask, axis=axis, ddof=ddof, keepdims=True)
-  low = jnp.min(jnp.where(mask, x, jnp.inf), axis=_axis(axis), keepdims=True)
-  high = jnp.max(jnp.where(mask, x, -jnp.inf), axis=_axis(axis), keepdims=True)
-  # The rounded mean of equal entries need not be equal to them.
-  spread = mask & (low < high)
-  return jnp.where(spread, (x - mean) * jax.lax.rsqrt(variance + epsilon), 0)
+  scale = jax.lax.rsqrt(jnp.maximum(variance + epsilon, floor))
+  centred, spread = _centred(x, mask, axis)
+  return jnp.where(spread, centred * scale, 0)
+
+
+def standardise(
+  x: jax.Array,
+  mask: jax.Array,
+  *,
+  axis: Axis = None,
+  ddof: int = 1,
+  epsilon: float = 1e-8,
+) -> jax.Array:
+  """The entries inside `mask`, moved to mean 0 and scaled to spread 1.
+
+    (x - mean) / (std + ε)
+
+  It is `whiten` with ε outside the square root. Equal entries, and an entry
+  alone, give exactly 0.
+
+  Args:
+    x: float [...]. Ignored outside `mask`.
+    mask: bool, the shape of `x`.
+    axis: the axes that share a mean and a spread, all of them by default.
+    ddof: see `masked_variance`.
+    epsilon: added to the standard deviation.
+
+  Returns:
+    float, the shape of `x`; 0 outside `mask`.
+  """
+  variance = masked_variance(x, mask, axis=axis, ddof=ddof, keepdims=True)
+  centred, spread = _centred(x, mask, axis)
+  return jnp.where(spread, centred / (jnp.sqrt(variance) + epsilon), 0)
 
 
 def group_count(
@@ -329,6 +358,17 @@ def _segment(
     counted &= where
   segment = jnp.where(counted, group, num_groups)
   return reduce(x, segment, num_segments=num_groups + 1)[:num_groups]
+
+
+def _centred(
+  x: jax.Array, mask: jax.Array, axis: Axis
+) -> tuple[jax.Array, jax.Array]:
+  """`x` less its mean, and where it is inside and others differ from it."""
+  mean = masked_mean(x, mask, axis=axis, keepdims=True)
+  low = jnp.min(jnp.where(mask, x, jnp.inf), axis=_axis(axis), keepdims=True)
+  high = jnp.max(jnp.where(mask, x, -jnp.inf), axis=_axis(axis), keepdims=True)
+  # The rounded mean of equal entries need not be equal to them.
+  return x - mean, mask & (low < high)
 
 
 def _count(mask: jax.Array, axis: Axis, keepdims: bool) -> jax.Array:

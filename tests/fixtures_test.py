@@ -1,34 +1,16 @@
-"""The kernels agree with the numbers of an independent float64 reference.
-
-`fixtures/algorithms.json` holds, per case, the inputs, the settings, and the
-outputs with the exact gradient of the loss.
-"""
-
-import functools
-import json
-import pathlib
+"""The kernels agree with the numbers of an independent float64 reference."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from agentic_jax import advantages
 from agentic_jax import losses
 from agentic_jax import reductions
+from tests import fixture_cases
 
-_PATH = pathlib.Path(__file__).parent / 'fixtures' / 'algorithms.json'
-_CASES = json.loads(_PATH.read_text())['cases']
-_INTEGERS = ('turn_ids', 'group_ids', 'anchor_ids')
-_MASKS = ('mask', 'turn_mask', 'step_mask', 'valid')
 # Divisions by a standard deviation amplify the rounding of their input.
 _SPREAD = ('masked_whiten', 'grpo_advantage', 'gigpo_advantage')
-
-
-def _arrays(inputs, dtype):
-  """The inputs of a case, in the types that the package wants."""
-  kinds = dict.fromkeys(_INTEGERS, np.int32) | dict.fromkeys(_MASKS, bool)
-  return {k: jnp.asarray(v, kinds.get(k, dtype)) for k, v in inputs.items()}
 
 
 def _segment(mask):
@@ -304,36 +286,11 @@ _RUN = {
 # What the reference says beside the numbers that the package computes.
 _UNUSED = {'clip_frac', 'dual_clip_frac', 'turn_mask', 'value_index'}
 
-
-@functools.cache
-def _results(fn, dtype):
-  """The outputs of every case of a function, by id. One compilation."""
-  cases = {case['id']: case for case in _CASES if case['fn'] == fn}
-
-  def run(inputs):
-    return {
-      name: _RUN[fn](**inputs[name], **case['params'])
-      for name, case in cases.items()
-    }
-
-  with jax.enable_x64(dtype == np.float64):
-    arrays = {k: _arrays(case['inputs'], dtype) for k, case in cases.items()}
-    return jax.device_get(jax.jit(run)(arrays))
+_AGREEMENT = fixture_cases.Agreement(
+  'algorithms', _RUN, spread=_SPREAD, unused=_UNUSED
+)
 
 
-@pytest.mark.parametrize('case', _CASES, ids=lambda case: case['id'])
+@pytest.mark.parametrize('case', _AGREEMENT.cases, ids=lambda case: case['id'])
 def test_agrees_with_reference(case):
-  for dtype, tolerance in ((np.float32, 2e-5), (np.float64, 1e-9)):
-    if dtype == np.float32 and case['fn'] in _SPREAD:
-      tolerance = 1e-4
-    out = _results(case['fn'], dtype)[case['id']]
-    assert case['expected'].keys() <= out.keys() | _UNUSED
-    for name in case['expected'].keys() - _UNUSED:
-      assert out[name].dtype == dtype, name
-      np.testing.assert_allclose(
-        out[name],
-        np.asarray(case['expected'][name]),
-        rtol=tolerance,
-        atol=tolerance,
-        err_msg=f'{name} in {np.dtype(dtype)}',
-      )
+  _AGREEMENT.check(case)

@@ -25,6 +25,7 @@ def _statistics(x, mask):
       reductions.masked_mean(x, mask, axis=axis),
       reductions.masked_variance(x, mask, axis=axis),
       reductions.whiten(x, mask, axis=axis),
+      reductions.standardise(x, mask, axis=axis),
     )
     for axis in (None, -1)
   ]
@@ -71,6 +72,34 @@ def test_masked_statistics(rng):
     _close(white[mask], (x[mask] - want[1]) / np.sqrt(want[2] + 1e-8), 1e-4)
 
 
+@jax.jit
+def _scaled(x, mask):
+  return (
+    reductions.standardise(x, mask, axis=-1, ddof=0, epsilon=0.1),
+    reductions.whiten(x, mask, floor=1.0),
+    reductions.whiten(x, mask),
+  )
+
+
+@_few
+@_given_rng
+def test_standardise_is_numpy_on_what_is_inside(rng):
+  x = rng.normal(size=(4, 6)).astype(np.float32)
+  mask = rng.random(x.shape) < 0.7
+  mask[0] = False
+  poisoned = np.where(mask, x, np.float32(np.nan))
+  out, floored, raised = _scaled(poisoned, mask)
+  want = np.zeros(x.shape)
+  for row, inside, found in zip(x, mask, want):
+    if inside.sum() > 1:
+      own = row[inside]
+      found[inside] = (own - own.mean()) / (own.std() + 0.1)
+  _close(out, want)
+  _close(raised[mask], (x[mask] - x[mask].mean()) / x[mask].std(ddof=1), 1e-4)
+  scale = max(x[mask].std(ddof=1), 1.0)
+  _close(floored[mask], (x[mask] - x[mask].mean()) / scale, 1e-4)
+
+
 def test_whiten_worked_numbers():
   x = jnp.array([[1.0, 3, 9], [8, 9, 9]])
   mask = jnp.array([[True, True, False], [True, False, False]])
@@ -78,7 +107,8 @@ def test_whiten_worked_numbers():
 
 
 def test_equal_entries_whiten_to_exactly_zero():
-  assert not np.any(reductions.whiten(jnp.full(7, 0.1), jnp.ones(7, bool)))
+  for function in (reductions.whiten, reductions.standardise):
+    assert not np.any(function(jnp.full(7, 0.1), jnp.ones(7, bool)))
 
 
 def test_nothing_inside_gives_zero():

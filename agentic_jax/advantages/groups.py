@@ -1,11 +1,11 @@
-"""Estimators that compare like with like: episodes of a task, turns of a state.
+"""Estimators that compare like with like, such as the episodes of a task.
 
-Entries are flat, `[M]`: an episode each, or a turn each. `group` says what may
-be compared; an id outside `[0, num_groups)` is padding. An entry that has
-nothing to be compared with gets 0, not its raw score.
+Entries are flat, `[M]`: an episode each, a turn each, or a token each. `group`
+says what may be compared; an id outside `[0, num_groups)` is padding. An entry
+that has nothing to be compared with gets 0, not its raw score.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import chex
 import jax
@@ -79,11 +79,15 @@ def standardise(
   References:
     Shao et al., 2024, arXiv:2402.03300, section 4.1.2.
   """
-  std = reductions.group_std(
-    scores, group, num_groups=num_groups, where=where, ddof=ddof
+  return divide_by_spread(
+    centre(scores, group, num_groups=num_groups, where=where),
+    scores,
+    group,
+    num_groups=num_groups,
+    where=where,
+    ddof=ddof,
+    epsilon=epsilon,
   )
-  centred = centre(scores, group, num_groups=num_groups, where=where)
-  return centred / (reductions.at_group(std, group) + epsilon)
 
 
 def standardise_by_batch(
@@ -111,9 +115,7 @@ def standardise_by_batch(
     float [M]. Exactly 0 at padding, outside `where`, and in groups whose
     scores are equal or that hold one entry. Sums to 0 over a group.
   """
-  counted = (group >= 0) & (group < num_groups)
-  if where is not None:
-    counted &= where
+  counted = _counted(group, num_groups, where)
   variance = reductions.masked_variance(scores, counted, ddof=ddof)
   centred = centre(scores, group, num_groups=num_groups, where=where)
   return centred / (jnp.sqrt(variance) + epsilon)
@@ -150,91 +152,194 @@ def leave_one_out(
   return centred * factor
 
 
-def state_relative(
-  returns: jax.Array,
-  state: jax.Array,
-  mask: jax.Array,
+def weighted_centre(
+  scores: jax.Array,
+  weights: jax.Array,
   group: jax.Array,
   *,
-  normalise: Callable[..., jax.Array] = standardise,
+  num_groups: int,
+  where: jax.Array | None = None,
+  epsilon: float = 0.0,
 ) -> jax.Array:
-  """Returns compared among turns of a group that began in the same situation.
+  """Scores minus the weighted mean of their group: the OPO advantages.
 
-    cell(g, s) = turns of group g that began in state s
-    A = normalise(G) over the cell
+    Aᵢ = Rᵢ - b_g,  b_g = Σ_g w R / (Σ_g w + ε),  0 where Σ_g w = 0
 
-  These are GiGPO's step advantages. A state that an episode visits twice
-  enters its cell twice, which is what makes loops cost.
+  With w the squared norm of the gradient of log π, b is the baseline of least
+  variance; OPO takes the number of tokens for it.
 
   Args:
-    returns: float [E, S], of each turn. Ignored outside `mask`.
-    state: int [E, S], any numbers, equal where the situation is; below 0 is
-      unknown and compared with nothing. Ignored outside `mask`.
-    mask: bool [E, S], the turns that happened.
-    group: int [E], any numbers; below 0 is padding. States of different groups
-      are never compared.
-    normalise: `standardise`, `centre`, `leave_one_out` or one like them.
+    scores: float [M]. Ignored at padding and outside `where`.
+    weights: float [M], not negative. Ignored at padding and outside `where`.
+    group: int [M]; outside `[0, num_groups)` is padding.
+    num_groups: static number of groups.
+    where: bool [M], the entries that count; all of them by default.
+    epsilon: added to the sum of the weights.
 
   Returns:
-    float [E, S]. Exactly 0 outside `mask`, and where nothing is to be compared.
+    float [M]. Exactly 0 at padding, outside `where`, and in groups whose
+    scores are equal or that hold one entry. Σ w A is 0 over a group.
 
   References:
-    Feng et al., 2025, arXiv:2505.10978, section 4.
+    Hao et al., 2025, arXiv:2505.23585.
   """
-  chex.assert_equal_shape([returns, state, mask])
-  chex.assert_type([returns, state, mask, group], [float, int, bool, int])
-  chex.assert_shape(group, returns.shape[:1])
-  group = jnp.broadcast_to(group[:, None], state.shape)
-  counted = (mask & (state >= 0) & (group >= 0)).ravel()
-  cell = _dense_ids(group.ravel(), state.ravel(), counted)
-  advantages = normalise(returns.ravel(), cell, num_groups=cell.size)
-  return advantages.reshape(returns.shape)
+  chex.assert_equal_shape([scores, weights, group])
+  counted = _counted(group, num_groups, where)
+  kept = jnp.where(counted, weights, 0)
+  paid = jnp.where(counted, weights * scores, 0)
+  mass = reductions.group_sum(kept, group, num_groups=num_groups) + epsilon
+  total = reductions.group_sum(paid, group, num_groups=num_groups)
+  baseline = jnp.where(mass > 0, total / jnp.where(mass > 0, mass, 1), 0)
+  low = reductions.group_min(scores, group, num_groups=num_groups, where=where)
+  high = reductions.group_max(scores, group, num_groups=num_groups, where=where)
+  spread = counted & reductions.at_group(low < high, group)
+  return jnp.where(spread, scores - reductions.at_group(baseline, group), 0)
 
 
-def overlong_penalty(
-  lengths_tokens: jax.Array,
+def divide_by_spread(
+  advantages: jax.Array,
+  scores: jax.Array,
+  group: jax.Array,
   *,
-  limit_tokens: float,
-  buffer_tokens: float,
-  factor: float = 1.0,
+  num_groups: int,
+  where: jax.Array | None = None,
+  ddof: int = 1,
+  epsilon: float = 1e-6,
 ) -> jax.Array:
-  """What to add to the score of long answers, before a limit cuts them off.
+  """Advantages on the scale of the scores of their group.
 
-    p(n) = clip( -f (n - (L - L_buffer)) / L_buffer, -f, 0 )
+    Aᵢ / (std_g + ε),  std_g of the scores
 
   Args:
-    lengths_tokens: int or float [...], n.
-    limit_tokens: L, where the penalty is -f; it stays there beyond.
-    buffer_tokens: how far before the limit the penalty begins.
-    factor: f.
+    advantages: float [M], 0 at padding and outside `where`.
+    scores: float [M]. Ignored at padding and outside `where`.
+    group: int [M]; outside `[0, num_groups)` is padding.
+    num_groups: static number of groups.
+    where: bool [M], the entries that count; all of them by default.
+    ddof: what is taken off the count in the standard deviation.
+    epsilon: added to the standard deviation.
 
   Returns:
-    float [...], in [-f, 0].
+    float [M], 0 where `advantages` is.
+  """
+  std = reductions.group_std(
+    scores, group, num_groups=num_groups, where=where, ddof=ddof
+  )
+  return advantages / (reductions.at_group(std, group) + epsilon)
+
+
+def divide_by_share(
+  advantages: jax.Array,
+  informative: jax.Array,
+  *,
+  where: jax.Array | None = None,
+) -> jax.Array:
+  """Advantages scaled up where few entries of the batch say anything.
+
+    α Aᵢ,  α = #entries / max(#informative entries, 1)
+
+  With `centre` it is GPG, whose code calls a score that is not 0 informative;
+  the paper's argument calls for those of `is_informative` groups.
+
+  Args:
+    advantages: float [M], 0 outside `where`.
+    informative: bool [M]. Ignored outside `where`.
+    where: bool [M], the entries that count; all of them by default.
+
+  Returns:
+    float [M], 0 where `advantages` is.
+
+  References:
+    Chu et al., 2025, arXiv:2504.02546.
+  """
+  chex.assert_equal_shape([advantages, informative])
+  chex.assert_type([advantages, informative], [float, bool])
+  counted = jnp.ones_like(informative) if where is None else where
+  share = jnp.maximum(jnp.sum(informative & counted), 1)
+  return advantages * (jnp.sum(counted) / share).astype(advantages.dtype)
+
+
+def keep_alone(
+  advantages: jax.Array,
+  scores: jax.Array,
+  group: jax.Array,
+  *,
+  num_groups: int,
+  where: jax.Array | None = None,
+) -> jax.Array:
+  """Advantages, but the score itself where a group holds one entry.
+
+  Every estimator here gives 0 to an entry that is alone. Some papers' code
+  gives it its score: this is how to follow them.
+
+  Args:
+    advantages: float [M], of any estimator.
+    scores: float [M], what an entry alone gets. Ignored elsewhere.
+    group: int [M]; outside `[0, num_groups)` is padding.
+    num_groups: static number of groups.
+    where: bool [M], the entries that count; all of them by default.
+
+  Returns:
+    float [M], `advantages` except at entries that are alone.
+  """
+  chex.assert_equal_shape([advantages, scores, group])
+  count = reductions.group_count(group, num_groups=num_groups, where=where)
+  alone = reductions.at_group(count == 1, group)
+  return jnp.where(
+    alone & _counted(group, num_groups, where), scores, advantages
+  )
+
+
+def combine_components(
+  scores: jax.Array,
+  group: jax.Array,
+  *,
+  num_groups: int,
+  weights: Sequence[float],
+  normalise: Callable[..., jax.Array] = standardise,
+  where: jax.Array | None = None,
+) -> jax.Array:
+  """Advantages of each reward component alone, weighed and summed.
+
+    Aᵢ = Σ_c w_c normalise(R_c)ᵢ
+
+  So a component of small spread keeps the weight that it was given. GDPO
+  whitens the sum over the batch's tokens afterwards.
+
+  Args:
+    scores: float [M, R], components along the last axis. Ignored at padding
+      and outside `where`.
+    group: int [M]; outside `[0, num_groups)` is padding.
+    num_groups: static number of groups.
+    weights: w, one number of each of the R components.
+    normalise: `standardise`, `centre`, `leave_one_out` or one like them.
+    where: bool [M], the entries that count; all of them by default.
+
+  Returns:
+    float [M]. Exactly 0 at padding and outside `where`.
 
   Raises:
-    ValueError: `buffer_tokens` is not in (0, limit_tokens].
+    ValueError: there is not one weight of each component.
 
   References:
-    Yu et al., 2025, arXiv:2503.14476, equation 13.
+    Liu et al., 2026, arXiv:2601.05242.
   """
-  if not 0 < buffer_tokens <= limit_tokens:
+  chex.assert_rank([scores, group], [2, 1])
+  if len(weights) != scores.shape[1]:
     raise ValueError(
-      'The overlong penalty rises over the last buffer_tokens before '
-      f'limit_tokens, so 0 < buffer_tokens <= limit_tokens; got '
-      f'{buffer_tokens=} and {limit_tokens=}. DAPO uses a fifth of the limit.'
+      f'Each reward component needs a weight; got {len(weights)} weights of '
+      f'{scores.shape[1]} components. Pass one of each, 0 for those to ignore.'
     )
-  excess = lengths_tokens - (limit_tokens - buffer_tokens)
-  return -factor * jnp.clip(excess / buffer_tokens, 0, 1)
+  alone = lambda column: normalise(
+    column, group, num_groups=num_groups, where=where
+  )
+  relative = jax.vmap(alone, in_axes=1, out_axes=1)(scores)
+  return relative @ jnp.asarray(weights, scores.dtype)
 
 
-def _dense_ids(
-  first: jax.Array, second: jax.Array, counted: jax.Array
+def _counted(
+  group: jax.Array, num_groups: int, where: jax.Array | None
 ) -> jax.Array:
-  """int32 [M]: equal where both arguments are, below M; -1 if not `counted`."""
-  order = jnp.lexsort((second, first, ~counted))
-  new = jnp.zeros(counted.shape, bool)
-  for part in (first[order], second[order]):
-    new = new.at[1:].set(new[1:] | (part[1:] != part[:-1]))
-  ranks = jnp.cumsum(new, dtype=jnp.int32)
-  ids = jnp.zeros(counted.shape, jnp.int32).at[order].set(ranks)
-  return jnp.where(counted, ids, -1)
+  """bool [M]: the entries of a group that count."""
+  inside = (group >= 0) & (group < num_groups)
+  return inside if where is None else inside & where

@@ -5,16 +5,13 @@ t⁺, the time after t, is the next slot *inside* it, so that what the policy di
 not choose neither discounts nor adds the noise of a value.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
-# Numbers that are turned to time-major order at once: few enough to stay in
-# cache, where turning whole arrays would go through memory several times.
-_BLOCK = 2**15
+from agentic_jax.advantages import backwards
 
 
 class Estimates(NamedTuple):
@@ -53,7 +50,7 @@ def discounted_returns(
     found = reward + discount * ahead
     return jnp.where(inside, found, ahead), jnp.where(inside, found, 0)
 
-  return _backwards(slot, _final(rewards, bootstrap), (rewards, mask))
+  return backwards.scan(slot, _final(rewards, bootstrap), (rewards, mask))
 
 
 def lambda_returns(
@@ -62,7 +59,7 @@ def lambda_returns(
   mask: jax.Array,
   *,
   discount: float,
-  lambda_: float,
+  lambda_: float | jax.Array,
   bootstrap: jax.Array | None = None,
 ) -> jax.Array:
   """Returns that trust the values from λ-distant slots on.
@@ -76,18 +73,22 @@ def lambda_returns(
     values: float [..., T], the value before slot t. Ignored outside `mask`.
     mask: bool [..., T], the slots that count.
     discount: γ in [0, 1], per slot inside `mask`.
-    lambda_: λ in [0, 1].
+    lambda_: λ in [0, 1]; one number, or float [...], one of each row.
     bootstrap: float [...], the value after the last slot of what was cut off
       there, 0 of what ended; all 0 by default.
 
   Returns:
     float [..., T], 0 outside `mask`.
 
+  Raises:
+    ValueError: `lambda_` is neither a number nor one number of each row.
+
   References:
     Sutton and Barto, 2018, Reinforcement Learning, section 12.8.
   """
   chex.assert_equal_shape([rewards, values, mask])
   chex.assert_type([rewards, values, mask], [float, float, bool])
+  lambda_ = _of_rows(lambda_, values)
 
   def slot(ahead, inputs):
     reward, value, inside = inputs
@@ -96,7 +97,9 @@ def lambda_returns(
     mixed = (1 - lambda_) * value + lambda_ * found
     return jnp.where(inside, mixed, ahead), jnp.where(inside, found, 0)
 
-  return _backwards(slot, _final(rewards, bootstrap), (rewards, values, mask))
+  return backwards.scan(
+    slot, _final(rewards, bootstrap), (rewards, values, mask)
+  )
 
 
 def gae(
@@ -105,7 +108,7 @@ def gae(
   mask: jax.Array,
   *,
   discount: float,
-  lambda_: float,
+  lambda_: float | jax.Array,
   bootstrap: jax.Array | None = None,
 ) -> Estimates:
   """Generalised advantage estimates, and the value targets Aₜ + Vₜ.
@@ -121,13 +124,17 @@ def gae(
     values: float [..., T], the value before slot t. Ignored outside `mask`.
     mask: bool [..., T], the slots that count.
     discount: γ in [0, 1], per slot inside `mask`.
-    lambda_: λ in [0, 1]. γ = λ = 1 is the return minus the value.
+    lambda_: λ in [0, 1]; one number, or float [...], one of each row, such as
+      `length_adaptive_lambda`. γ = λ = 1 is the return minus the value.
     bootstrap: float [...], the value after the last slot of what was cut off
       there, 0 of what ended; all 0 by default.
 
   Returns:
     `Estimates`, each float [..., T], 0 outside `mask`. The returns are the
     `lambda_returns`.
+
+  Raises:
+    ValueError: `lambda_` is neither a number nor one number of each row.
 
   References:
     Schulman et al., 2016, arXiv:1506.02438, equation 16.
@@ -143,6 +150,164 @@ def gae(
   return Estimates(jnp.where(mask, returns - values, 0), returns)
 
 
+def vtrace(
+  rewards: jax.Array,
+  values: jax.Array,
+  ratio: jax.Array,
+  mask: jax.Array,
+  *,
+  discount: float,
+  lambda_: float = 1.0,
+  value_cap: float = 1.0,
+  trace_cap: float = 1.0,
+  policy_cap: float = 1.0,
+  bootstrap: jax.Array | None = None,
+) -> Estimates:
+  """Advantages and value targets of a policy that did not choose the tokens.
+
+    vₜ = Vₜ + min(ρₜ, ρ̄) (rₜ + γ Vₜ⁺ - Vₜ) + γ λ min(ρₜ, c̄) (vₜ⁺ - Vₜ⁺)
+    qₜ = rₜ + γ [(1 - λ) Vₜ⁺ + λ vₜ⁺],  V, v after the last slot = bootstrap
+    Aₜ = min(ρₜ, ρ̂) (qₜ - Vₜ)
+
+  The advantages hold the correction already: the loss is -A log π, without
+  another ratio. With ρ = 1, v is the `lambda_returns` and A that of `gae`.
+
+  Args:
+    rewards: float [..., T]. Ignored outside `mask`.
+    values: float [..., T], the value before slot t. Ignored outside `mask`.
+    ratio: float [..., T], ρ, how much likelier the policy makes slot t than
+      whoever chose it did, such as `losses.token_ratio`; of turns the product
+      over their tokens. No gradient flows through it. Ignored outside `mask`.
+    mask: bool [..., T], the slots that count.
+    discount: γ in [0, 1], per slot inside `mask`.
+    lambda_: λ in [0, 1].
+    value_cap: ρ̄; it decides which policy the values are of.
+    trace_cap: c̄; it decides how far a surprise reaches back.
+    policy_cap: ρ̂, of the advantages.
+    bootstrap: float [...], the value after the last slot of what was cut off
+      there, 0 of what ended; all 0 by default.
+
+  Returns:
+    `Estimates`, each float [..., T], 0 outside `mask`.
+
+  References:
+    Espeholt et al., 2018, arXiv:1802.01561, equation 1 and section 4.2.
+  """
+  chex.assert_equal_shape([rewards, values, ratio, mask])
+  chex.assert_type([rewards, values, ratio, mask], [float, float, float, bool])
+
+  def slot(ahead, inputs):
+    next_value, next_target = ahead
+    reward, value, ratio, inside = inputs
+    error = reward + discount * next_value - value
+    trace = discount * lambda_ * jnp.minimum(ratio, trace_cap)
+    target = (
+      value
+      + jnp.minimum(ratio, value_cap) * error
+      + trace * (next_target - next_value)
+    )
+    mixed = (1 - lambda_) * next_value + lambda_ * next_target
+    advantage = jnp.minimum(ratio, policy_cap) * (
+      reward + discount * mixed - value
+    )
+    carry = (
+      jnp.where(inside, value, next_value),
+      jnp.where(inside, target, next_target),
+    )
+    found = jnp.where(inside, advantage, 0), jnp.where(inside, target, 0)
+    return carry, found
+
+  final = _final(rewards, bootstrap)
+  ratio = jax.lax.stop_gradient(ratio)
+  inputs = rewards, values, ratio, mask
+  return Estimates(*backwards.scan(slot, (final, final), inputs))
+
+
+def bilevel_gae(
+  rewards: jax.Array,
+  values: jax.Array,
+  turn: jax.Array,
+  *,
+  discount: float = 1.0,
+  lambda_: float = 1.0,
+  turn_discount: float = 0.95,
+  bootstrap: jax.Array | None = None,
+) -> Estimates:
+  """Estimates that first credit whole turns, then tokens inside each turn.
+
+    at the last token e of turn k, e' that of the next turn:
+      Gₑ = rₑ + γₕ [(1 - λ) Vₑ' + λ Gₑ'],  V, G after the last = bootstrap
+    at any other token of the turn:
+      Gₜ = rₜ + γ [(1 - λ) Vₜ⁺ + λ Gₜ⁺]
+    Aₜ = Gₜ - Vₜ
+
+  So a turn is worth the same however many tokens it took, and a turn without
+  reward is still a turn. Where rewards stand at the last tokens of turns only,
+  γₕ = γ = λ = 1 is token-level `gae`.
+
+  Args:
+    rewards: float [..., T]; that of a turn stands at its last token, as
+      `place_rewards` has it. Ignored where `turn` is -1.
+    values: float [..., T], the value before slot t; a turn's is the one before
+      its last token. Ignored where `turn` is -1.
+    turn: int [..., T], the turn of each token, not falling along the axis; -1
+      is no token.
+    discount: γ in [0, 1], per token inside a turn.
+    lambda_: λ in [0, 1], of both levels.
+    turn_discount: γₕ in [0, 1], per turn.
+    bootstrap: float [...], the value after the last slot of what was cut off
+      there, 0 of what ended; all 0 by default.
+
+  Returns:
+    `Estimates`, each float [..., T], 0 where `turn` is -1. The advantage of a
+    turn is the one at its last token.
+
+  References:
+    Wang et al., 2025, arXiv:2504.20073 (RAGEN); bi-level form of its
+    successor VAGEN, Wang et al., 2025, arXiv:2510.16907.
+  """
+  chex.assert_equal_shape([rewards, values, turn])
+  chex.assert_type([rewards, values, turn], [float, float, int])
+
+  def slot(ahead, inputs):
+    next_turn, next_token, own = ahead
+    reward, value, turn = inputs
+    inside, last = turn >= 0, turn != own
+    found = reward + jnp.where(
+      last, turn_discount * next_turn, discount * next_token
+    )
+    mixed = (1 - lambda_) * value + lambda_ * found
+    carry = (
+      jnp.where(inside & last, mixed, next_turn),
+      jnp.where(inside, mixed, next_token),
+      jnp.where(inside, turn, own),
+    )
+    return carry, jnp.where(inside, found, 0)
+
+  final = _final(rewards, bootstrap)
+  nothing = jnp.full(final.shape, -1, turn.dtype)
+  returns = backwards.scan(
+    slot, (final, final, nothing), (rewards, values, turn)
+  )
+  return Estimates(jnp.where(turn >= 0, returns - values, 0), returns)
+
+
+def _of_rows(
+  lambda_: float | jax.Array, values: jax.Array
+) -> float | jax.Array:
+  """`lambda_`, if it is a number or holds one of each row of `values`."""
+  if not jnp.ndim(lambda_):
+    return lambda_
+  lambda_ = jnp.asarray(lambda_, values.dtype)
+  if lambda_.shape != values.shape[:-1]:
+    raise ValueError(
+      f'lambda_ is one number, or one of each of {values.shape[:-1]} rows; '
+      f'got shape {lambda_.shape}. Time is the last axis, so a lambda_ of '
+      'each slot has no place here.'
+    )
+  return lambda_
+
+
 def _final(rewards: jax.Array, bootstrap: jax.Array | None) -> jax.Array:
   """float [...]: `bootstrap`, or zeros."""
   if bootstrap is None:
@@ -150,46 +315,3 @@ def _final(rewards: jax.Array, bootstrap: jax.Array | None) -> jax.Array:
   chex.assert_shape(bootstrap, rewards.shape[:-1])
   chex.assert_type(bootstrap, float)
   return bootstrap
-
-
-def _backwards(
-  slot: Callable[[jax.Array, tuple], tuple[jax.Array, jax.Array]],
-  carry: jax.Array,
-  inputs: tuple[jax.Array, ...],
-) -> jax.Array:
-  """What `slot` finds at every time, from the last to the first.
-
-  Args:
-    slot: from the carry and the inputs of one time, each [...], to the next
-      carry and what was found, both like the carry.
-    carry: float [...], before the last time.
-    inputs: arrays [..., T].
-
-  Returns:
-    The type of `carry`, [..., T].
-  """
-  size = inputs[0].shape[-1]
-  length = max(32, _BLOCK // max(carry.size, 1))
-  num_blocks, rest = divmod(size, length)
-
-  def block(start, length, carry, found):
-    part = [
-      jnp.moveaxis(
-        jax.lax.dynamic_slice_in_dim(x, start, length, axis=-1), -1, 0
-      )
-      for x in inputs
-    ]
-    carry, part = jax.lax.scan(slot, carry, tuple(part), reverse=True)
-    part = jnp.moveaxis(part, 0, -1)
-    found = jax.lax.dynamic_update_slice_in_dim(found, part, start, axis=-1)
-    return carry, found
-
-  def body(index, state):
-    return block((num_blocks - 1 - index) * length, length, *state)
-
-  state = carry, jnp.zeros((*carry.shape, size), carry.dtype)
-  if rest:
-    state = block(size - rest, rest, *state)
-  if num_blocks:
-    state = jax.lax.fori_loop(0, num_blocks, body, state)
-  return state[1]

@@ -92,6 +92,25 @@ def first_of_turn(
   return jnp.where(index < size, picked, 0)
 
 
+def last_of_turn(x: jax.Array, turn: jax.Array, *, num_turns: int) -> jax.Array:
+  """What stands at the last token of each turn, such as its credit.
+
+  Args:
+    x: float [E, N]. Ignored elsewhere.
+    turn: int [E, N], the turn of each token; -1 is no token.
+    num_turns: static number S of turns.
+
+  Returns:
+    float [E, S]; 0 for a turn without tokens.
+  """
+  chex.assert_equal_shape([x, turn])
+  chex.assert_type([x, turn], [float, int])
+  own = turn[:, None, :] == jnp.arange(num_turns)[:, None]
+  index = jnp.max(jnp.where(own, jnp.arange(turn.shape[1]), -1), axis=-1)
+  picked = jnp.take_along_axis(x, jnp.maximum(index, 0), axis=1)
+  return jnp.where(index >= 0, picked, 0)
+
+
 def turns_to_tokens(x: jax.Array, turn: jax.Array) -> jax.Array:
   """What was found for each turn, at every token of it.
 
@@ -158,3 +177,33 @@ def place_rewards(
     return jax.ops.segment_sum(amounts, index, num_segments=size)
 
   return jax.vmap(place)(paid, index)
+
+
+def fold_rewards(rewards: jax.Array, mask: jax.Array) -> jax.Array:
+  """Rewards paid where the policy did not act, at the action that led there.
+
+  What arrives at a slot outside the mask moves to the last one inside it
+  before, or to the first where there is none. Estimators over time ignore
+  what stands outside the mask; after this, nothing does.
+
+  Args:
+    rewards: float [..., T], 0 where nothing is paid.
+    mask: bool [..., T], the slots that count.
+
+  Returns:
+    float [..., T], 0 outside `mask`; a row sums to what it did, unless it has
+    no slot inside.
+  """
+  chex.assert_equal_shape([rewards, mask])
+  chex.assert_type([rewards, mask], [float, bool])
+  size = mask.shape[-1]
+  inside = jnp.where(mask, jnp.arange(size), -1)
+  before = jax.lax.cummax(inside, axis=mask.ndim - 1)
+  first = jnp.argmax(mask, axis=-1, keepdims=True)
+  index = jnp.where(before < 0, first, before).reshape(-1, size)
+
+  def place(amounts, index):
+    return jax.ops.segment_sum(amounts, index, num_segments=size)
+
+  moved = jax.vmap(place)(rewards.reshape(-1, size), index)
+  return jnp.where(mask, moved.reshape(rewards.shape), 0)

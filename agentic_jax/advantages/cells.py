@@ -1,0 +1,131 @@
+"""Turns compared with turns alike: begun in one situation, or of one number.
+
+A cell is the group of a turn: what `groups` wants, made of turn arrays.
+"""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from agentic_jax.advantages import groups
+
+
+def state_relative(
+  returns: jax.Array,
+  state: jax.Array,
+  mask: jax.Array,
+  group: jax.Array,
+  *,
+  normalise: Callable[..., jax.Array] = groups.standardise,
+) -> jax.Array:
+  """Returns compared among turns of a group that began in the same situation.
+
+    cell(g, s) = turns of group g that began in state s
+    A = normalise(G) over the cell
+
+  These are GiGPO's step advantages. A state that an episode visits twice
+  enters its cell twice, which is what makes loops cost.
+
+  Args:
+    returns: float [E, S], of each turn. Ignored outside `mask`.
+    state: int [E, S], any numbers, equal where the situation is; below 0 is
+      unknown and compared with nothing. Ignored outside `mask`.
+    mask: bool [E, S], the turns that happened.
+    group: int [E], any numbers; below 0 is padding. States of different groups
+      are never compared.
+    normalise: `standardise`, `centre`, `leave_one_out` or one like them.
+
+  Returns:
+    float [E, S]. Exactly 0 outside `mask`, and where nothing is to be compared.
+
+  References:
+    Feng et al., 2025, arXiv:2505.10978, section 4.
+  """
+  chex.assert_equal_shape([returns, state, mask])
+  chex.assert_type([returns, state, mask, group], [float, int, bool, int])
+  chex.assert_shape(group, returns.shape[:1])
+  group = jnp.broadcast_to(group[:, None], state.shape)
+  counted = (mask & (state >= 0) & (group >= 0)).ravel()
+  cell = dense_ids(group.ravel(), state.ravel(), counted)
+  advantages = normalise(returns.ravel(), cell, num_groups=cell.size)
+  return advantages.reshape(returns.shape)
+
+
+def turn_relative(
+  rewards: jax.Array,
+  mask: jax.Array,
+  group: jax.Array,
+  *,
+  num_groups: int,
+  normalise: Callable[..., jax.Array] = groups.standardise,
+) -> jax.Array:
+  """Turns compared among those of one number in the group.
+
+    cell(g, k) = the k-th turns of the episodes of group g
+    A = normalise(r) over the cell
+
+  The `discounted_returns` of these are the turn-level advantages of MT-GRPO,
+  for any number of turns: what a turn earned by the group's measure, and what
+  it led to.
+
+  Args:
+    rewards: float [E, S], of each turn, or their returns. Ignored outside
+      `mask`.
+    mask: bool [E, S], the turns that count; numbers count inside it.
+    group: int [E]; outside `[0, num_groups)` is padding.
+    num_groups: static number of groups.
+    normalise: `standardise`, `centre`, `leave_one_out` or one like them.
+
+  Returns:
+    float [E, S]. Exactly 0 outside `mask`, and where nothing is to be compared.
+
+  References:
+    Zeng et al., 2025, arXiv:2505.11821.
+  """
+  chex.assert_equal_shape([rewards, mask])
+  chex.assert_type([rewards, mask], [float, bool])
+  cell = turn_groups(mask, group, num_groups=num_groups)
+  size = num_groups * mask.shape[1]
+  found = normalise(rewards.ravel(), cell.ravel(), num_groups=size)
+  return found.reshape(rewards.shape)
+
+
+def turn_groups(
+  mask: jax.Array, group: jax.Array, *, num_groups: int
+) -> jax.Array:
+  """The cell of each turn among those of one number in the group.
+
+    cell = g S + k,  the k-th slot inside `mask` of an episode of group g
+
+  With tokens for turns, it is the cell of those at one position.
+
+  Args:
+    mask: bool [E, S], the slots that count.
+    group: int [E]; outside `[0, num_groups)` is padding.
+    num_groups: static number of groups G.
+
+  Returns:
+    int32 [E, S], below G S; -1 outside `mask` and at padding.
+  """
+  chex.assert_rank([mask, group], [2, 1])
+  chex.assert_equal_shape_prefix([mask, group], 1)
+  chex.assert_type([mask, group], [bool, int])
+  rank = jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1
+  group = group[:, None].astype(jnp.int32)
+  counted = mask & (group >= 0) & (group < num_groups)
+  return jnp.where(counted, group * mask.shape[1] + rank, -1)
+
+
+def dense_ids(
+  first: jax.Array, second: jax.Array, counted: jax.Array
+) -> jax.Array:
+  """int32 [M]: equal where both arguments are, below M; -1 if not `counted`."""
+  order = jnp.lexsort((second, first, ~counted))
+  new = jnp.zeros(counted.shape, bool)
+  for part in (first[order], second[order]):
+    new = new.at[1:].set(new[1:] | (part[1:] != part[:-1]))
+  ranks = jnp.cumsum(new, dtype=jnp.int32)
+  ids = jnp.zeros(counted.shape, jnp.int32).at[order].set(ranks)
+  return jnp.where(counted, ids, -1)
