@@ -168,3 +168,7 @@ class Credit(NamedTuple):
   advantages: Array  # float32 [B, T], 0 outside the action mask.
   returns: Array | None = None  # float32 [B, T], targets of the value head.
   value_mask: Array | None = None  # bool [B, T]: where `returns` is a target.
+  place: Array | None = None  # int32 [B, T]: of the token's episode in a pair
+  #                             or list, `preferences.pair_places`; -1 is none.
+  factor: Array | None = None  # float32 [B, T]: of the loss of a token, from
+  #                              statistics of the whole batch (`prepare`).

@@ -141,6 +141,12 @@ def test_training_out_of_range_is_refused(settings):
     recipe.grpo(**settings)
 
 
+@pytest.mark.parametrize('name', ['reinforce', 'rloo'])
+def test_a_second_pass_without_a_ratio_is_refused(name):
+  with pytest.raises(ValueError, match='epochs=2 wants a ratio'):
+    recipe.RECIPES[name](epochs=2)
+
+
 @pytest.mark.parametrize('buffer_tokens', [0, 11, -1])
 def test_overlong_buffer_out_of_range_is_refused(buffer_tokens):
   with pytest.raises(

@@ -29,6 +29,7 @@ score_nothing = base.score_nothing
 prepare_nothing = base.prepare_nothing
 measure_nothing = base.measure_nothing
 
+relative = credit.relative
 scores = credit.scores
 turn_rewards = credit.turn_rewards
 token_turns = credit.token_turns
@@ -42,9 +43,14 @@ weigh_sequences = parts.weigh_sequences
 terms = parts.terms
 score_reference = parts.score_reference
 score_values = parts.score_values
+token_ratio = parts.token_ratio
+objective = parts.objective
+regularisers = parts.regularisers
 clipped = parts.clipped
 measure_clipping = parts.measure_clipping
 
+refuse_single = makers.refuse_single
+keep_mixed = makers.keep_mixed
 supervised = makers.supervised
 reinforce = makers.reinforce
 rloo = makers.rloo

@@ -1,5 +1,7 @@
 """From a trajectory and its turns to credit laid out over the rows."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -23,6 +25,24 @@ def turn_rewards(turns: types.Turns) -> Array:
 def token_turns(trajectory: types.Trajectory, turns: types.Turns) -> Array:
   """The turn of each action token of each episode: int32 [E, N], -1 is none."""
   return advantages.gather_tokens(trajectory.turn, turns.tokens, fill=-1)
+
+
+def relative(
+  estimate: Callable[..., Array],
+) -> Callable[[types.Trajectory, types.Turns], types.Credit]:
+  """A `credit` that compares the returns of a group's episodes.
+
+  Args:
+    estimate: (returns [E], group [E], num_groups=) -> [E], such as
+      `advantages.standardise`.
+  """
+
+  def credit(trajectory, turns):
+    returns = scores(turns)
+    found = estimate(returns, turns.group, num_groups=returns.size)
+    return credit_episodes(found, trajectory, turns)
+
+  return credit
 
 
 def credit_episodes(

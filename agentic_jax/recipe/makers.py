@@ -80,18 +80,19 @@ def rloo(*, group_size: int = 8, **training_settings) -> base_lib.Recipe:
     Ahmadian et al., 2024, arXiv:2402.14740, section 2.2.
   """
   refuse_single(group_size)
-
-  def credit(trajectory, turns):
-    returns = credit_lib.scores(turns)
-    relative = advantages.leave_one_out(
-      returns, turns.group, num_groups=returns.size
-    )
-    return credit_lib.credit_episodes(relative, trajectory, turns)
-
+  credit = credit_lib.relative(advantages.leave_one_out)
   return _logprob_recipe(credit, group_size, training_settings)
 
 
 def _logprob_recipe(credit, group_size, training_settings) -> base_lib.Recipe:
+  epochs = training_settings.get('epochs', 1)
+  if epochs > 1:
+    raise ValueError(
+      f'{epochs=} wants a ratio to the sampler, and this recipe has none: from '
+      'the second pass on, the actions are no longer those of the policy. Use '
+      'epochs=1, or --recipe=grpo, whose loss has a ratio.'
+    )
+
   def loss(outputs, trajectory, credit):
     del trajectory
     return {
@@ -141,17 +142,9 @@ def grpo(
     Shao et al., 2024, arXiv:2402.03300, equations 3 and 4.
   """
   refuse_single(group_size)
-
-  def credit(trajectory, turns):
-    returns = credit_lib.scores(turns)
-    relative = advantages.standardise(
-      returns, turns.group, num_groups=returns.size
-    )
-    return credit_lib.credit_episodes(relative, trajectory, turns)
-
   extra = parts.regularisers(kl_coefficient, entropy_coefficient)
   return base_lib.Recipe(
-    credit=credit,
+    credit=credit_lib.relative(advantages.standardise),
     loss=parts.clipped(
       clip_low=clip_low,
       clip_high=clip_high,

@@ -1,6 +1,7 @@
 """Scores, losses and weights that recipes are composed of."""
 
 from collections.abc import Callable
+import functools
 
 from agentic_jax import losses
 from agentic_jax import types
@@ -46,31 +47,31 @@ def score_values(apply, networks, trajectory, turns) -> types.Trajectory:
   return trajectory._replace(values=outputs.values)
 
 
-def clipped(
+def token_ratio(outputs: types.Outputs, trajectory: types.Trajectory) -> Array:
+  """The ratio of the policy to the sampler, token by token."""
+  return losses.token_ratio(
+    outputs.logprobs, trajectory.sampler_logprobs, trajectory.action_mask
+  )
+
+
+def objective(
+  surrogate: Callable[[Array, Array], Array],
   *,
-  clip_low: float,
-  clip_high: float,
+  ratio: Callable[[types.Outputs, types.Trajectory], Array] = token_ratio,
   kl_coefficient: float = 0.0,
   entropy_coefficient: float = 0.0,
 ) -> Callable[..., base.Terms]:
-  """A policy loss: clipped token ratios, with regularisers that are not 0.
+  """A policy loss along its axes: a surrogate of a ratio, and regularisers.
 
   Args:
-    clip_low: how far a ratio may fall below 1.
-    clip_high: how far a ratio may rise above 1.
-    kl_coefficient: of k3 to the reference, as term 'kl'.
-    entropy_coefficient: of an entropy bonus, as term 'entropy'.
+    surrogate: (ratio, advantages) -> [B, T], minimised.
+    ratio: (outputs, trajectory) -> [B, T].
+    kl_coefficient: of k3 to the reference, as term 'kl'; 0 is none.
+    entropy_coefficient: of an entropy bonus, as term 'entropy'; 0 is none.
   """
 
   def loss(outputs, trajectory, credit):
-    ratio = losses.token_ratio(
-      outputs.logprobs, trajectory.sampler_logprobs, trajectory.action_mask
-    )
-    found = {
-      'policy': losses.clipped_surrogate(
-        ratio, credit.advantages, clip_low=clip_low, clip_high=clip_high
-      )
-    }
+    found = {'policy': surrogate(ratio(outputs, trajectory), credit.advantages)}
     if kl_coefficient:
       found['kl'] = kl_coefficient * losses.kl_k3(
         outputs.logprobs,
@@ -84,23 +85,54 @@ def clipped(
   return loss
 
 
+def clipped(
+  *,
+  clip_low: float,
+  clip_high: float,
+  ratio: Callable[[types.Outputs, types.Trajectory], Array] = token_ratio,
+  kl_coefficient: float = 0.0,
+  entropy_coefficient: float = 0.0,
+) -> Callable[..., base.Terms]:
+  """`objective` with the clipped surrogate.
+
+  Args:
+    clip_low: how far a ratio may fall below 1.
+    clip_high: how far a ratio may rise above 1.
+    ratio: see `objective`.
+    kl_coefficient: see `objective`.
+    entropy_coefficient: see `objective`.
+  """
+  return objective(
+    functools.partial(
+      losses.clipped_surrogate, clip_low=clip_low, clip_high=clip_high
+    ),
+    ratio=ratio,
+    kl_coefficient=kl_coefficient,
+    entropy_coefficient=entropy_coefficient,
+  )
+
+
 def regularisers(
   kl_coefficient: float, entropy_coefficient: float
 ) -> list[str]:
-  """The names of the terms that `clipped` adds to 'policy'."""
+  """The names of the terms that `objective` adds to 'policy'."""
   both = {'kl': kl_coefficient, 'entropy': entropy_coefficient}
   return [name for name, coefficient in both.items() if coefficient]
 
 
-def measure_clipping(*, clip_low: float, clip_high: float):
+def measure_clipping(
+  *,
+  clip_low: float,
+  clip_high: float,
+  ratio: Callable[[types.Outputs, types.Trajectory], Array] = token_ratio,
+):
   """Logs the share of tokens at which clipping leaves no gradient."""
 
   def measure(outputs, trajectory, credit):
-    ratio = losses.token_ratio(
-      outputs.logprobs, trajectory.sampler_logprobs, trajectory.action_mask
+    found = ratio(outputs, trajectory)
+    clipped_ = losses.is_clipped(
+      found, credit.advantages, clip_low=clip_low, clip_high=clip_high
     )
-    above = (ratio > 1 + clip_high) & (credit.advantages > 0)
-    below = (ratio < 1 - clip_low) & (credit.advantages < 0)
-    return {'clip_fraction': (above | below).astype(ratio.dtype)}
+    return {'clip_fraction': clipped_.astype(found.dtype)}
 
   return measure

@@ -1,0 +1,54 @@
+"""GSPO: one ratio a sequence, clipped in a narrow band.
+
+Paper: Group Sequence Policy Optimization, 2025, arXiv:2507.18071.
+Changes: from grpo, the ratio is the geometric mean over the action tokens of a
+  sequence, and the band is the paper's, hundreds of times narrower.
+Command: python experiments/gspo.py --environment=corridor
+Result: not run.
+Differences: the token form of the paper's section 4.3, whose gradient is the
+  same when all tokens of a sequence have one advantage, and which also takes
+  advantages of turns.
+"""
+
+import dataclasses
+
+from agentic_jax import losses
+from agentic_jax import recipe as recipe_lib
+from experiments import run
+
+
+def sequence_ratio(outputs, trajectory):
+  """The ratio of the policy to the sampler, a sequence at a time."""
+  return losses.sequence_ratio(
+    outputs.logprobs,
+    trajectory.sampler_logprobs,
+    trajectory.action_mask,
+    trajectory.segment,
+  )
+
+
+def recipe(
+  *,
+  group_size: int = 8,
+  clip_low: float = 3e-4,
+  clip_high: float = 4e-4,
+  **training,
+) -> recipe_lib.Recipe:
+  """Group sequence policy optimisation.
+
+  Args:
+    group_size: episodes of a task; at least 2.
+    clip_low: how far the ratio of a sequence may fall below 1.
+    clip_high: how far it may rise above 1.
+    **training: see `recipe.training`.
+  """
+  band = dict(clip_low=clip_low, clip_high=clip_high, ratio=sequence_ratio)
+  return dataclasses.replace(
+    recipe_lib.grpo(group_size=group_size, **training),
+    loss=recipe_lib.clipped(**band),
+    measure=recipe_lib.measure_clipping(**band),
+  )
+
+
+if __name__ == '__main__':
+  run.page('gspo')
