@@ -51,6 +51,7 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.installed: setup.py $(VENV)/.created
+	@echo 'Installing jax, flax and what else setup.py names (a few minutes) ...'
 	@$(PIP) -e .
 	@touch $@
 

@@ -9,6 +9,7 @@ against the signature of the recipe.
 from collections.abc import Callable, Mapping, Sequence
 import functools
 import json
+import logging
 import pathlib
 import sys
 from typing import Any, NamedTuple
@@ -156,6 +157,8 @@ def main(
     if len(argv) > 1:
       raise app.UsageError(f'Too many arguments: {argv[1:]}; use flags.')
     train.keep_freed_memory()
+    # It tells of every accelerator that is not there.
+    logging.getLogger('jax').setLevel(logging.WARNING)
     try:
       function()
     except (ValueError, RuntimeError, ArithmeticError, OSError) as error:
@@ -322,6 +325,7 @@ def settings_of(run: Run) -> dict[str, Any]:
     },
     'model': vars(run.config) | {'name': FLAGS.model},
     'flags': own,
+    'files': train.digests(_files()),
     'limits': run.world.limits._asdict(),
     'describe': {
       'horizon': run.world.limits.turns,
@@ -329,6 +333,16 @@ def settings_of(run: Run) -> dict[str, Any]:
       'actions': ['text', 'tool'],
       'credit': run.recipe.granularity,
     },
+  }
+
+
+def _files() -> dict[str, str]:
+  """The files of the user that a run is made of, by their flags."""
+  return {
+    'recipe': str(pages.names().get(FLAGS.recipe, FLAGS.recipe)),
+    'environment': FLAGS.environment.partition('?')[0].rpartition(':')[0],
+    'tasks': FLAGS.tasks,
+    'tokenizer': FLAGS.tokenizer,
   }
 
 

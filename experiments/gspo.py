@@ -42,11 +42,14 @@ def recipe(
     clip_high: how far it may rise above 1.
     **training: see `recipe.training`.
   """
-  band = dict(clip_low=clip_low, clip_high=clip_high, ratio=sequence_ratio)
   return dataclasses.replace(
     recipe_lib.grpo(group_size=group_size, **training),
-    loss=recipe_lib.clipped(**band),
-    measure=recipe_lib.measure_clipping(**band),
+    loss=recipe_lib.clipped(
+      clip_low=clip_low, clip_high=clip_high, ratio=sequence_ratio
+    ),
+    measure=recipe_lib.measure_clipping(
+      clip_low=clip_low, clip_high=clip_high, ratio=sequence_ratio
+    ),
   )
 
 

@@ -103,12 +103,8 @@ def show(
     for i, t in enumerate(episode.turns)
   )
   ended = 'truncated' if episode.truncated else 'ended'
-  verdict = 'solved, ' if episode.success else 'not solved, '
-  if not episode.task.answer:  # Nobody knows.
-    verdict = ''
-  console.print(
-    rich.text.Text(
-      f'  {verdict}{ended}, reward {episode.reward:+.4f} ({rewards})\n',
-      style='dim',
-    )
-  )
+  verdict = 'solved' if episode.success else 'not solved'
+  line = f'{verdict}, {ended}, reward {episode.reward:+.4f} ({rewards})'
+  if not episode.task.answer:
+    line = f'{ended} after {len(episode.turns)} turns; no answer to check it by'
+  console.print(rich.text.Text(f'  {line}\n', style='dim'))

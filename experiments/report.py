@@ -5,6 +5,9 @@ Command:
   python experiments/report.py runs/grpo runs/gigpo --output=compare.html
 """
 
+import pathlib
+import sys
+
 from absl import app
 from absl import flags
 
@@ -18,23 +21,32 @@ _OUTPUT = flags.DEFINE_string(
 )
 
 
-def main(argv: list[str]) -> None:
-  runs = argv[1:]
+def write(runs: list[str]) -> pathlib.Path:
+  """The page of one run, or of several.
+
+  Raises:
+    ValueError: there is no such run, or too little was said.
+  """
   if not runs:
-    raise app.UsageError(
-      'Wanted one or more run directories, got none; for example: '
+    raise ValueError(
+      'wanted one or more run directories, got none; for example: '
       'python experiments/report.py runs/quickstart'
     )
   if len(runs) == 1:
-    path = report.write(runs[0], output=_OUTPUT.value or None)
-  elif _OUTPUT.value:
-    path = report.compare(runs, _OUTPUT.value)
-  else:
-    raise app.UsageError(
-      f'Wanted --output for a page that compares {len(runs)} runs, got none; '
+    return report.write(runs[0], output=_OUTPUT.value or None)
+  if not _OUTPUT.value:
+    raise ValueError(
+      f'wanted --output for a page that compares {len(runs)} runs, got none; '
       'for example --output=compare.html'
     )
-  print(f'Wrote {path}')
+  return report.compare(runs, _OUTPUT.value)
+
+
+def main(argv: list[str]) -> None:
+  try:
+    print(f'Wrote {write(argv[1:])}')
+  except (ValueError, OSError) as error:
+    sys.exit(f'Error: {error}')
 
 
 if __name__ == '__main__':

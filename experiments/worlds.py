@@ -92,6 +92,8 @@ def _literals(query: str) -> dict[str, Any]:
 
 
 def _literal(text: str) -> Any:
+  if text in ('True', 'False'):
+    return text == 'True'
   try:
     return json.loads(text)
   except json.JSONDecodeError:

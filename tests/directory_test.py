@@ -25,6 +25,12 @@ def _with(**changes):
   return CONFIG | changes
 
 
+def _begin(workdir, **options):
+  """Opens a run that writes its first metrics."""
+  train.open_run(workdir, CONFIG, **options)
+  (workdir / 'metrics.jsonl').write_text('{"step": 0}\n')
+
+
 def test_config_holds_what_the_run_was_started_with(tmp_path):
   workdir = tmp_path / 'runs' / 'mine'
   train.open_run(workdir, CONFIG)
@@ -70,7 +76,7 @@ def test_the_same_settings_go_on(tmp_path):
   ],
 )
 def test_other_settings_are_refused_by_name(changes, message, tmp_path):
-  train.open_run(tmp_path, CONFIG)
+  _begin(tmp_path)
   with pytest.raises(
     ValueError,
     match=f'holds a run with other settings: {message}. Choose another --work',
@@ -80,12 +86,31 @@ def test_other_settings_are_refused_by_name(changes, message, tmp_path):
 
 
 def test_a_run_that_must_not_be_resumed_is_refused(tmp_path):
-  train.open_run(tmp_path, CONFIG, resume=False)
+  _begin(tmp_path, resume=False)
   with pytest.raises(
     ValueError, match='holds a run already, and --resume=never was given'
   ):
     train.open_run(tmp_path, CONFIG, resume=False)
   train.open_run(tmp_path, CONFIG)
+
+
+def test_a_start_that_failed_is_no_run(tmp_path):
+  train.open_run(tmp_path, CONFIG)
+  (tmp_path / 'metrics.jsonl').touch()
+  mended = _with(seed=4)
+  train.open_run(tmp_path, mended, resume=False)
+  assert json.loads((tmp_path / 'config.json').read_text()) == mended
+
+
+def test_an_edited_file_is_another_run(tmp_path):
+  path = tmp_path / 'recipe.py'
+  path.write_text('one')
+  paths = {'recipe': str(path), 'tasks': '', 'environment': 'corridor'}
+  before = train.digests(paths)
+  assert before.keys() == {'recipe'}
+  assert train.digests(paths) == before
+  path.write_text('two')
+  assert train.digests(paths) != before
 
 
 def test_what_cannot_be_json_leaves_nothing_behind(tmp_path):

@@ -258,6 +258,20 @@ class NoStep:
 """
 
 
+@pytest.mark.parametrize(
+  'settings, message',
+  [
+    ({'tool': 'no'}, "tool='no' is not of the kind .* wanted true or false"),
+    ({'tool': 1}, 'wanted true or false'),
+    ({'call_price': 'abc'}, "call_price='abc' .* wanted a number"),
+    ({'call_price': True}, 'wanted a number'),
+  ],
+)
+def test_settings_of_another_kind_are_refused(settings, message):
+  with pytest.raises(ValueError, match=message):
+    environments.load('tool_math', **settings)
+
+
 def test_an_environment_of_ones_own(tmp_path):
   file = tmp_path / 'mine.py'
   file.write_text(OWN)

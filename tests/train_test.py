@@ -376,3 +376,23 @@ def test_the_objective_is_additive_over_rows():
   error = np.maximum((2 - returns) ** 2, (near - returns) ** 2)
   wanted = np.mean((-gain + 0.5 * 0.5 * error - 0.1 * 3)[mask])
   assert total == pytest.approx(float(wanted), rel=1e-5)
+
+
+# What a loss may return.
+
+
+@pytest.mark.parametrize(
+  'loss, message',
+  [
+    (lambda o, t, c: jnp.mean(o.logprobs), 'returns terms by name'),
+    (lambda o, t, c: {'policy': jnp.mean(o.logprobs)}, r'shape \(\), wanted'),
+    (
+      lambda o, t, c: {'policy': o.logprobs, 'pull': o.logprobs},
+      r"the terms \['policy', 'pull'\], but weigh .*'policy', 'pull'\)",
+    ),
+  ],
+)
+def test_a_loss_of_another_form_is_refused(loss, message, tmp_path):
+  recipe = dataclasses.replace(recipe_lib.grpo(), loss=loss)
+  with pytest.raises(ValueError, match=message):
+    tiny_training.gradient(recipe, tiny_training.episodes(), tmp_path)

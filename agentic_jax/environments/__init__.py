@@ -104,6 +104,13 @@ def _check_settings(
         f'{_did_you_mean(setting, known)} '
         f'Its settings are {", ".join(map(str, known.values())) or "none"}.'
       )
+    default = known[setting].default
+    if not _is_like(default, settings[setting]):
+      raise ValueError(
+        f'{name}: {setting}={settings[setting]!r} is not of the kind of its '
+        f'default, {default!r}; wanted '
+        + ('true or false.' if isinstance(default, bool) else 'a number.')
+      )
   for parameter in known.values():
     if (
       parameter.default is inspect.Parameter.empty
@@ -112,6 +119,15 @@ def _check_settings(
       raise ValueError(
         f'{name} needs a value for its setting {parameter.name!r}.'
       )
+
+
+def _is_like(default: Any, value: Any) -> bool:
+  """Whether a value may stand where a flag or a number is the default."""
+  if isinstance(default, bool):
+    return isinstance(value, bool)
+  if isinstance(default, int | float):
+    return isinstance(value, int | float) and not isinstance(value, bool)
+  return True
 
 
 def _did_you_mean(name: str, possible: Any) -> str:

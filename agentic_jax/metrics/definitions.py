@@ -47,6 +47,13 @@ DEFINITIONS: Mapping[str, Definition] = {
   'rollout/reward': Definition(
     'sum of all rewards of an episode, mean over episodes', 'reward'
   ),
+  'demonstrations/success': Definition(
+    'share of the demonstrations whose final reward is at least one half',
+    'share',
+  ),
+  'demonstrations/reward': Definition(
+    'sum of all rewards of a demonstration, mean over them', 'reward'
+  ),
   'rollout/reward_<component>': Definition(
     'sum of one component of the reward, mean over episodes', 'reward'
   ),
@@ -192,7 +199,10 @@ def _faulty(record: Mapping[str, float]) -> bool:
 
 _WORRIES = (
   _Worry(
-    _above('rollout/zero_spread_groups', 0.9),
+    lambda record: (
+      record.get('rollout/zero_spread_groups', 0) > 0.9
+      and record.get('rollout/success', 0) <= 0.9
+    ),
     '{rollout/zero_spread_groups:.0%} of the groups have one reward for all '
     'their episodes and teach nothing. Take tasks that are neither always nor '
     'never solved, a larger group_size, or a recipe that samples such groups '

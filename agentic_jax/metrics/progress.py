@@ -128,6 +128,8 @@ class Progress:
     if speed is not None:
       left = speed * max(self._total - self._done, 0)
       parts += [_speed(speed), f'left {_duration(left)}']
+    elif self._done < self._total:
+      parts.append('compiled')
     for names, form in _SHOWN:
       value = next((record[n] for n in names if n in record), None)
       if value is not None:
@@ -135,10 +137,11 @@ class Progress:
     return '  '.join(parts)
 
   def _seconds_per_step(self) -> float | None:
-    """Mean over the last steps; the first, which compiles, drops out soon."""
+    """Mean over the last steps without the first, which compiles."""
     times = list(self._times)
-    if len(times) > 2:
-      times = times[1:]
+    if len(times) < 3 and self._total - self._start > 1:
+      return None
+    times = times[1:] if len(times) > 2 else times
     steps = times[-1][0] - times[0][0]
     return (times[-1][1] - times[0][1]) / steps if steps > 0 else None
 

@@ -47,8 +47,10 @@ class Demonstrations:
     ]
     source_lib.refuse_failures(played, self._world.limits.failed_share)
     metrics = source_lib.statistics(played)
-    # Nobody sampled these tokens.
+    # Nobody sampled these tokens, and the success is not the policy's.
     del metrics['rollout/tokens']
+    for name in ('success', 'reward'):
+      metrics[f'demonstrations/{name}'] = metrics.pop(f'rollout/{name}')
     return source_lib.Batch(played, metrics)
 
   def _play(self, request: episodes_lib.Request) -> types.Episode:

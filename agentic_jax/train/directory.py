@@ -1,6 +1,7 @@
 """The directory of a run: what it was started with, whether it may go on."""
 
 from collections.abc import Mapping
+import hashlib
 import json
 import os
 import pathlib
@@ -29,7 +30,7 @@ def open_run(
   """
   path = workdir / 'config.json'
   config = json.loads(json.dumps(config))
-  if path.exists():
+  if path.exists() and _has_begun(workdir):
     if not resume:
       raise ValueError(
         f'{workdir} holds a run already, and --resume=never was given; choose '
@@ -47,6 +48,30 @@ def open_run(
   fresh = path.with_suffix('.json.new')
   fresh.write_text(json.dumps(config, indent=2) + '\n')
   os.replace(fresh, path)
+
+
+def _has_begun(workdir: pathlib.Path) -> bool:
+  """Whether anything was measured or saved: a failed start leaves nothing."""
+  written = workdir / 'metrics.jsonl'
+  saved = checkpoint.Checkpoints(workdir / 'checkpoints').steps()
+  return bool(saved) or (written.exists() and written.stat().st_size > 0)
+
+
+def digests(paths: Mapping[str, str]) -> dict[str, str]:
+  """A digest of the content of each file that is there, by name.
+
+  A run is what its files held when it began: with these in its config, an
+  edited file is another run.
+
+  Args:
+    paths: of files, by what they are to the run; others are left out.
+  """
+  found = {}
+  for name, path in paths.items():
+    if path and pathlib.Path(path).is_file():
+      content = pathlib.Path(path).read_bytes()
+      found[name] = hashlib.sha256(content).hexdigest()[:16]
+  return found
 
 
 def load_params(workdir: pathlib.Path) -> Any:

@@ -102,6 +102,16 @@ _MEASURES = {
 }
 
 
+def _resumed(plan: Plan, step: int) -> str:
+  """What is said of a run that was begun before."""
+  if step >= plan.steps:
+    return (
+      f'{plan.workdir} has finished its {step} steps; --steps=N with a larger '
+      'N goes on.'
+    )
+  return f'Going on from step {step}, the last checkpoint of {plan.workdir}.'
+
+
 class _Run:
   """The state of one `run`."""
 
@@ -134,6 +144,8 @@ class _Run:
         metrics_lib.Progress(plan.what, plan.steps, start=self.step) as shown,
         signals.Guard() as guard,
       ):
+        if self.step:
+          shown.message(_resumed(plan, self.step))
         if self.step == 0 and plan.evaluate is not None:
           shown.status('evaluating')
           self.writer.write(0, self._evaluate())

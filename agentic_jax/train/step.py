@@ -5,7 +5,7 @@ microbatches or devices: gradients of microbatches add up, under `jax.jit` with
 shardings as well as under `jax.pmap` with a `psum`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import functools
 from typing import Any, NamedTuple
 
@@ -84,11 +84,7 @@ def objective(
   """
   outputs = apply(params, trajectory)
   found = recipe.loss(outputs, trajectory, credit)
-  if set(found) != set(weights):
-    raise ValueError(
-      f'The loss has the terms {sorted(found)}, but weigh gives weights for '
-      f'{sorted(weights)}; name the same terms in both.'
-    )
+  _check_terms(found, weights, trajectory.action_mask.shape)
   terms = {
     # Padding may be anything, and 0 * anything must be 0.
     name: jnp.sum(jnp.where(weights[name] != 0, weights[name] * value, 0.0))
@@ -100,6 +96,29 @@ def objective(
   total = functools.reduce(jnp.add, terms.values())
   counted = Sums(terms, sums, jnp.sum(mask).astype(total.dtype))
   return total, jax.lax.stop_gradient(counted)
+
+
+def _check_terms(found: Any, weights: Any, shape: tuple[int, ...]) -> None:
+  """Refuses what is not one array of [B, T] for each weighed term."""
+  if not isinstance(found, Mapping):
+    raise ValueError(
+      f'A loss returns terms by name, each an array [B, T] that is not reduced '
+      f"yet, such as {{'policy': -credit.advantages * outputs.logprobs}}; got "
+      f'{type(found).__name__}.'
+    )
+  if set(found) != set(weights):
+    raise ValueError(
+      f'The loss has the terms {sorted(found)}, but weigh gives weights for '
+      f'{sorted(weights)}; name the same terms in both, for example by '
+      f'weigh=recipe.terms(recipe.weigh_tokens, '
+      f'{", ".join(map(repr, sorted(found)))}).'
+    )
+  for name, value in found.items():
+    if jnp.shape(value) != shape:
+      raise ValueError(
+        f'The term {name!r} of the loss has shape {jnp.shape(value)}, wanted '
+        f'[B, T] = {shape}: a loss is not reduced, `weigh` does that.'
+      )
 
 
 def _diagnostics(recipe, outputs, trajectory, credit) -> dict[str, Array]:
