@@ -44,6 +44,12 @@ def recipe(
     clip_high: how far a ratio may rise above 1.
     **training: see `recipe.training`.
   """
+  kl_cov.refuse_share(share)
+  if covariance_low > covariance_high:
+    raise ValueError(
+      f'{covariance_low=} must not exceed {covariance_high=}; no token would '
+      'be dropped.'
+    )
   band = dict(clip_low=clip_low, clip_high=clip_high)
   clipped = recipe_lib.clipped(**band)
 

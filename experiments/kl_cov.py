@@ -26,6 +26,14 @@ def covariance(outputs, trajectory, credit):
   )
 
 
+def refuse_share(share: float) -> None:
+  if not 0 < share <= 1:
+    raise ValueError(
+      f'{share=} must be above 0 and at most 1: it is a part of the tokens of '
+      'a batch, such as 2e-4.'
+    )
+
+
 def recipe(
   *,
   group_size: int = 8,
@@ -41,6 +49,7 @@ def recipe(
     penalty: coefficient of the distance |log π - log π_old|.
     **training: see `recipe.training`.
   """
+  refuse_share(share)
 
   def prepare(outputs, trajectory, credit):
     selected = losses.select_largest(
