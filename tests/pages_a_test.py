@@ -27,39 +27,45 @@ LOSSES = (
 )
 
 
+def _padded(x, fill, dtype):
+  """[2, 4], one shape for all, so that operations compile once."""
+  x = np.array(x, dtype)
+  room = [(0, 2 - x.shape[0]), (0, 4 - x.shape[1])]
+  return np.pad(x, room, constant_values=fill)
+
+
 def _batch(turn, sampler, rewards):
-  """One segment a row, one episode a row; -1 is no action token."""
-  turn = np.array(turn, np.int32)
+  """One segment a row, one episode a row; turn -1 is no action token."""
+  rows = len(turn)
+  turn = _padded(turn, -1, np.int32)
+  sampler = _padded(sampler, 0, np.float32)
   mask = turn >= 0
-  rows, length = turn.shape
-  flat = np.arange(turn.size, dtype=np.int32).reshape(turn.shape)
-  packed = np.full_like(flat, -1)
-  for row in range(rows):
-    own = flat[row, mask[row]]
-    packed[row, : len(own)] = own
-  num_turns = turn.max() + 1
-  laid = np.zeros((rows, num_turns, len(types.REWARDS)), np.float32)
-  laid[:, 0, 0] = rewards
+  column = np.tile(np.arange(4, dtype=np.int32), (2, 1))
+  row = np.tile(np.arange(2, dtype=np.int32)[:, None], (1, 4))
+  places = np.sort(np.where(mask, 4 * row + column, 8), axis=1)
+  present = np.arange(2) < rows
+  laid = np.zeros((2, 2, len(types.REWARDS)), np.float32)
+  laid[:rows, 0, 0] = rewards
   trajectory = types.Trajectory(
     tokens=np.zeros_like(turn),
     action_mask=mask,
     turn=turn,
     role=np.zeros(turn.shape, np.int8),
-    segment=np.ones_like(turn),
-    position=np.tile(np.arange(length, dtype=np.int32), (rows, 1)),
-    episode=np.tile(np.arange(rows, dtype=np.int32)[:, None], (1, length)),
+    segment=np.where(present[:, None], 1, 0).repeat(4, 1).astype(np.int32),
+    position=column,
+    episode=np.where(present[:, None], row, -1),
     policy_step=np.where(mask, 0, -1).astype(np.int32),
-    sampler_logprobs=np.array(sampler, np.float32),
+    sampler_logprobs=sampler,
     temperature=np.ones(turn.shape, np.float32),
   )
   turns = types.Turns(
     rewards=laid,
-    mask=np.ones((rows, num_turns), bool),
-    state=np.zeros((rows, num_turns), np.int32),
-    agent=np.zeros((rows, num_turns), np.int32),
-    tokens=packed,
-    group=np.zeros(rows, np.int32),
-    truncated=np.zeros(rows, bool),
+    mask=np.tile(present[:, None], (1, 2)),
+    state=np.zeros((2, 2), np.int32),
+    agent=np.zeros((2, 2), np.int32),
+    tokens=np.where(places < 8, places, -1),
+    group=np.where(present, 0, -1).astype(np.int32),
+    truncated=np.zeros(2, bool),
   )
   return trajectory, turns
 
@@ -71,16 +77,18 @@ def _step(made, batch, logprobs, advantages, proximal=None):
   where they are given, else those that it says now.
   """
   trajectory, turns = batch
-  outputs = types.Outputs(np.array(logprobs, np.float32))
+  outputs = types.Outputs(_padded(logprobs, 0, np.float32))
   start = outputs
   if proximal is not None:
-    start = types.Outputs(np.array(proximal, np.float32))
+    start = types.Outputs(_padded(proximal, 0, np.float32))
   networks = recipe_lib.Networks(start)
   trajectory = made.score(
     lambda said, trajectory: said, networks, trajectory, turns
   )
-  given = np.where(trajectory.action_mask, np.array(advantages, np.float32), 0)
-  credit = made.credit(trajectory, turns)._replace(advantages=given)
+  given = _padded(advantages, 0, np.float32)
+  credit = made.credit(trajectory, turns)._replace(
+    advantages=np.where(trajectory.action_mask, given, 0)
+  )
   credit = made.prepare(start, trajectory, credit)
   weights = made.weigh(trajectory, turns)
   value, gradient = jax.value_and_grad(
@@ -88,7 +96,9 @@ def _step(made, batch, logprobs, advantages, proximal=None):
       made, types.Outputs(x), trajectory, credit, weights
     )
   )(outputs.logprobs)
-  return float(value), np.asarray(gradient)
+  gradient = np.asarray(gradient)
+  assert not np.any(gradient[~trajectory.action_mask])
+  return float(value), gradient[trajectory.action_mask].tolist()
 
 
 # The ratios of this batch are e^.2 and e^-.5 of a good episode, e^.8 of a bad
@@ -162,11 +172,8 @@ ADVANTAGES = [[1.0, 1.0], [-1.0, -1.0]]
 def test_numbers(name, settings, loss, gradient):
   made = pages.load(name)(**settings)
   found = _step(made, _batch(*SMALL), LOGPROBS, ADVANTAGES)
-  first, second, third = gradient
   assert found[0] == pytest.approx(loss, abs=2e-6)
-  np.testing.assert_allclose(
-    found[1], [[first, second], [third, 0]], rtol=1e-5, atol=1e-6
-  )
+  np.testing.assert_allclose(found[1], gradient, rtol=1e-5, atol=1e-6)
 
 
 def test_a_turn_has_one_ratio_and_one_vote():
@@ -176,15 +183,13 @@ def test_a_turn_has_one_ratio_and_one_vote():
   # The ratios are e^.1 of the first turn and e^-.5 of the second, clipped.
   loss, gradient = _step(made, batch, logprobs, advantages)
   assert loss == pytest.approx(-0.152585, abs=1e-6)
-  np.testing.assert_allclose(
-    gradient, [[-0.276293, -0.276293, 0, 0]], atol=1e-6
-  )
+  np.testing.assert_allclose(gradient, [-0.276293, -0.276293, 0], atol=1e-6)
   # One ratio of e^-.1 for the sequence, whose three tokens vote.
   made = pages.load('segment_ppo')(part='sequence')
   loss, gradient = _step(made, batch, logprobs, advantages)
   assert loss == pytest.approx(-0.904837 / 3, abs=1e-6)
   np.testing.assert_allclose(
-    gradient, 0.904837 / 3 * np.array([[-1, -1, 0, 1]]), rtol=1e-5
+    gradient, 0.904837 / 3 * np.array([-1, -1, 1]), rtol=1e-5
   )
 
 
@@ -219,7 +224,7 @@ def test_the_sampler_is_corrected_for(settings, loss, gradient):
   found = _step(made, batch, [[-0.8, -1.5]], [[1.0, 1.0]], [[-1.0, -1.0]])
   assert found[0] == pytest.approx(loss, rel=1e-5)
   if gradient is not None:
-    np.testing.assert_allclose(found[1], [[0, gradient]], rtol=1e-5)
+    np.testing.assert_allclose(found[1], [0, gradient], rtol=1e-5)
 
 
 @pytest.mark.parametrize('name', LOSSES)
