@@ -15,6 +15,7 @@ Differences: the loop of this package waits for its rollouts, so that policy and
 
 import dataclasses
 import functools
+from typing import Any
 
 from agentic_jax import losses
 from agentic_jax import recipe as recipe_lib
@@ -51,7 +52,7 @@ def recipe(
     **training: see `recipe.training`.
   """
   weigh = _weight_of(correction, level, low, high)
-  band = dict(clip_low=clip_low, clip_high=clip_high)
+  band: dict[str, Any] = dict(clip_low=clip_low, clip_high=clip_high)
   base = dataclasses.replace(
     recipe_lib.grpo(group_size=group_size, **band, **training),
     weigh=recipe_lib.terms(recipe_lib.weigh_tokens, 'policy'),

@@ -13,6 +13,7 @@ Differences: the tokens are drawn once a batch, with the policy before its first
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ def recipe(
       f'{covariance_low=} must not exceed {covariance_high=}; no token would '
       'be dropped.'
     )
-  band = dict(clip_low=clip_low, clip_high=clip_high)
+  band: dict[str, Any] = dict(clip_low=clip_low, clip_high=clip_high)
   clipped = recipe_lib.clipped(**band)
 
   def prepare(outputs, trajectory, credit):

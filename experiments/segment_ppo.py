@@ -11,6 +11,7 @@ Differences: the objective alone: the credit is that of grpo, where StepPO has a
 """
 
 import dataclasses
+from typing import Any
 
 from agentic_jax import losses
 from agentic_jax import recipe as recipe_lib
@@ -67,7 +68,9 @@ def recipe(
     clip_high: how far it may rise above 1.
     **training: see `recipe.training`.
   """
-  band = dict(clip_low=clip_low, clip_high=clip_high, ratio=ratio_of(part))
+  band: dict[str, Any] = dict(
+    clip_low=clip_low, clip_high=clip_high, ratio=ratio_of(part)
+  )
   return dataclasses.replace(
     recipe_lib.grpo(group_size=group_size, **training),
     loss=recipe_lib.clipped(**band),
