@@ -113,8 +113,16 @@ ADVANTAGES = [[1.0, 1.0], [-1.0, -1.0]]
   [
     # The published examples of these losses.
     ('dr_grpo', {'length_tokens': 4}, 0.0523763, (0, -0.0758163, 0.278193)),
+    (
+      'dr_grpo',
+      {'length_tokens': 4, 'clip_high': 0.3},
+      0.0497009,
+      (-0.152675, -0.0758163, 0.278193),
+    ),
     ('sapo', {}, 0.534579, (-0.301639, -0.145912, 0.754754)),
     ('gmpo', {}, 0.682416, (-0.215177, -0.215177, 1.11277)),
+    # The first token counts as e^.1.
+    ('gmpo', {'clip_high': 0.1}, 0.703405, (0, -0.204683, 1.11277)),
     ('cispo', {'clip_high': 0.2}, 0.543265, (-0.4, -0.202177, 0.4)),
     # The floor holds the second token: (1.2 x .8 + .8 x 1.5 - 1.2 x .2) / 3.
     (
@@ -133,6 +141,12 @@ ADVANTAGES = [[1.0, 1.0], [-1.0, -1.0]]
     ),
     # None is near enough: the clipped loss of tokens.
     ('clip_cov', {}, 0.13967, (0, -0.202177, 0.741847)),
+    (
+      'clip_cov',
+      {'clip_high': 0.3},
+      0.132536,
+      (-0.407134, -0.202177, 0.741847),
+    ),
     ('dppo', {}, 0.480603, (-0.407134, -0.202177, 0.741847)),
     # Probabilities moved by .081, -.145, .451: only a rise of good tokens and a
     # fall of bad ones counts.
@@ -184,6 +198,10 @@ def test_a_turn_has_one_ratio_and_one_vote():
   loss, gradient = _step(made, batch, logprobs, advantages)
   assert loss == pytest.approx(-0.152585, abs=1e-6)
   np.testing.assert_allclose(gradient, [-0.276293, -0.276293, 0], atol=1e-6)
+  made = pages.load('segment_ppo')(clip_high=0.05)
+  loss, gradient = _step(made, batch, logprobs, advantages)
+  assert loss == pytest.approx((-1.05 + 0.8) / 2, abs=1e-6)
+  assert not any(gradient)
   # One ratio of e^-.1 for the sequence, whose three tokens vote.
   made = pages.load('segment_ppo')(part='sequence')
   loss, gradient = _step(made, batch, logprobs, advantages)
