@@ -11,6 +11,7 @@ Differences: the token form of the paper's section 4.3, whose gradient is the
 """
 
 import dataclasses
+from typing import Any
 
 from agentic_jax import losses
 from agentic_jax import recipe as recipe_lib
@@ -42,14 +43,13 @@ def recipe(
     clip_high: how far it may rise above 1.
     **training: see `recipe.training`.
   """
+  band: dict[str, Any] = dict(
+    clip_low=clip_low, clip_high=clip_high, ratio=sequence_ratio
+  )
   return dataclasses.replace(
     recipe_lib.grpo(group_size=group_size, **training),
-    loss=recipe_lib.clipped(
-      clip_low=clip_low, clip_high=clip_high, ratio=sequence_ratio
-    ),
-    measure=recipe_lib.measure_clipping(
-      clip_low=clip_low, clip_high=clip_high, ratio=sequence_ratio
-    ),
+    loss=recipe_lib.clipped(**band),
+    measure=recipe_lib.measure_clipping(**band),
   )
 
 

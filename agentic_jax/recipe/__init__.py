@@ -43,7 +43,11 @@ weigh_sequences = parts.weigh_sequences
 terms = parts.terms
 score_reference = parts.score_reference
 score_values = parts.score_values
+score_proximal = parts.score_proximal
 token_ratio = parts.token_ratio
+proximal_ratio = parts.proximal_ratio
+RATIOS = parts.RATIOS
+ratio_at = parts.ratio_at
 objective = parts.objective
 regularisers = parts.regularisers
 clipped = parts.clipped
@@ -63,6 +67,7 @@ turn_ppo = critics.turn_ppo
 Setting = settings.Setting
 settings_of = settings.settings_of
 parse = settings.parse
+refuse_unknown = settings.refuse_unknown
 load = settings.load
 
 # The canonical makers by name, for --recipe.

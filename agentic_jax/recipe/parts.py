@@ -1,11 +1,12 @@
 """Scores, losses and weights that recipes are composed of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import functools
 
 from agentic_jax import losses
 from agentic_jax import types
 from agentic_jax.recipe import base
+from agentic_jax.recipe import settings
 from agentic_jax.types import Array
 
 
@@ -47,11 +48,57 @@ def score_values(apply, networks, trajectory, turns) -> types.Trajectory:
   return trajectory._replace(values=outputs.values)
 
 
+def score_proximal(apply, networks, trajectory, turns) -> types.Trajectory:
+  """Fills in the log-probabilities of the policy as the batch begins."""
+  del turns
+  outputs = apply(networks.policy, trajectory)
+  return trajectory._replace(proximal_logprobs=outputs.logprobs)
+
+
 def token_ratio(outputs: types.Outputs, trajectory: types.Trajectory) -> Array:
   """The ratio of the policy to the sampler, token by token."""
   return losses.token_ratio(
     outputs.logprobs, trajectory.sampler_logprobs, trajectory.action_mask
   )
+
+
+def proximal_ratio(
+  outputs: types.Outputs, trajectory: types.Trajectory
+) -> Array:
+  """The ratio of the policy to the proximal one, token by token."""
+  return losses.token_ratio(
+    outputs.logprobs, trajectory.proximal_logprobs, trajectory.action_mask
+  )
+
+
+# (logprobs, old logprobs, mask, segment) -> [B, T]
+RATIOS: Mapping[str, Callable[..., Array]] = {
+  'token': lambda new, old, mask, _: losses.token_ratio(new, old, mask),
+  'sequence': losses.product_ratio,
+  'geometric': losses.sequence_ratio,
+}
+
+
+def ratio_at(
+  level: str,
+) -> Callable[[Array, Array, types.Trajectory], Array]:
+  """The ratio of one policy to another: (logprobs, old, trajectory) -> [B, T].
+
+  Args:
+    level: 'token', 'sequence' for the product over a sequence, or 'geometric'
+      for its geometric mean.
+
+  Raises:
+    ValueError: there is no such level.
+  """
+  settings.refuse_unknown('level', level, RATIOS)
+
+  def ratio(logprobs, old_logprobs, trajectory):
+    return RATIOS[level](
+      logprobs, old_logprobs, trajectory.action_mask, trajectory.segment
+    )
+
+  return ratio
 
 
 def objective(

@@ -1,7 +1,7 @@
 """A maker's signature as its configuration: names, meanings, checks."""
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import difflib
 import inspect
 import pathlib
@@ -106,6 +106,17 @@ def _value(text: str, value: str, default: Any) -> Any:
       f'({wanted.__name__}), got {value!r}.'
     )
   return parsed
+
+
+def refuse_unknown(name: str, value: str, known: Iterable[str]) -> None:
+  """Raises ValueError where a setting is none of the known words."""
+  if value not in known:
+    close = difflib.get_close_matches(value, known, n=1)
+    hint = f' Did you mean {close[0]!r}?' if close else ''
+    raise ValueError(
+      f'{name}={value!r} is unknown.{hint} Choose one of {", ".join(known)}, '
+      f'such as --set {name}={next(iter(known))}.'
+    )
 
 
 def load(
