@@ -245,9 +245,11 @@ def _horizontal(phase: _Phase, index: int) -> str:
     )
   for value in ticks(phase.low, phase.high, 2 if index == 0 else 5):
     label = f'{value / 1000:.4g}k' if value >= 10_000 else f'{value:.4g}'
+    # The last step of the warm start and step 0 stand side by side.
+    last = index == 0 and phase.place(value) > phase.end - 9
     parts.append(
       f'<text class="axis" x="{phase.place(value):.1f}" y="{base + 13}" '
-      f'text-anchor="middle">{label}</text>'
+      f'text-anchor="{"end" if last else "middle"}">{label}</text>'
     )
   return ''.join(parts)
 

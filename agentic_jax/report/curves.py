@@ -122,12 +122,16 @@ def section(run: reading.Run, definitions: Definitions) -> str:
     return text.missing(
       'No curves: metrics.jsonl holds no step yet. It grows by one line a step.'
     )
-  drawn, absent = [], []
+  drawn: list[str] = []
+  absent: list[str] = []
+  zero: list[str] = []
   for panel, names in _assigned(_names([run])):
     lines = _run_lines(run, panel, names)
     html = _chart(panel, lines, definitions, spans(run))
     if html:
       drawn.append(html)
+    elif any(reading.series(run, name) for name, _ in names):
+      zero.append(panel.title)
     else:
       absent.append(panel.title)
   note = 'Where a line is faint and bold, faint is each step and bold the '
@@ -138,15 +142,18 @@ def section(run: reading.Run, definitions: Definitions) -> str:
       ' The shaded band on the left is the supervised warm start, with steps '
       'of its own; reinforcement learning begins at step 0.'
     )
-  absent_html = (
-    text.missing(f'Not recorded in this run: {", ".join(absent)}.')
-    if absent
-    else ''
-  )
   rest = _rest(run, definitions)
+  ends = ''.join(
+    f'<p class="note">{what}: {", ".join(titles)}.</p>'
+    for what, titles in (
+      ('Always 0 in this run', zero),
+      ('Not part of this run', absent),
+    )
+    if titles
+  )
   return (
     f'<p class="note">{note}</p><div class="charts">{"".join(drawn)}</div>'
-    f'{rest}{absent_html}'
+    f'{rest}{ends}'
   )
 
 
