@@ -24,6 +24,8 @@ from agentic_jax.models import transformer
 from agentic_jax.tasks import tool_math
 from agentic_jax.train import records
 from experiments import common
+from experiments import dpo
+from experiments import hiper
 
 _GROUP_SIZE = 8
 _CRITIC_TASKS = 48
@@ -75,6 +77,20 @@ def estimators() -> list[Estimator]:
       'began in the same situation: calling is compared with guessing at the '
       'same prompt, and answering with answering after the same result.',
     ),
+    Estimator(
+      'HiPER',
+      hiper.recipe(),
+      'Plans and actions have scales of their own. This policy writes no plans, '
+      'so each turn is an action that is judged against the value of having '
+      'begun it, with what all later turns brought.',
+    ),
+    Estimator(
+      'Trajectory DPO',
+      dpo.recipe(),
+      'Only the best and the worst episode of the group speak, all their tokens '
+      'alike: the call is liked if the winner made it and disliked if the loser '
+      'did, and where both called it cancels.',
+    ),
   ]
 
 
@@ -119,9 +135,9 @@ def write(run: common.Run, params: Any) -> None:
     'prompt': tool_math.WORKED_EXAMPLE,
     'note': (
       'A group of episodes sampled after imitation, at temperature 1. A '
-      "token's credit is what multiplies its gradient: advantage times weight, "
-      'in units in which the weights of the group average 1. The values that '
-      'two of the estimators need come from a linear critic fitted to the '
+      "token's credit is what multiplies its gradient, such as advantage times "
+      'weight, in units in which the weights of the group average 1. The values '
+      'that some of the estimators need come from a linear critic fitted to the '
       f'returns of {_CRITIC_TASKS * _GROUP_SIZE} episodes of the same policy.'
     ),
     'estimators': [
@@ -140,12 +156,27 @@ def write(run: common.Run, params: Any) -> None:
 def _credit(
   estimator: Estimator, trajectory: types.Trajectory, turns: types.Turns
 ) -> dict[int, list[list[float]]]:
-  """Advantage times weight of each token, by episode and segment."""
+  """How hard the loss pushes each token up, by episode and segment.
+
+  Minus the derivative of the policy's loss by the token's log-probability,
+  where the policy still is the one that sampled, which is also the reference.
+  Of a policy gradient it is advantage times weight.
+  """
   recipe = estimator.recipe
+  trajectory = trajectory._replace(
+    reference_logprobs=trajectory.sampler_logprobs
+  )
   credit = jax.jit(recipe.credit)(trajectory, turns)
   weights = jax.jit(recipe.weigh)(trajectory, turns)['policy']
-  count = np.sum(trajectory.action_mask)
-  scaled = np.asarray(credit.advantages * weights * count)
+
+  def total(logprobs):
+    entropy = jnp.zeros_like(logprobs)
+    outputs = types.Outputs(logprobs, entropy, trajectory.values)
+    terms = recipe.loss(outputs, trajectory, credit)
+    return jnp.sum(weights * terms['policy'])
+
+  slope = jax.jit(jax.grad(total))(trajectory.sampler_logprobs)
+  scaled = -np.asarray(slope) * np.sum(trajectory.action_mask)
   return records.per_segment(scaled, trajectory.episode, trajectory.segment)
 
 
