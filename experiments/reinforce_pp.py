@@ -12,6 +12,7 @@ Differences: in the baseline form too the divergence is k1 inside the reward,
 """
 
 import dataclasses
+from typing import Any
 
 from agentic_jax import advantages
 from agentic_jax import losses
@@ -66,7 +67,7 @@ def recipe(
     white = reductions.whiten(start + ahead, present)
     return recipe_lib.credit_tokens(white, trajectory, turns)
 
-  band = dict(clip_low=clip_low, clip_high=clip_high)
+  band: dict[str, Any] = dict(clip_low=clip_low, clip_high=clip_high)
   return dataclasses.replace(
     recipe_lib.ppo(group_size=group_size, **band, **training),
     credit=credit,

@@ -43,8 +43,8 @@ def first_of_levels(
     levels: of each of ROLES, L of them from 0.
 
   Returns:
-    float [L, E, S], the value before the turn's first token where it has none
-    of the level; and bool [L, E, S], whether it has one.
+    float [L, E, S], of a turn without a token of the level what stands at its
+    first token of any; and bool [L, E, S], whether it has one.
   """
   label, count = _labels(trajectory, turns, levels)
   num_turns = turns.mask.shape[1]
