@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from agentic_jax.recipe import base
 from agentic_jax.recipe import credit
 from agentic_jax.recipe import critics
+from agentic_jax.recipe import levels
 from agentic_jax.recipe import makers
 from agentic_jax.recipe import parts
 from agentic_jax.recipe import settings
@@ -32,18 +33,30 @@ measure_nothing = base.measure_nothing
 relative = credit.relative
 scores = credit.scores
 turn_rewards = credit.turn_rewards
+component_rewards = credit.component_rewards
+component_scores = credit.component_scores
+successes = credit.successes
 token_turns = credit.token_turns
+token_rewards = credit.token_rewards
 credit_episodes = credit.credit_episodes
 credit_turns = credit.credit_turns
 credit_tokens = credit.credit_tokens
+credit_estimates = credit.credit_estimates
 bootstrap_values = credit.bootstrap_values
+
+token_levels = levels.token_levels
+first_of_levels = levels.first_of_levels
+level_starts = levels.level_starts
 
 weigh_tokens = parts.weigh_tokens
 weigh_sequences = parts.weigh_sequences
+weigh_totals = parts.weigh_totals
 terms = parts.terms
 score_reference = parts.score_reference
 score_values = parts.score_values
 score_proximal = parts.score_proximal
+score_both = parts.score_both
+sampled_divergence = parts.sampled_divergence
 token_ratio = parts.token_ratio
 proximal_ratio = parts.proximal_ratio
 RATIOS = parts.RATIOS

@@ -22,9 +22,33 @@ def turn_rewards(turns: types.Turns) -> Array:
   return jnp.where(turns.mask, rewards, 0.0)
 
 
+def component_rewards(turns: types.Turns, component: str) -> Array:
+  """The reward of each turn in one of REWARDS: float [E, S]."""
+  rewards = turns.rewards[..., types.REWARDS.index(component)]
+  return jnp.where(turns.mask, rewards, 0.0)
+
+
+def component_scores(turns: types.Turns) -> Array:
+  """The return of each episode in each component: float [E, R]."""
+  rewards = jnp.where(turns.mask[..., None], turns.rewards, 0.0)
+  return jnp.sum(rewards, axis=1)
+
+
+def successes(turns: types.Turns) -> Array:
+  """Whether each episode's final reward is at least one half: bool [E]."""
+  final = jnp.sum(component_rewards(turns, 'final'), axis=-1)
+  return (final >= 0.5) & (turns.group >= 0)
+
+
 def token_turns(trajectory: types.Trajectory, turns: types.Turns) -> Array:
   """The turn of each action token of each episode: int32 [E, N], -1 is none."""
   return advantages.gather_tokens(trajectory.turn, turns.tokens, fill=-1)
+
+
+def token_rewards(trajectory: types.Trajectory, turns: types.Turns) -> Array:
+  """The reward of each turn at its last action token: float [E, N]."""
+  turn = token_turns(trajectory, turns)
+  return advantages.place_rewards(turn_rewards(turns), turns.mask, turn)
 
 
 def relative(
@@ -68,6 +92,19 @@ def credit_tokens(
   shape = trajectory.tokens.shape
   laid_out = advantages.scatter_tokens(credit, turns.tokens, shape=shape)
   return types.Credit(laid_out)
+
+
+def credit_estimates(
+  credit: Array,
+  returns: Array,
+  trajectory: types.Trajectory,
+  turns: types.Turns,
+) -> types.Credit:
+  """Credit [E, N] of tokens, each of them with a value target [E, N]."""
+  targets = credit_tokens(returns, trajectory, turns)
+  return credit_tokens(credit, trajectory, turns)._replace(
+    returns=targets.advantages, value_mask=trajectory.action_mask
+  )
 
 
 def bootstrap_values(trajectory: types.Trajectory, turns: types.Turns) -> Array:

@@ -46,14 +46,9 @@ def ppo(
 
   def credit(trajectory, turns):
     present = turns.tokens >= 0
-    rewards = advantages.place_rewards(
-      credit_lib.turn_rewards(turns),
-      turns.mask,
-      credit_lib.token_turns(trajectory, turns),
-    )
     values = advantages.gather_tokens(trajectory.values, turns.tokens)
     found = advantages.gae(
-      rewards.astype(values.dtype),
+      credit_lib.token_rewards(trajectory, turns).astype(values.dtype),
       values,
       present,
       discount=discount,
@@ -61,10 +56,7 @@ def ppo(
       bootstrap=credit_lib.bootstrap_values(trajectory, turns),
     )
     white = reductions.whiten(found.advantages, present)
-    targets = credit_lib.credit_tokens(found.returns, trajectory, turns)
-    return credit_lib.credit_tokens(white, trajectory, turns)._replace(
-      returns=targets.advantages, value_mask=trajectory.action_mask
-    )
+    return credit_lib.credit_estimates(white, found.returns, trajectory, turns)
 
   return _critic_recipe(
     credit,

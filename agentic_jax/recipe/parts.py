@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 import functools
 
+from agentic_jax import advantages
 from agentic_jax import losses
 from agentic_jax import types
 from agentic_jax.recipe import base
@@ -20,6 +21,14 @@ def weigh_sequences(trajectory: types.Trajectory, turns: types.Turns) -> Array:
   """Every sequence counts the same, whatever its length."""
   del turns
   return losses.sequence_weights(trajectory.action_mask, trajectory.segment)
+
+
+def weigh_totals(trajectory: types.Trajectory, turns: types.Turns) -> Array:
+  """Tokens are summed over a sequence, and the sequences averaged."""
+  del turns
+  return losses.fixed_length_weights(
+    trajectory.action_mask, trajectory.segment, length=1.0
+  )
 
 
 def terms(
@@ -53,6 +62,24 @@ def score_proximal(apply, networks, trajectory, turns) -> types.Trajectory:
   del turns
   outputs = apply(networks.policy, trajectory)
   return trajectory._replace(proximal_logprobs=outputs.logprobs)
+
+
+def score_both(apply, networks, trajectory, turns) -> types.Trajectory:
+  """Fills in the reference's log-probabilities and the policy's values."""
+  scored = score_reference(apply, networks, trajectory, turns)
+  return score_values(apply, networks, scored, turns)
+
+
+def sampled_divergence(
+  trajectory: types.Trajectory, turns: types.Turns
+) -> Array:
+  """k1 of the sampler to the reference at each action token: float [E, N]."""
+  divergence = losses.kl_k1(
+    trajectory.sampler_logprobs,
+    trajectory.reference_logprobs,
+    trajectory.action_mask,
+  )
+  return advantages.gather_tokens(divergence, turns.tokens)
 
 
 def token_ratio(outputs: types.Outputs, trajectory: types.Trajectory) -> Array:

@@ -1,0 +1,141 @@
+"""HiPER: credit at two speeds, of plans and of the actions that follow them.
+
+Paper: HiPER, hierarchical reinforcement learning with explicit credit
+  assignment for agents, 2026, arXiv:2602.16165.
+Changes: from turn_ppo, the tokens of plans, of decisions to plan again and of
+  actions each have estimates of their own, each on its own scale.
+Command: python experiments/hiper.py --environment=corridor
+Result: not run.
+Differences: the policy has one value head, read before the first token of each
+  role in a turn, where the paper has three heads; a turn without a plan lends
+  the value before its first token. The grammar of actions marks no plans, so
+  until an environment does, an episode is one segment of actions. A turn
+  switches where it holds a plan; there is no penalty for keeping a plan and
+  changing its text. Actions are all roles but plan and switch.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from agentic_jax import advantages
+from agentic_jax import losses
+from agentic_jax import recipe as recipe_lib
+from agentic_jax import types
+from experiments import run
+
+# The level of each role: actions, plans, decisions to plan.
+LEVELS = tuple({'plan': 1, 'switch': 2}.get(role, 0) for role in types.ROLES)
+
+
+def estimate(trajectory, turns, keep_penalty, **settings):
+  """Advantages, returns and where they count, of each level: [3, E, S]."""
+  values = advantages.gather_tokens(trajectory.values, turns.tokens)
+  (action, plan, switch), holds = recipe_lib.first_of_levels(
+    values, trajectory, turns, LEVELS
+  )
+  planned = holds[1]
+  length = jnp.maximum(jnp.sum(turns.mask, axis=-1, keepdims=True), 1)
+  price = jnp.where(planned, 0.0, keep_penalty / length)
+  found = advantages.hierarchical_gae(
+    (recipe_lib.turn_rewards(turns) - price).astype(values.dtype),
+    plan,
+    action,
+    planned,
+    turns.mask,
+    switch_values=switch,
+    truncated=turns.truncated,
+    **settings,
+  )
+  levels = (found.action, found.plan, found.switch)
+  return (
+    jnp.stack([level.advantages for level in levels]),
+    jnp.stack([level.returns for level in levels]),
+    jnp.stack([turns.mask, found.opens, turns.mask]),
+  )
+
+
+def recipe(
+  *,
+  group_size: int = 1,
+  discount: float = 1.0,
+  action_lambda: float = 1.0,
+  plan_lambda: float = 0.95,
+  keep_penalty: float = 0.3,
+  clip_low: float = 0.2,
+  clip_high: float = 0.2,
+  kl_coefficient: float = 0.01,
+  value_coefficient: float = 0.5,
+  value_clip: float = 0.2,
+  **training,
+) -> recipe_lib.Recipe:
+  """Proximal policy optimisation of plans and actions.
+
+  Args:
+    group_size: episodes of a task.
+    discount: per turn.
+    action_lambda: between the turns that follow one plan.
+    plan_lambda: between plans.
+    keep_penalty: taken off an episode's reward if none of its turns plans, and
+      in proportion if some do.
+    clip_low: how far a ratio may fall below 1.
+    clip_high: how far a ratio may rise above 1.
+    kl_coefficient: of k3 to the frozen initial policy.
+    value_coefficient: of the value loss.
+    value_clip: how far a value may move from where it was; 0 is no clip.
+    **training: see `recipe.training`.
+  """
+  base = recipe_lib.turn_ppo(
+    group_size=group_size,
+    clip_low=clip_low,
+    clip_high=clip_high,
+    value_coefficient=value_coefficient,
+    value_clip=value_clip,
+    **training,
+  )
+  policy = recipe_lib.clipped(
+    clip_low=clip_low, clip_high=clip_high, kl_coefficient=kl_coefficient
+  )
+
+  def credit(trajectory, turns):
+    found, returns, counted = estimate(
+      trajectory,
+      turns,
+      keep_penalty,
+      discount=discount,
+      action_lambda=action_lambda,
+      plan_lambda=plan_lambda,
+    )
+    turn = recipe_lib.token_turns(trajectory, turns)
+    level = recipe_lib.token_levels(trajectory, turns, LEVELS)
+    spread = advantages.levels_to_tokens(found, counted, turn, level)
+    each = [advantages.turns_to_tokens(x, turn) for x in returns]
+    targets = jnp.select([level == x for x in range(3)], each)
+    return recipe_lib.credit_estimates(
+      spread, targets, trajectory, turns
+    )._replace(value_mask=recipe_lib.level_starts(trajectory, turns, LEVELS))
+
+  def loss(outputs, trajectory, credit):
+    found = base.loss(outputs, trajectory, credit)
+    return found | policy(outputs, trajectory, credit)
+
+  def weigh(trajectory, turns):
+    weights = recipe_lib.weigh_tokens(trajectory, turns)
+    names = ('policy', *recipe_lib.regularisers(kl_coefficient, 0.0))
+    starts = recipe_lib.level_starts(trajectory, turns, LEVELS)
+    places = losses.token_weights(starts)
+    return dict.fromkeys(names, weights) | {'value': places}
+
+  uses_reference = bool(kl_coefficient)
+  return dataclasses.replace(
+    base,
+    credit=credit,
+    loss=loss,
+    weigh=weigh,
+    score=recipe_lib.score_both if uses_reference else recipe_lib.score_values,
+    uses_reference=uses_reference,
+  )
+
+
+if __name__ == '__main__':
+  run.page('hiper')
