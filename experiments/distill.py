@@ -11,8 +11,9 @@ Result: not run.
 Differences: by default the outcome counts too, as in hindsight-guided
   distillation: without --set teacher=RUN_DIRECTORY the teacher is the policy's
   own beginning, and alone would hold it there; with one, the paper's is --set
-  outcome_weight=0. The teacher is of the policy's size and sees what it saw. The divergence is of the tokens sampled, not of vocabularies:
-  GKD's divergences (distillation.jensen_shannon) want the logits.
+  outcome_weight=0. The teacher is of the policy's size and sees what it saw.
+  The divergence is that of the tokens sampled, not of vocabularies: GKD's
+  (distillation.jensen_shannon) want the logits.
 """
 
 import dataclasses

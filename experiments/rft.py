@@ -18,7 +18,6 @@ Differences: episodes are sampled and imitated step by step, with the policy of
 
 import dataclasses
 
-from agentic_jax import advantages
 from agentic_jax import losses
 from agentic_jax import recipe as recipe_lib
 from experiments import run
@@ -67,9 +66,7 @@ def recipe(
     return recipe_lib.credit_episodes(ones, trajectory, turns)
 
   def weigh(trajectory, turns):
-    tokens = advantages.episodes_to_tokens(kept(turns), turns.tokens >= 0)
-    shape = trajectory.tokens.shape
-    chosen = advantages.scatter_tokens(tokens, turns.tokens, shape=shape)
+    chosen = credit(trajectory, turns).advantages > 0
     mask = trajectory.action_mask & chosen
     return {'policy': losses.token_weights(mask)}
 

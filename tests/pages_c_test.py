@@ -1,18 +1,15 @@
 """Pages of preferences, filtered imitation and distillation."""
 
 import importlib
-import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agentic_jax import batching
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
 from tests import hand_worked
-from tests import tiny_training
 
 # For each page: a setting, another value for it, and what else is then set.
 # Together they are all that a page's own signature has.
@@ -51,7 +48,7 @@ OTHERS = {
     ('threshold', 1.1, {}),
     ('beta', 0.3, {}),
     ('desirable_weight', 1.3, {}),
-    ('undesirable_weight', 1.3, {}),
+    ('undesirable_weight', 1.3, {'threshold': 1.1}),
   ],
   'ranking': [
     ('form', 'pro', {}),
