@@ -133,7 +133,7 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
       'DAPO',
       '2503.14476',
       'dapo',
-      'GRPO with clip-higher, TW, `keep_mixed`, `overlong_penalty`',
+      'GRPO with clip-higher, TW, `recipe.keep_mixed`, `overlong_penalty`',
     ),
     (
       'GDPO',

@@ -263,8 +263,9 @@ Written by `python docs/make_algorithms.py`; do not edit by hand.
 
 First every function that a recipe may be composed of, by the granularity of
 what it says, with the recipes that lead to it, at some setting and perhaps
-through what they share. Then every name of the field that is in view here, with the page or the
-composition that it is. Shapes are those of `agentic_jax/types.py`.
+through what they share. Then every name of the field that is in view here, with
+the page or the composition that it is. Shapes are those of
+`agentic_jax/types.py`.
 """
 
 

@@ -90,7 +90,10 @@ def recipe(
     raise ValueError(
       f'{teacher_weight=} asks no teacher; use --recipe=grpo instead.'
     )
-  params = train.load_params(pathlib.Path(teacher)) if teacher else None
+  params = None
+  if teacher:
+    params = train.load_params(pathlib.Path(teacher))
+    params = jax.tree.map(jnp.asarray, params)
   outcome = recipe_lib.relative(advantages.standardise)
 
   def credit(trajectory, turns):
