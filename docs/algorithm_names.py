@@ -267,7 +267,12 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
       'async_grpo',
       '`truncated_weight` or `masked_weight` of a ratio of any level',
     ),
-    ('Normalised weights', 'verl', PART, '`normalised_weight`, in `prepare`'),
+    (
+      'Normalised weights',
+      'verl',
+      PART,
+      '`normalised_weight`, where a recipe prepares',
+    ),
     ('Rejection masks', 'verl', PART, '`accept` of a ratio or of `kl_k3`'),
     (
       'Off-policy sequence mask',
@@ -452,8 +457,8 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
       'Reverse and forward KL',
       '2306.08543, 1503.02531',
       '',
-      '`reverse_kl`, `forward_kl`; need logits in the loss, which `Outputs` '
-      'does not hold',
+      '`reverse_kl`, `forward_kl`; need logits in the loss, which a '
+      'recipe does not see',
     ),
     ('GKD', '2306.13649', '', '`jensen_shannon` of logits; as above'),
     (

@@ -78,6 +78,7 @@ def recipe(
     beta: how strongly the reference holds, of plackett_luce; by default 0.1.
     **training: see `recipe.training`.
   """
+  recipe_lib.refuse_single(group_size)
   chosen = recipe_lib.choose_form(
     FORMS,
     form,
