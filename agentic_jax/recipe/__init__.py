@@ -15,6 +15,7 @@ against it. Every maker passes `**training` on to `training`, whose settings
 from collections.abc import Callable, Mapping
 
 from agentic_jax.recipe import base
+from agentic_jax.recipe import comparisons
 from agentic_jax.recipe import credit
 from agentic_jax.recipe import critics
 from agentic_jax.recipe import levels
@@ -77,10 +78,19 @@ gigpo = makers.gigpo
 ppo = critics.ppo
 turn_ppo = critics.turn_ppo
 
+Seats = comparisons.Seats
+seats_of = comparisons.seats_of
+seat_pairs = comparisons.seat_pairs
+seat_groups = comparisons.seat_groups
+seat_alone = comparisons.seat_alone
+at_tokens = comparisons.at_tokens
+preference = comparisons.preference
+
 Setting = settings.Setting
 settings_of = settings.settings_of
 parse = settings.parse
 refuse_unknown = settings.refuse_unknown
+choose_form = settings.choose_form
 load = settings.load
 
 # The canonical makers by name, for --recipe.
