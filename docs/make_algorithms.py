@@ -232,6 +232,8 @@ def _defined(node: ast.stmt) -> list[str]:
     return [node.name]
   if isinstance(node, ast.Assign):
     return [t.id for t in node.targets if isinstance(t, ast.Name)]
+  if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+    return [node.target.id]
   return []
 
 

@@ -15,8 +15,10 @@ Differences: pairs are made anew from each step's own episodes. The likelihood
   ORPO's takes in the prompt in its released code, here action tokens alone.
 """
 
+from collections.abc import Callable, Mapping
 import functools
 
+import jax
 import jax.numpy as jnp
 
 from agentic_jax import preferences
@@ -63,7 +65,12 @@ def slic(total, mean, *, target, likelihood_weight):
   return missing - likelihood_weight * chosen
 
 
-FUNCTIONS = {'simpo': simpo, 'cpo': cpo, 'orpo': orpo, 'slic': slic}
+FUNCTIONS: Mapping[str, Callable[..., jax.Array]] = {
+  'simpo': simpo,
+  'cpo': cpo,
+  'orpo': orpo,
+  'slic': slic,
+}
 
 
 def recipe(

@@ -47,6 +47,8 @@ def test_uses_are_found_through_what_recipes_share():
   step = uses.of('experiments.step_dpo.recipe')
   assert 'preferences.logistic' in step, "through another page's table"
   assert 'preferences.win_rates' not in step
+  simpo = uses.of('experiments.simpo.recipe')
+  assert 'preferences.log_odds' in simpo, 'through a table with a type'
 
 
 def test_functions_named_in_compositions_exist():

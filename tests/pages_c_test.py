@@ -370,6 +370,30 @@ def test_groups_that_tie_are_left_out(batch):
     assert bool(own[2].any()) == (page == 'ranking')
 
 
+def test_an_episode_without_a_token_is_not_compared():
+  _, trajectory, turns = _two_groups(None)
+  weights = _make('dpo').weigh(trajectory, turns)['policy']
+  silent = turns._replace(tokens=turns.tokens.at[0].set(-1))
+  own = hand_worked.per_episode(weights, turns)
+  assert [bool(w.any()) for w in own[:3]] == [True, True, False]
+  for page, others in (('dpo', [True, True]), ('ranking', [True, True])):
+    weights = _make(page).weigh(trajectory, silent)['policy']
+    own = hand_worked.per_episode(weights, turns)
+    assert [bool(w.any()) for w in own[1:3]] == others, page
+    assert not own[0].any()
+
+
+def test_lists_weigh_the_same_whatever_their_length(batch):
+  _, trajectory, turns = batch
+  silent = turns._replace(tokens=turns.tokens.at[0].set(-1))
+  weights = _make('ranking').weigh(trajectory, silent)['policy']
+  own = [float(w.sum()) for w in hand_worked.per_episode(weights, turns)]
+  groups = np.asarray(turns.group)
+  masses = [sum(np.array(own)[groups == g]) for g in range(3)]
+  masses = [mass for mass in masses if mass]
+  assert masses == pytest.approx([1 / len(masses)] * len(masses))
+
+
 def test_a_ranking_of_two_is_dpo(batch):
   """The middle episode of the first group loses its tokens."""
   outputs, trajectory, turns = _two_groups(batch)
