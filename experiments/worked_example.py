@@ -80,16 +80,16 @@ def estimators() -> list[Estimator]:
     Estimator(
       'HiPER',
       hiper.recipe(),
-      'Plans and actions have scales of their own. This policy writes no plans, '
-      'so each turn is an action that is judged against the value of having '
-      'begun it, with what all later turns brought.',
+      'Plans and actions have scales of their own. This policy writes no '
+      'plans, so each turn is an action that is judged against the value of '
+      'having begun it, with what all later turns brought.',
     ),
     Estimator(
       'Trajectory DPO',
       dpo.recipe(),
-      'Only the best and the worst episode of the group speak, all their tokens '
-      'alike: the call is liked if the winner made it and disliked if the loser '
-      'did, and where both called it cancels.',
+      'Only the best and the worst episode of the group speak, all their '
+      'tokens alike: the call is liked if the winner made it and disliked if '
+      'the loser did, and where both called it cancels.',
     ),
   ]
 
@@ -135,9 +135,9 @@ def write(run: common.Run, params: Any) -> None:
     'prompt': tool_math.WORKED_EXAMPLE,
     'note': (
       'A group of episodes sampled after imitation, at temperature 1. A '
-      "token's credit is what multiplies its gradient, such as advantage times "
-      'weight, in units in which the weights of the group average 1. The values '
-      'that some of the estimators need come from a linear critic fitted to the '
+      "token's credit is what multiplies its gradient, such as advantage "
+      'times weight, in units in which the weights of the group average 1. The '
+      'values that some of them need come from a linear critic fitted to the '
       f'returns of {_CRITIC_TASKS * _GROUP_SIZE} episodes of the same policy.'
     ),
     'estimators': [

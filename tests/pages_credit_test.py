@@ -26,7 +26,7 @@ _OTHER: dict[str, Any] = {
   'lambda_': 0.3,
   'kl_coefficient': 0.5,
 }
-_OWN: dict[str, dict[str, Any]] = {
+OWN: dict[str, dict[str, Any]] = {
   'bilevel': {'turn_discount': 0.5},
   'edge_grpo': {},
   'fspo': {},
@@ -168,7 +168,7 @@ def _own_of(name: str) -> list[str]:
   return [setting for setting in known if setting not in shared]
 
 
-@pytest.mark.parametrize('name', _OWN)
+@pytest.mark.parametrize('name', OWN)
 def test_a_page_learns_inside_the_mask_only(name):
   trajectory, _ = _batch()
   found = _find(name)
@@ -180,7 +180,7 @@ def test_a_page_learns_inside_the_mask_only(name):
   assert pages.load(name)().uses_values == bool(np.any(found.slopes.values))
 
 
-@pytest.mark.parametrize('name', _OWN)
+@pytest.mark.parametrize('name', OWN)
 def test_score_fills_in_what_the_rest_looks_at(name):
   trajectory, turns = _batch()
   made = pages.load(name)()
@@ -207,17 +207,17 @@ def test_score_fills_in_what_the_rest_looks_at(name):
   jax.eval_shape(step, _outputs(trajectory), bare, turns)
 
 
-_SETTINGS = [(name, setting) for name in _OWN for setting in _own_of(name)]
+_SETTINGS = [(name, setting) for name in OWN for setting in _own_of(name)]
 
 
 def test_every_setting_is_tried():
-  for name, own in _OWN.items():
+  for name, own in OWN.items():
     assert own.keys() <= set(_own_of(name)) <= own.keys() | _OTHER.keys()
 
 
 @pytest.mark.parametrize('name, setting', _SETTINGS)
 def test_every_setting_changes_something(name, setting):
-  other = (_OTHER | _OWN[name])[setting]
+  other = (_OTHER | OWN[name])[setting]
   if setting == 'group_size':
     made = pages.load(name)(group_size=other)
     assert made.group_size == other != pages.load(name)().group_size
