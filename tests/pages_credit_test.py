@@ -580,6 +580,21 @@ def test_hiper_reads_a_turn_without_plans_before_its_first_token():
   np.testing.assert_allclose(returns, [0.25, 0.25, 1.0, 1.0])
 
 
+def test_hiper_bootstraps_what_a_limit_cut_off():
+  batch = hand_worked.batch(
+    _group([(0.0, 1.0)], _TWO_TURNS, truncated=True),
+    values=[[0.2, 9, 0.5, 0.6, 9]],
+  )
+  names = 'text text switch text'.split()
+  role = _laid_out(batch, [[types.ROLES.index(x) for x in names]], np.int8)
+  batch = batch[0]._replace(role=role), batch[1]
+  settings = {'discount': 0.5, 'action_lambda': 0.0, 'keep_penalty': 0.0}
+  _, returns = _credit('hiper', batch, **settings)
+  # Actions with the last value of an action; a decision with that of the last
+  # plan, or of the first turn where there is none.
+  np.testing.assert_allclose(returns[0], [0.3, 0.3, 1.1, 1.3], rtol=1e-5)
+
+
 # What is refused.
 
 
