@@ -79,7 +79,15 @@ def test_the_worked_example_has_credit_for_every_token(workdir):
   credit = json.loads((workdir / 'credit.json').read_text())
   assert credit['prompt'] == '3^17 mod 41'
   names = {e['name'] for e in credit['estimators']}
-  assert names == {'GRPO', 'DAPO', 'Token GAE', 'Turn GAE (StepPO)', 'GiGPO'}
+  assert names == {
+    'GRPO',
+    'DAPO',
+    'Token GAE',
+    'Turn GAE (StepPO)',
+    'GiGPO',
+    'HiPER',
+    'Trajectory DPO',
+  }
   for episode in credit['episodes']:
     for segment in episode['segments']:
       for values in segment['credit'].values():
@@ -140,7 +148,7 @@ def test_inspect_prints_episodes_and_writes_nothing(tmp_path, workdir):
   'flags, texts',
   [
     (['--set=clip_hihg=0.3'], ['clip_hihg', "Did you mean 'clip_high'"]),
-    (['--recipe=gpro'], ["Did you mean 'grpo'"]),
+    (['--recipe=gigp'], ["Did you mean 'gigpo'"]),
     (['--environment=tool_maths'], ["Did you mean 'tool_math'"]),
     (['--tasks=absent.jsonl'], ['absent.jsonl']),
     (['--model=huge'], ['huge', 'toy']),
