@@ -66,8 +66,17 @@ def turn_sum(x: jax.Array, turn: jax.Array, *, num_turns: int) -> jax.Array:
   """
   chex.assert_equal_shape([x, turn])
   chex.assert_type([x, turn], [float, int])
-  own = turn[:, None, :] == jnp.arange(num_turns)[:, None]
-  return jnp.sum(jnp.where(own, x[:, None, :], 0), axis=-1)
+  add = lambda own: jnp.sum(jnp.where(turn == own, x, 0), axis=-1)
+  return _each_turn(add, num_turns)
+
+
+def _each_turn(reduce, num_turns: int) -> jax.Array:
+  """[E, S] of what `reduce` makes, [E], of the number of each turn.
+
+  One turn after the other: all at once would be an array [E, S, N]. The order
+  of a sum is fixed, as it would not be for a scatter on an accelerator.
+  """
+  return jax.lax.map(reduce, jnp.arange(num_turns)).T
 
 
 def first_of_turn(
@@ -86,8 +95,9 @@ def first_of_turn(
   chex.assert_equal_shape([x, turn])
   chex.assert_type([x, turn], [float, int])
   size = turn.shape[1]
-  own = turn[:, None, :] == jnp.arange(num_turns)[:, None]
-  index = jnp.min(jnp.where(own, jnp.arange(size), size), axis=-1)
+  slots = jnp.arange(size)
+  first = lambda own: jnp.min(jnp.where(turn == own, slots, size), axis=-1)
+  index = _each_turn(first, num_turns)
   picked = jnp.take_along_axis(x, jnp.minimum(index, size - 1), axis=1)
   return jnp.where(index < size, picked, 0)
 
@@ -105,8 +115,9 @@ def last_of_turn(x: jax.Array, turn: jax.Array, *, num_turns: int) -> jax.Array:
   """
   chex.assert_equal_shape([x, turn])
   chex.assert_type([x, turn], [float, int])
-  own = turn[:, None, :] == jnp.arange(num_turns)[:, None]
-  index = jnp.max(jnp.where(own, jnp.arange(turn.shape[1]), -1), axis=-1)
+  slots = jnp.arange(turn.shape[1])
+  last = lambda own: jnp.max(jnp.where(turn == own, slots, -1), axis=-1)
+  index = _each_turn(last, num_turns)
   picked = jnp.take_along_axis(x, jnp.maximum(index, 0), axis=1)
   return jnp.where(index >= 0, picked, 0)
 
