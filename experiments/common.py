@@ -167,7 +167,8 @@ def main(
       sys.exit(f'Error: {error}')
     except KeyboardInterrupt:
       sys.exit(
-        'Interrupted; the same command goes on from the last checkpoint.'
+        'Interrupted; the same command goes on from the last checkpoint, or '
+        'begins again where there is none yet.'
       )
     except train.Stopped as stopped:
       print(stopped)

@@ -312,6 +312,14 @@ def test_a_token_is_where_the_sum_passes_the_number(size):
   assert np.all(below <= uniform + 1e-6) and np.all(uniform <= above + 1e-6)
 
 
+def test_broken_logits_name_no_token_outside_the_vocabulary():
+  logits = np.full((2, 300), np.nan, np.float32)
+  half = np.full(2, 0.5, np.float32)
+  tokens, logprobs = jax.jit(programs.sample)(logits, half, 2 * half)
+  assert np.all((tokens >= 0) & (tokens < 300))
+  assert np.all(np.isnan(logprobs))
+
+
 def test_short_sequences_follow_the_model():
   """Two tokens of a vocabulary of 16, against all their probabilities."""
   config = sizes.load('toy', 16, layers=1)

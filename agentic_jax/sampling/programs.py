@@ -179,6 +179,7 @@ def sample(logits: Array, uniform: Array, temperature: Array) -> tuple:
   inside = jnp.take_along_axis(parts, part[:, None, None], axis=1)[:, 0]
   drawn = part * size + _invert(_cumulative(inside), rest)[0]
   tokens = jnp.where(greedy, likeliest, drawn)
+  tokens = jnp.minimum(tokens, logits.shape[-1] - 1)  # If there is a NaN.
   chosen = jnp.take_along_axis(scaled, tokens[:, None], axis=-1)[:, 0]
   logprobs = chosen - top[:, 0] - jnp.log(total)
   return tokens, jnp.where(greedy, 0.0, logprobs)
