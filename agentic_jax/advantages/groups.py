@@ -41,11 +41,7 @@ def centre(
   mean = reductions.group_mean(
     scores, group, num_groups=num_groups, where=where
   )
-  low = reductions.group_min(scores, group, num_groups=num_groups, where=where)
-  high = reductions.group_max(scores, group, num_groups=num_groups, where=where)
-  # The rounded mean of equal scores need not be equal to them, and a small
-  # spread of rounding errors would be blown up by a division.
-  spread = reductions.at_group(low < high, group)
+  spread = _differ(scores, group, num_groups, where)
   if where is not None:
     spread &= where
   return jnp.where(spread, scores - reductions.at_group(mean, group), 0)
@@ -190,9 +186,7 @@ def weighted_centre(
   mass = reductions.group_sum(kept, group, num_groups=num_groups) + epsilon
   total = reductions.group_sum(paid, group, num_groups=num_groups)
   baseline = jnp.where(mass > 0, total / jnp.where(mass > 0, mass, 1), 0)
-  low = reductions.group_min(scores, group, num_groups=num_groups, where=where)
-  high = reductions.group_max(scores, group, num_groups=num_groups, where=where)
-  spread = counted & reductions.at_group(low < high, group)
+  spread = counted & _differ(scores, group, num_groups, where)
   return jnp.where(spread, scores - reductions.at_group(baseline, group), 0)
 
 
@@ -343,3 +337,19 @@ def _counted(
   """bool [M]: the entries of a group that count."""
   inside = (group >= 0) & (group < num_groups)
   return inside if where is None else inside & where
+
+
+def _differ(
+  scores: jax.Array,
+  group: jax.Array,
+  num_groups: int,
+  where: jax.Array | None,
+) -> jax.Array:
+  """bool [M]: whether the scores of the entry's group are not all equal.
+
+  The rounded mean of equal scores need not be equal to them, and a small spread
+  of rounding errors would be blown up by a division.
+  """
+  low = reductions.group_min(scores, group, num_groups=num_groups, where=where)
+  high = reductions.group_max(scores, group, num_groups=num_groups, where=where)
+  return reductions.at_group(low < high, group)
