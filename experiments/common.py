@@ -245,6 +245,8 @@ def build(
   )
   _refuse_idle_axes(mesh)
   splits = {split: _tasks(split) for split in ('train', 'validation', 'test')}
+  if made.demonstrations:
+    worlds.refuse_inimitable(world, splits['train'])
   config = sizes.load(
     FLAGS.model, world.tokenizer.vocab_size, value_head=made.uses_values
   )
@@ -387,9 +389,11 @@ def source(run: Run) -> train.Source:
   """Where the run's batches come from: rollouts, or demonstrations.
 
   A recipe that does not look at a sampler imitates: the environment's oracle
-  where it has one, otherwise the answers of the tasks.
+  where it has one, otherwise the answers of the tasks. One that asks for
+  `demonstrations` has them in each group, beside the rollouts.
   """
   drawn = pool.Pool(run.splits['train'], FLAGS.seed)
+  script = functools.partial(worlds.imitated, run.world)
   if run.recipe.uses_sampler:
     return rollout.Rollouts(
       run.sampler,
@@ -400,11 +404,13 @@ def source(run: Run) -> train.Source:
       group_size=run.recipe.group_size,
       temperature=run.recipe.sampling.temperature,
       keep=run.recipe.keep,
+      demonstrations=run.recipe.demonstrations,
+      script=script,
     )
   return rollout.Demonstrations(
     run.world,
     drawn,
-    functools.partial(worlds.imitated, run.world),
+    script,
     episodes_per_step=FLAGS.tasks_per_step * run.recipe.group_size,
   )
 
@@ -463,10 +469,12 @@ def finish(run: Run, result: train.Result, **more: Any) -> dict[str, Any]:
 def introduce(run: Run) -> None:
   """Says what is about to happen; with --inspect, shows episodes and exits."""
   counts = ', '.join(f'{len(v)} {k}' for k, v in run.splits.items())
+  shown = run.recipe.demonstrations
+  which = f' ({shown} of them demonstrations)' if shown else ''
   print(
     f'{FLAGS.recipe} on {FLAGS.environment}: {counts} tasks, model '
     f'{FLAGS.model}, {FLAGS.steps} steps of {FLAGS.tasks_per_step} x '
-    f'{run.recipe.group_size} episodes, in {run.workdir}',
+    f'{run.recipe.group_size}{which} episodes, in {run.workdir}',
     flush=True,
   )
   if FLAGS.inspect:

@@ -127,11 +127,19 @@ def _not_single(made, stop: str, single: set[int]) -> bool:
 def imitated(world: rollout.World, task: types.Task, seed: int) -> list[str]:
   """The actions that solve a task: the oracle's, or its answer.
 
-  The environment is stepped with the seeds that `rollout.Demonstrations` will
-  use, so that what was planned is what happens.
+  The environment is stepped with the seeds that `rollout.play` will use, so
+  that what was planned is what happens.
+
+  Raises:
+    ValueError: there is neither oracle nor answer.
   """
   environment = world.environment
   if not hasattr(environment, 'oracle'):
+    if not task.answer:
+      raise ValueError(
+        f'The task {task.prompt!r:.80} has no answer to demonstrate, and its '
+        'environment no oracle(state).'
+      )
     answer = protocol.Action(answer=task.answer)
     return [world.grammar.render(answer)]
   transition, actions = environment.reset(task, seed), []
@@ -142,3 +150,18 @@ def imitated(world: rollout.World, task: types.Task, seed: int) -> list[str]:
     turn_seed = rollout.derive_seed(seed, turn)
     transition = environment.step(transition.state, actions[-1], turn_seed)
   return actions
+
+
+def refuse_inimitable(
+  world: rollout.World, tasks: Sequence[types.Task]
+) -> None:
+  """Raises ValueError where no task can be demonstrated by `imitated`."""
+  if hasattr(world.environment, 'oracle') or any(t.answer for t in tasks):
+    return
+  raise ValueError(
+    'This recipe learns from demonstrations, and there are none: the '
+    f'environment {type(world.environment).__name__} has no oracle(state) that '
+    'says the right action, and no task has an answer. Give the environment an '
+    'oracle or the tasks answers, or take a recipe that learns from its own '
+    'episodes, such as --recipe=grpo.'
+  )

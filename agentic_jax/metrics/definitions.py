@@ -33,8 +33,8 @@ DEFINITIONS: Mapping[str, Definition] = {
     'nats',
   ),
   'policy/ratio_mismatch': Definition(
-    'mean over action tokens of |log(policy / sampler)| before the first '
-    'update on a batch: 0 up to rounding when the batch is on-policy',
+    'mean over sampled action tokens of |log(policy / sampler)| before the '
+    'first update on a batch: 0 up to rounding when the batch is on-policy',
     'nats',
   ),
   'policy/clip_fraction': Definition(
@@ -53,6 +53,15 @@ DEFINITIONS: Mapping[str, Definition] = {
   ),
   'demonstrations/reward': Definition(
     'sum of all rewards of a demonstration, mean over them', 'reward'
+  ),
+  'demonstrations/episodes': Definition(
+    'demonstrations played beside the sampled episodes', 'episodes'
+  ),
+  'demonstrations/failures': Definition(
+    'demonstrations among them that ended in a fault', 'episodes'
+  ),
+  'policy/demonstrated': Definition(
+    'share of the action tokens that demonstrations have', 'share'
   ),
   'rollout/reward_<component>': Definition(
     'sum of one component of the reward, mean over episodes', 'reward'
@@ -190,6 +199,21 @@ def _collapsed(record: Mapping[str, float]) -> bool:
   )
 
 
+def _spreadless(record: Mapping[str, float]) -> bool:
+  """Whether most groups teach nothing: no spread, and no demonstration."""
+  return (
+    record.get('rollout/zero_spread_groups', 0) > 0.9
+    and record.get('rollout/success', 0) <= 0.9
+    and not record.get('demonstrations/episodes', 0)
+  )
+
+
+def _undemonstrated(record: Mapping[str, float]) -> bool:
+  """Whether more than a tenth of the demonstrations ended in a fault."""
+  failures = record.get('demonstrations/failures', 0)
+  return failures > 0.1 * record.get('demonstrations/episodes', math.inf)
+
+
 def _faulty(record: Mapping[str, float]) -> bool:
   """Whether more than a tenth of the episodes ended in a fault."""
   kinds = ('raised', 'hung', 'garbage', 'long')
@@ -199,10 +223,7 @@ def _faulty(record: Mapping[str, float]) -> bool:
 
 _WORRIES = (
   _Worry(
-    lambda record: (
-      record.get('rollout/zero_spread_groups', 0) > 0.9
-      and record.get('rollout/success', 0) <= 0.9
-    ),
+    _spreadless,
     '{rollout/zero_spread_groups:.0%} of the groups have one reward for all '
     'their episodes and teach nothing. Take tasks that are neither always nor '
     'never solved, a larger group_size, or a recipe that samples such groups '
@@ -242,6 +263,13 @@ _WORRIES = (
     _faulty,
     'More than a tenth of the episodes ended in a fault of their environment. '
     'The field `detail` of the records in episodes/ says which.',
+  ),
+  _Worry(
+    _undemonstrated,
+    '{demonstrations/failures:.0f} of {demonstrations/episodes:.0f} '
+    'demonstrations ended in a fault, and their groups learn without. The '
+    'field `detail` of the records in episodes/ says which: mend the oracle, '
+    'or give the tasks answers.',
   ),
 )
 

@@ -20,6 +20,7 @@ from agentic_jax.recipe import credit
 from agentic_jax.recipe import critics
 from agentic_jax.recipe import levels
 from agentic_jax.recipe import makers
+from agentic_jax.recipe import mixtures
 from agentic_jax.recipe import parts
 from agentic_jax.recipe import settings
 
@@ -83,8 +84,18 @@ seats_of = comparisons.seats_of
 seat_pairs = comparisons.seat_pairs
 seat_groups = comparisons.seat_groups
 seat_alone = comparisons.seat_alone
+seat_demonstrations = comparisons.seat_demonstrations
 at_tokens = comparisons.at_tokens
 preference = comparisons.preference
+
+demonstrated = mixtures.demonstrated
+sampled = mixtures.sampled
+are_demonstrations = mixtures.are_demonstrations
+batch_step = mixtures.batch_step
+by_origin = mixtures.by_origin
+measure_mixture = mixtures.measure_mixture
+measure_clipped_mixture = mixtures.measure_clipped_mixture
+refuse_without_demonstrations = mixtures.refuse_without_demonstrations
 
 Setting = settings.Setting
 settings_of = settings.settings_of

@@ -66,13 +66,15 @@ class Recipe:
     keep: (turns) -> bool [E] on the host, for one group; None keeps all. A
       rejected group is replaced by that of the next task.
     group_size: episodes of a task.
+    demonstrations: how many of them, the last members of a group, are scripted
+      demonstrations; the policy_step of their tokens is -1.
     epochs: passes over a batch.
     minibatches: optimiser steps a pass.
     sampling: how actions are sampled.
     uses_values: whether the policy needs a value head.
     uses_reference: whether a frozen copy of the initial policy is kept.
     uses_sampler: whether the loss has a ratio to the sampler; then tokens that
-      were not sampled by us are refused.
+      were not sampled by us are refused, but for those of `demonstrations`.
     granularity: of the credit: token, turn, sequence or episode.
   """
 
@@ -85,6 +87,7 @@ class Recipe:
   measure: Callable[..., Terms] = measure_nothing
   keep: Callable[[types.Turns], np.ndarray] | None = None
   group_size: int = 8
+  demonstrations: int = 0
   epochs: int = 1
   minibatches: int = 1
   sampling: Sampling = Sampling()
@@ -92,6 +95,21 @@ class Recipe:
   uses_reference: bool = False
   uses_sampler: bool = True
   granularity: str = 'episode'
+
+  def __post_init__(self):
+    if not 0 <= self.demonstrations < max(self.group_size, 1):
+      raise ValueError(
+        f'demonstrations={self.demonstrations} of '
+        f'group_size={self.group_size} episodes leave nothing that the policy '
+        'samples itself; use fewer than group_size, such as 1 of 8, or '
+        '--recipe=supervised to imitate only.'
+      )
+    if self.demonstrations and not self.uses_sampler:
+      raise ValueError(
+        f'demonstrations={self.demonstrations} are mixed into groups that the '
+        'policy samples, but a recipe with uses_sampler=False imitates only; '
+        'set uses_sampler=True, or demonstrations=0.'
+      )
 
 
 def training(

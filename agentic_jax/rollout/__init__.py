@@ -5,8 +5,10 @@ from agentic_jax.rollout.episodes import Limits
 from agentic_jax.rollout.episodes import Request
 from agentic_jax.rollout.episodes import World
 from agentic_jax.rollout.episodes import derive_seed
-from agentic_jax.rollout.scripted import Demonstrations
+from agentic_jax.rollout.scripted import TooLongError
+from agentic_jax.rollout.scripted import play
 from agentic_jax.rollout.source import Batch
+from agentic_jax.rollout.source import Demonstrations
 from agentic_jax.rollout.source import Rollouts
 from agentic_jax.rollout.source import statistics
 from agentic_jax.rollout.workers import Workers
@@ -17,9 +19,11 @@ __all__ = [
   'Limits',
   'Request',
   'Rollouts',
+  'TooLongError',
   'Workers',
   'World',
   'collect',
   'derive_seed',
+  'play',
   'statistics',
 ]

@@ -1,6 +1,7 @@
-"""On-policy episodes as a source of batches for the loop."""
+"""Sources of batches for the loop: sampled episodes, demonstrations, both."""
 
 from collections.abc import Callable, Mapping, Sequence
+import time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from agentic_jax import batching
 from agentic_jax import types
 from agentic_jax.rollout import collecting
 from agentic_jax.rollout import episodes as episodes_lib
+from agentic_jax.rollout import scripted
 from agentic_jax.rollout import workers as workers_lib
 from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.tasks import pool as pool_lib
@@ -22,7 +24,11 @@ class Batch(NamedTuple):
 
 
 class Rollouts:
-  """Samples groups of episodes with the parameters it is given."""
+  """Samples groups of episodes with the parameters it is given.
+
+  The last members of each group may be demonstrations instead. The others are
+  the same, token for token, with them and without.
+  """
 
   def __init__(
     self,
@@ -36,8 +42,10 @@ class Rollouts:
     temperature: float,
     keep: Callable[[types.Turns], np.ndarray] | None = None,
     resample_limit: int = 4,
+    demonstrations: int = 0,
+    script: scripted.Script | None = None,
   ):
-    """See `recipe.Recipe` for `group_size` and `keep`.
+    """See `recipe.Recipe` for `group_size`, `keep` and `demonstrations`.
 
     Args:
       sampler: the slots.
@@ -45,13 +53,24 @@ class Rollouts:
       pool: where tasks come from.
       workers: threads that call the environment.
       tasks_per_step: groups a batch.
-      group_size: episodes a group.
+      group_size: episodes a group, demonstrations included.
       temperature: of sampling.
       keep: says which groups are worth training on; others are replaced by
-        those of the next tasks, in task order.
+        those of the next tasks, in task order. It sees demonstrations too.
       resample_limit: how many times the batch's tasks may be drawn again; then
         the batch stays short.
+      demonstrations: how many of a group, its last members, play `script`.
+      script: says what demonstrations do.
+
+    Raises:
+      ValueError: demonstrations are asked for without a script, or leave
+        nothing to sample.
     """
+    if demonstrations and (script is None or demonstrations >= group_size):
+      raise ValueError(
+        f'{demonstrations=} of {group_size=} episodes want a script, and at '
+        f'least one sampled episode beside them; got script={script}.'
+      )
     self._sampler = sampler
     self._world = world
     self._pool = pool
@@ -61,6 +80,8 @@ class Rollouts:
     self._temperature = temperature
     self._keep = keep
     self._resample_limit = resample_limit
+    self._demonstrations = demonstrations
+    self._script = script
 
   def batch(self, step: int, params: Any) -> Batch:
     """The episodes of step `step`, sampled by `params`.
@@ -89,7 +110,7 @@ class Rollouts:
           rejected += 1
     refuse_failures(everything, self._world.limits.failed_share)
     chosen = sorted(accepted, key=lambda group: group[0].draw)
-    metrics = statistics(everything)
+    metrics = self._statistics(everything)
     metrics['rollout/groups_resampled'] = float(rejected)
     missing = self._tasks_per_step - len(accepted)
     metrics['rollout/groups_missing'] = float(missing)
@@ -97,10 +118,12 @@ class Rollouts:
     return Batch([e for group in chosen for e in group], metrics)
 
   def _groups(self, number: int) -> list[list[types.Episode]]:
+    drawn = self._pool.take(number)
+    size = self._group_size - self._demonstrations
     requests = [
       episodes_lib.Request(draw, task, member)
-      for draw, task in self._pool.take(number)
-      for member in range(self._group_size)
+      for draw, task in drawn
+      for member in range(size)
     ]
     played = collecting.collect(
       self._sampler,
@@ -109,8 +132,84 @@ class Rollouts:
       temperature=self._temperature,
       workers=self._workers,
     )
-    size = self._group_size
-    return [played[i : i + size] for i in range(0, len(played), size)]
+    return [
+      played[i * size : (i + 1) * size] + self._demonstrate(*drawn[i])
+      for i in range(number)
+    ]
+
+  def _demonstrate(self, draw: int, task: types.Task) -> list[types.Episode]:
+    """The last members of a group. They play in turn, and no slot decodes."""
+    if not self._demonstrations:
+      return []
+    assert self._script is not None
+    began = time.monotonic()
+    first = self._group_size - self._demonstrations
+    played = [
+      scripted.play(
+        self._world,
+        self._script,
+        episodes_lib.Request(draw, task, member),
+        temperature=self._temperature,
+      )
+      for member in range(first, self._group_size)
+    ]
+    self._workers.waited_seconds += time.monotonic() - began
+    return played
+
+  def _statistics(self, played: list[types.Episode]) -> dict[str, float]:
+    """Metrics of what was sampled, and of the demonstrations beside it."""
+    first = self._group_size - self._demonstrations
+    metrics = statistics([e for e in played if e.member < first])
+    if self._demonstrations:
+      shown = [e for e in played if e.member >= first]
+      found = statistics(shown)
+      for name in ('episodes', 'success', 'reward'):
+        metrics[f'demonstrations/{name}'] = found[f'rollout/{name}']
+      failures = sum(bool(episode.failure) for episode in shown)
+      metrics['demonstrations/failures'] = float(failures)
+    return metrics
+
+  def position(self) -> Mapping[str, Any]:
+    """Where the source stands, for a checkpoint."""
+    return {'pool': self._pool.position()}
+
+  def restore(self, position: Mapping[str, Any]) -> None:
+    """Goes back to where a checkpoint was taken."""
+    self._pool.restore(position['pool'])
+
+
+class Demonstrations:
+  """Demonstrations alone, of the tasks in their order."""
+
+  def __init__(
+    self,
+    world: episodes_lib.World,
+    pool: pool_lib.Pool,
+    script: scripted.Script,
+    *,
+    episodes_per_step: int,
+  ):
+    self._world = world
+    self._pool = pool
+    self._script = script
+    self._episodes_per_step = episodes_per_step
+
+  def batch(self, step: int, params: Any) -> Batch:
+    """The next demonstrations; parameters play no part."""
+    del step, params
+    played = [
+      scripted.play(
+        self._world, self._script, episodes_lib.Request(draw, task, 0)
+      )
+      for draw, task in self._pool.take(self._episodes_per_step)
+    ]
+    refuse_failures(played, self._world.limits.failed_share)
+    metrics = statistics(played)
+    # Nobody sampled these tokens, and the success is not the policy's.
+    del metrics['rollout/tokens']
+    for name in ('success', 'reward'):
+      metrics[f'demonstrations/{name}'] = metrics.pop(f'rollout/{name}')
+    return Batch(played, metrics)
 
   def position(self) -> Mapping[str, Any]:
     """Where the source stands, for a checkpoint."""

@@ -281,8 +281,10 @@ class _Run:
     state, norm, finite = self.programs.update(self.state, grads)
     total = jax.tree.map(lambda *x: float(sum(np.asarray(y) for y in x)), *sums)
     self._refuse_infinite(total.terms, finite)
-    tokens = max(total.tokens, 1.0)
-    record = {f'policy/{k}': v / tokens for k, v in total.means.items()}
+    record = {
+      f'policy/{k}': v / max(total.counts[k], 1.0)
+      for k, v in total.means.items()
+    }
     record |= {f'train/loss_{k}': v for k, v in total.terms.items()}
     record['train/loss'] = sum(total.terms.values())
     record['train/gradient_norm'] = float(norm)
@@ -329,11 +331,13 @@ class _Run:
 
   def _refuse_foreign(self, trajectory) -> None:
     foreign = trajectory.action_mask & (trajectory.policy_step < 0)
-    if self.recipe.uses_sampler and np.any(foreign):
+    asked = self.recipe.demonstrations or not self.recipe.uses_sampler
+    if np.any(foreign) and not asked:
       raise ValueError(
         f'{int(foreign.sum())} action tokens were not sampled by this policy, '
         'but the loss of this recipe takes a ratio to their sampler; train on '
-        'them with --recipe=supervised, or a loss without a ratio.'
+        'them with --recipe=supervised, or a recipe that mixes demonstrations '
+        'into its groups, such as --recipe=luffy.'
       )
 
   def _save(self) -> None:

@@ -32,8 +32,8 @@ class Sums(NamedTuple):
   """What microbatches add up to, besides gradients."""
 
   terms: dict[str, Array]  # Weighted sums of each term of the loss.
-  means: dict[str, Array]  # Sums over action tokens.
-  tokens: Array  # How many action tokens these sums are over.
+  means: dict[str, Array]  # Sums over the tokens that each counts.
+  counts: dict[str, Array]  # How many tokens these are.
 
 
 def apply_of(config: transformer.TransformerConfig) -> Apply:
@@ -90,12 +90,15 @@ def objective(
     name: jnp.sum(jnp.where(weights[name] != 0, weights[name] * value, 0.0))
     for name, value in found.items()
   }
-  mask = trajectory.action_mask
   means = _diagnostics(recipe, outputs, trajectory, credit)
-  sums = {k: jnp.sum(jnp.where(mask, v, 0.0)) for k, v in means.items()}
+  masks = dict.fromkeys(means, trajectory.action_mask)
+  # Nobody knows how likely a demonstration was to whoever wrote it.
+  sampled = trajectory.action_mask & (trajectory.policy_step >= 0)
+  masks |= {k: sampled for k in means if k == 'ratio_mismatch'}
+  sums = {k: jnp.sum(jnp.where(masks[k], v, 0.0)) for k, v in means.items()}
   total = functools.reduce(jnp.add, terms.values())
-  counted = Sums(terms, sums, jnp.sum(mask).astype(total.dtype))
-  return total, jax.lax.stop_gradient(counted)
+  counts = {k: jnp.sum(v).astype(total.dtype) for k, v in masks.items()}
+  return total, jax.lax.stop_gradient(Sums(terms, sums, counts))
 
 
 def _check_terms(found: Any, weights: Any, shape: tuple[int, ...]) -> None:
@@ -122,7 +125,10 @@ def _check_terms(found: Any, weights: Any, shape: tuple[int, ...]) -> None:
 
 
 def _diagnostics(recipe, outputs, trajectory, credit) -> dict[str, Array]:
-  """Numbers [B, T] whose mean over the action tokens is logged."""
+  """Numbers [B, T] whose mean over the action tokens is logged.
+
+  That of ratio_mismatch is over the tokens that we sampled.
+  """
   means = dict(recipe.measure(outputs, trajectory, credit))
   if outputs.entropy is not None:
     means['entropy'] = outputs.entropy
