@@ -333,21 +333,21 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'LUFFY',
       '2504.14945',
-      OMITTED,
-      '`shaped_probability` on demonstrated tokens; needs a source that mixes '
-      'them into groups',
+      'luffy',
+      '`shaped_probability` on demonstrated tokens, `clipped_surrogate` on own',
     ),
     (
       'RL-PLUS',
       '2508.00222',
-      OMITTED,
-      '`mixture_ratio` and `explore_unlikely` on demonstrated tokens; as LUFFY',
+      'rl_plus',
+      '`mixture_ratio` and `explore_unlikely` on demonstrated tokens; '
+      'standardised by the own ones',
     ),
     (
       'CHORD',
       '2508.11408',
-      OMITTED,
-      'terms of GRPO and SFT, `uncertainty_weight`; as LUFFY',
+      'chord',
+      'terms of GRPO and SFT; form=phi: `uncertainty_weight`',
     ),
   ),
   'Preferences': (
@@ -423,9 +423,8 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'SPIN',
       '2401.01335',
-      OMITTED,
-      'DPO of a demonstration against an own sample; needs a source that mixes '
-      'them',
+      'spin',
+      'DPO of a demonstration against an own sample',
     ),
     (
       'V-DPO, vision DPO',
@@ -519,7 +518,7 @@ CLASHES: tuple[tuple[str, str, str], ...] = (
     'SPIN',
     'self-play fine-tuning against demonstrations (2401.01335); the recipe of '
     'that name in verl-recipe is DPO of two samples ranked by reward',
-    'the first; the second is page dpo with group_size=2',
+    'the first: page spin; the second is page dpo with group_size=2',
   ),
   (
     'ARPO',

@@ -19,9 +19,9 @@ Differences: demonstrations are the environment's oracle, or the answers of the
 """
 
 import dataclasses
-import functools
 
 import jax.numpy as jnp
+import optax
 
 from agentic_jax import advantages
 from agentic_jax import losses
@@ -35,33 +35,29 @@ FORMS = {
 }
 
 
-def scheduled(step, *, peak, valley, rise_steps, fall_steps):
-  """μ at a step: a straight rise to the peak, a cosine down to the valley."""
-  fallen = jnp.clip((step - rise_steps) / fall_steps, 0.0, 1.0)
-  falling = valley + (peak - valley) * (1 + jnp.cos(jnp.pi * fallen)) / 2
-  return jnp.where(step < rise_steps, peak * step / max(rise_steps, 1), falling)
-
-
-def constant(step, *, share):
-  """μ at any step."""
-  del step
-  return jnp.asarray(share)
-
-
-def refuse_idle(*, share=0.1, peak=0.9, valley=0.0, rise_steps=0, fall_steps=1):
-  """Raises ValueError where imitation has no share, or no part of a schedule."""
+def share_by_step(*, share=0.1, **schedule):
+  """μ as a function of the step: constant, or a rise and a cosine's fall."""
+  peak, valley = schedule.get('peak', 1.0), schedule.get('valley', 0.0)
   if not (0 < share <= 1 and 0 < peak <= 1 and 0 <= valley <= 1):
     raise ValueError(
-      f'{share=}, {peak=} and {valley=} are shares of imitation: wanted 0 to 1, '
-      'and above 0 for all but valley. For none use --recipe=grpo, for nothing '
-      'else --recipe=supervised.'
+      f'{share=}, {peak=} and {valley=} are shares of imitation: wanted 0 to '
+      '1, and above 0 but for valley. For no imitation use --recipe=grpo, for '
+      'imitation alone --recipe=supervised.'
     )
-  if rise_steps < 0 or fall_steps < 1 or peak == valley:
+  if not schedule:
+    return optax.constant_schedule(share)
+  rise, fall = schedule['rise_steps'], schedule['fall_steps']
+  if rise < 0 or fall < 1 or peak == valley:
     raise ValueError(
-      f'From {peak=} to {valley=} in {fall_steps=} after {rise_steps=} is no '
-      'schedule: use two shares, at least 1 step to fall and 0 to rise, or '
-      '--set form=constant.'
+      f'From {peak=} to {valley=} with rise_steps={rise} and fall_steps={fall} '
+      'is no schedule: use two shares, at least 1 step to fall and 0 to rise, '
+      'or --set form=constant.'
     )
+  falling = optax.cosine_decay_schedule(peak, fall, alpha=valley / peak)
+  if not rise:
+    return falling
+  rising = optax.linear_schedule(0.0, peak, rise)
+  return optax.join_schedules([rising, falling], [rise])
 
 
 def credit_shared(share):
@@ -78,7 +74,8 @@ def credit_shared(share):
       returns, turns.group, num_groups=returns.size, where=own
     )
     found = recipe_lib.credit_episodes(relative, trajectory, turns)
-    mu = share(recipe_lib.batch_step(trajectory)).astype(returns.dtype)
+    step = recipe_lib.batch_step(trajectory).astype(returns.dtype)
+    mu = jnp.asarray(share(step), returns.dtype)
     factor = jnp.where(recipe_lib.demonstrated(trajectory), mu, 1 - mu)
     factor = jnp.where(trajectory.action_mask, factor, 0)
     return found._replace(factor=factor)
@@ -170,8 +167,7 @@ def recipe(
     fall_steps=fall_steps,
     share=share,
   )
-  refuse_idle(**chosen)
-  mu = functools.partial(scheduled if form == 'mu' else constant, **chosen)
+  mu = share_by_step(**chosen)
   band = dict(clip_low=clip_low, clip_high=clip_high)
   base = recipe_lib.grpo(group_size=group_size, **band, **training)
   return dataclasses.replace(

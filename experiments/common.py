@@ -470,11 +470,11 @@ def introduce(run: Run) -> None:
   """Says what is about to happen; with --inspect, shows episodes and exits."""
   counts = ', '.join(f'{len(v)} {k}' for k, v in run.splits.items())
   shown = run.recipe.demonstrations
-  which = f' ({shown} of them demonstrations)' if shown else ''
+  which = f', {shown} of each group demonstrated' if shown else ''
   print(
     f'{FLAGS.recipe} on {FLAGS.environment}: {counts} tasks, model '
     f'{FLAGS.model}, {FLAGS.steps} steps of {FLAGS.tasks_per_step} x '
-    f'{run.recipe.group_size}{which} episodes, in {run.workdir}',
+    f'{run.recipe.group_size} episodes{which}, in {run.workdir}',
     flush=True,
   )
   if FLAGS.inspect:

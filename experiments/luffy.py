@@ -7,10 +7,10 @@ Changes: from grpo, the last members of each group are demonstrations, which
 Command: python experiments/luffy.py --environment=corridor
 Result: not run.
 Differences: demonstrations are the environment's oracle, or the answers of the
-  tasks, not another model's reasoning; several of one group are alike. Advantages
-  are divided by the spread and tokens averaged, as in the paper's equations; its
-  released scripts can switch both off (advantages.centre, length-free weights as
-  in dr_grpo). No entropy bonus.
+  tasks, not another model's reasoning; several of one group are alike.
+  Advantages are divided by the spread and tokens averaged, as in the equations;
+  the released scripts can switch both off (advantages.centre; the weights of
+  dr_grpo). No entropy bonus.
 """
 
 import dataclasses

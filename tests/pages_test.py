@@ -43,6 +43,12 @@ OTHERS: dict[str, tuple[Others, ...]] = {
     Others({'level': 'sequence'} | _BAND, {'correction': 'decoupled'}),
     Others(_BAND, {'correction': 'none'}),
   ),
+  'chord': (
+    Others({'group_size': 4, 'demonstrations': 2, 'form': 'constant'} | _BAND),
+    Others({'peak': 0.5, 'valley': 0.2, 'rise_steps': 9, 'fall_steps': 20}),
+    Others({'share': 0.5, 'form': 'phi'}, {'form': 'constant'}),
+    Others({'share': 0.5} | _BAND, {'form': 'phi'}),
+  ),
   'cispo': (Others({'group_size': 4, 'clip_low': 0.5, 'clip_high': 0.5}),),
   'clip_cov': (
     Others({'group_size': 4, 'share': 0.5} | _BAND),
@@ -61,6 +67,12 @@ OTHERS: dict[str, tuple[Others, ...]] = {
   'gspo': (Others({'group_size': 4} | _BAND),),
   'kimi': (Others({'group_size': 4, 'square_coefficient': 0.3}),),
   'kl_cov': (Others({'group_size': 4, 'share': 0.2, 'penalty': 0.3}),),
+  'luffy': (
+    Others({'group_size': 4, 'demonstrations': 2, 'shaping': 0.3} | _BAND),
+  ),
+  'rl_plus': (
+    Others({'group_size': 4, 'demonstrations': 2, 'exploration': 0.0}),
+  ),
   'sapo': (
     Others(
       {
@@ -74,6 +86,7 @@ OTHERS: dict[str, tuple[Others, ...]] = {
     Others({'group_size': 4, 'part': 'sequence'} | _BAND),
     Others(_BAND, {'part': 'sequence'}),
   ),
+  'spin': (Others({'beta': 0.3}),),
   'topr': (Others({'group_size': 4, 'threshold': 0.8, 'level': 'token'}),),
   'vespo': (
     Others(
@@ -122,9 +135,24 @@ def batch() -> Batch:
   )
 
 
+def mixed(trajectory: types.Trajectory) -> types.Trajectory:
+  """As if the last member of each group were a demonstration, in step 5."""
+  shown = trajectory.episode % 3 == 2
+  return trajectory._replace(
+    policy_step=np.where(
+      trajectory.action_mask & ~shown, np.int32(5), np.int32(-1)
+    ),
+    sampler_logprobs=np.where(
+      shown, np.float32(0), trajectory.sampler_logprobs
+    ),
+  )
+
+
 def scored(made: recipe_lib.Recipe):
   """The trajectory and the credit with which the losses of a batch are made."""
   trajectory, turns, networks, _ = batch()
+  if made.demonstrations:
+    trajectory = mixed(trajectory)
   if not made.uses_reference:
     networks = networks._replace(reference=None)
   apply = lambda said, trajectory: said
@@ -161,8 +189,9 @@ def result(made: recipe_lib.Recipe) -> list[Any]:
   trajectory, credit = scored(made)
   weights = made.weigh(trajectory, batch().turns)
   scalar = total(made, batch().outputs, trajectory, credit, weights)
-  fields = made.group_size, made.epochs, made.minibatches, made.sampling
+  names = 'group_size', 'demonstrations', 'epochs', 'minibatches', 'sampling'
   arrays = jax.tree.leaves((scalar, credit, weights))
+  fields = [getattr(made, name) for name in names]
   return [fields, kept(made), *map(np.asarray, arrays)]
 
 

@@ -96,6 +96,7 @@ def refuse_without_demonstrations(demonstrations: int) -> None:
   """Raises ValueError where a recipe that mixes has nothing to mix in."""
   if demonstrations < 1:
     raise ValueError(
-      f'{demonstrations=} leaves nothing to imitate; use at least 1 of a group, '
-      'such as --set demonstrations=1, or --recipe=grpo, which wants none.'
+      f'{demonstrations=} leaves nothing to imitate; use at least 1 of a '
+      'group, such as --set demonstrations=1, or --recipe=grpo, which wants '
+      'none.'
     )
