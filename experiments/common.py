@@ -400,6 +400,7 @@ def source(run: Run) -> train.Source:
       group_size=run.recipe.group_size,
       temperature=run.recipe.sampling.temperature,
       keep=run.recipe.keep,
+      greedy_members=run.recipe.greedy_members,
     )
   return rollout.Demonstrations(
     run.world,
@@ -485,7 +486,11 @@ def inspect_episodes(run: Run) -> None:
     ).params
   batch = source(run).batch(0, params)
   group = batch.episodes[: max(run.recipe.group_size, 4)]
-  stacked = batching.stack(group, batch_shape(run, len(group), 1))
+  stacked = batching.stack(
+    group,
+    batch_shape(run, len(group), 1),
+    baselines=bool(run.recipe.greedy_members),
+  )
   inspecting.show_group(
     group,
     run.world.tokenizer,

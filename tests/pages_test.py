@@ -61,6 +61,7 @@ OTHERS: dict[str, tuple[Others, ...]] = {
   'gspo': (Others({'group_size': 4} | _BAND),),
   'kimi': (Others({'group_size': 4, 'square_coefficient': 0.3}),),
   'kl_cov': (Others({'group_size': 4, 'share': 0.2, 'penalty': 0.3}),),
+  'remax': (Others({'group_size': 4, 'greedy_members': 2}),),
   'sapo': (
     Others(
       {
@@ -101,9 +102,12 @@ class Batch(NamedTuple):
 @functools.cache
 def batch() -> Batch:
   """Ragged episodes of two turns in one segment or two; no page changes it."""
-  episodes = tiny_training.episodes(1, groups=4, members=3)
+  episodes = [
+    e._replace(baseline={'final': 0.3 * e.draw, 'process': 0.1})
+    for e in tiny_training.episodes(1, groups=4, members=3)
+  ]
   shape = batching.Shape(16, 20, 8, 13, 3, 13)
-  stacked = batching.stack(episodes, shape)
+  stacked = batching.stack(episodes, shape, baselines=True)
   assert stacked.microbatches == 2
   rng = np.random.default_rng(0)
   size = stacked.trajectory.tokens.shape
@@ -161,7 +165,8 @@ def result(made: recipe_lib.Recipe) -> list[Any]:
   trajectory, credit = scored(made)
   weights = made.weigh(trajectory, batch().turns)
   scalar = total(made, batch().outputs, trajectory, credit, weights)
-  fields = made.group_size, made.epochs, made.minibatches, made.sampling
+  members = made.group_size, made.greedy_members
+  fields = *members, made.epochs, made.minibatches, made.sampling
   arrays = jax.tree.leaves((scalar, credit, weights))
   return [fields, kept(made), *map(np.asarray, arrays)]
 

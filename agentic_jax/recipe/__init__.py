@@ -37,6 +37,7 @@ turn_rewards = credit.turn_rewards
 component_rewards = credit.component_rewards
 component_scores = credit.component_scores
 successes = credit.successes
+greedy_scores = credit.greedy_scores
 token_turns = credit.token_turns
 token_rewards = credit.token_rewards
 credit_episodes = credit.credit_episodes

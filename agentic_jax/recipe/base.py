@@ -66,6 +66,9 @@ class Recipe:
     keep: (turns) -> bool [E] on the host, for one group; None keeps all. A
       rejected group is replaced by that of the next task.
     group_size: episodes of a task.
+    greedy_members: further episodes of each task, played at temperature 0 from
+      the same start. Nothing of them is trained on; `Turns.baseline` says what
+      they earned.
     epochs: passes over a batch.
     minibatches: optimiser steps a pass.
     sampling: how actions are sampled.
@@ -85,6 +88,7 @@ class Recipe:
   measure: Callable[..., Terms] = measure_nothing
   keep: Callable[[types.Turns], np.ndarray] | None = None
   group_size: int = 8
+  greedy_members: int = 0
   epochs: int = 1
   minibatches: int = 1
   sampling: Sampling = Sampling()

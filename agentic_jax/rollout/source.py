@@ -35,9 +35,10 @@ class Rollouts:
     group_size: int,
     temperature: float,
     keep: Callable[[types.Turns], np.ndarray] | None = None,
+    greedy_members: int = 0,
     resample_limit: int = 4,
   ):
-    """See `recipe.Recipe` for `group_size` and `keep`.
+    """See `recipe.Recipe` for `group_size`, `keep` and `greedy_members`.
 
     Args:
       sampler: the slots.
@@ -48,10 +49,17 @@ class Rollouts:
       group_size: episodes a group.
       temperature: of sampling.
       keep: says which groups are worth training on; others are replaced by
-        those of the next tasks, in task order.
+        those of the next tasks, in task order. It sees sampled members only.
+      greedy_members: further episodes a group, played at temperature 0. The
+        batch has what they earned, as the baseline of the others, but not the
+        episodes.
       resample_limit: how many times the batch's tasks may be drawn again; then
         the batch stays short.
     """
+    if greedy_members < 0:
+      raise ValueError(
+        f'{greedy_members=} must be at least 0, which plays none.'
+      )
     self._sampler = sampler
     self._world = world
     self._pool = pool
@@ -60,6 +68,7 @@ class Rollouts:
     self._group_size = group_size
     self._temperature = temperature
     self._keep = keep
+    self._greedy_members = greedy_members
     self._resample_limit = resample_limit
 
   def batch(self, step: int, params: Any) -> Batch:
@@ -73,13 +82,18 @@ class Rollouts:
     accepted: list[list[types.Episode]] = []
     rejected = 0
     everything: list[types.Episode] = []
+    greedy: list[types.Episode] = []
     for _ in range(1 + self._resample_limit):
       missing = self._tasks_per_step - len(accepted)
       if not missing:
         break
-      groups = self._groups(missing)
-      for group in groups:
+      for members in self._groups(missing):
+        group = members[: self._group_size]
+        others = members[self._group_size :]
         everything.extend(group)
+        greedy.extend(others)
+        if others:
+          group = with_baseline(group, others)
         kept = self._keep is None or bool(
           np.all(self._keep(batching.turns_of(group)))
         )
@@ -87,9 +101,11 @@ class Rollouts:
           accepted.append(group)
         else:
           rejected += 1
-    refuse_failures(everything, self._world.limits.failed_share)
+    refuse_failures(everything + greedy, self._world.limits.failed_share)
     chosen = sorted(accepted, key=lambda group: group[0].draw)
     metrics = statistics(everything)
+    if self._greedy_members:
+      metrics |= greedy_statistics(greedy)
     metrics['rollout/groups_resampled'] = float(rejected)
     missing = self._tasks_per_step - len(accepted)
     metrics['rollout/groups_missing'] = float(missing)
@@ -97,10 +113,13 @@ class Rollouts:
     return Batch([e for group in chosen for e in group], metrics)
 
   def _groups(self, number: int) -> list[list[types.Episode]]:
+    size = self._group_size + self._greedy_members
     requests = [
-      episodes_lib.Request(draw, task, member)
+      episodes_lib.Request(
+        draw, task, member, 0.0 if member >= self._group_size else None
+      )
       for draw, task in self._pool.take(number)
-      for member in range(self._group_size)
+      for member in range(size)
     ]
     played = collecting.collect(
       self._sampler,
@@ -109,7 +128,6 @@ class Rollouts:
       temperature=self._temperature,
       workers=self._workers,
     )
-    size = self._group_size
     return [played[i : i + size] for i in range(0, len(played), size)]
 
   def position(self) -> Mapping[str, Any]:
@@ -119,6 +137,33 @@ class Rollouts:
   def restore(self, position: Mapping[str, Any]) -> None:
     """Goes back to where a checkpoint was taken."""
     self._pool.restore(position['pool'])
+
+
+def with_baseline(
+  group: Sequence[types.Episode], greedy: Sequence[types.Episode]
+) -> list[types.Episode]:
+  """The sampled members of a group, with what its greedy ones earned.
+
+  Args:
+    group: the sampled members.
+    greedy: at least one episode. Failed ones do not count; if all failed, there
+      is nothing to compare the group with, and it fails as they did.
+  """
+  good = [episode for episode in greedy if not episode.failure]
+  if not good:
+    fault = greedy[0]
+    detail = f'all greedy members of its group failed: {fault.detail}'
+    return [
+      e if e.failure else e._replace(failure=fault.failure, detail=detail)
+      for e in group
+    ]
+  baseline = {
+    name: float(
+      np.mean([sum(t.reward.get(name, 0.0) for t in e.turns) for e in good])
+    )
+    for name in types.REWARDS
+  }
+  return [episode._replace(baseline=baseline) for episode in group]
 
 
 _ADVICE = {
@@ -179,6 +224,15 @@ def statistics(played: Sequence[types.Episode]) -> dict[str, float]:
     metrics[f'rollout/failures_{kind}'] = float(
       sum(e.failure == kind for e in played)
     )
+  return metrics
+
+
+def greedy_statistics(played: Sequence[types.Episode]) -> dict[str, float]:
+  """Metrics of the greedy members, some of those of `statistics`."""
+  found = statistics(played)
+  names = ('success', 'reward', 'tokens')
+  metrics = {f'greedy/{name}': found[f'rollout/{name}'] for name in names}
+  metrics['greedy/failures'] = float(sum(bool(e.failure) for e in played))
   return metrics
 
 

@@ -233,7 +233,9 @@ class _Run:
   ) -> tuple[dict[str, float], types.Credit, types.Trajectory]:
     """All optimiser steps of a batch: metrics, and what was trained on."""
     recipe, shape, programs = self.recipe, self.plan.shape, self.programs
-    stacked = batching.stack(episodes, shape)
+    stacked = batching.stack(
+      episodes, shape, baselines=bool(recipe.greedy_members)
+    )
     self._refuse_foreign(stacked.trajectory)
     scored = {
       name: np.zeros(stacked.trajectory.tokens.shape, np.float32)
