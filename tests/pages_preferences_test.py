@@ -32,6 +32,13 @@ OTHERS = {
     ('flip_rate', 0.3, {'form': 'robust'}),
     ('target', 2.0, {'form': 'hinge'}),
   ],
+  'beta_dpo': [
+    ('group_size', 4, {}),
+    ('beta', 0.3, {}),
+    ('alpha', 0.3, {}),
+    ('fraction', 0.3, {}),
+    ('decay', 0.5, {}),
+  ],
   'simpo': [
     ('form', 'cpo', {}),
     ('form', 'orpo', {}),
@@ -130,10 +137,18 @@ def _scalar(made, outputs, trajectory, credit, weights):
   )
 
 
-def _results_of(made, outputs, trajectory, turns):
+def _prepared(made, outputs, trajectory, turns):
+  """The credit of a batch, and what is carried on to the next."""
   credit = made.prepare(outputs, trajectory, made.credit(trajectory, turns))
+  carried = jax.tree.map(jnp.asarray, made.carried)
+  return made.carry(outputs, trajectory, credit, carried)
+
+
+def _results_of(made, outputs, trajectory, turns):
+  credit, carried = _prepared(made, outputs, trajectory, turns)
   weights = made.weigh(trajectory, turns)
-  return _scalar(made, outputs, trajectory, credit, weights), credit, weights
+  scalar = _scalar(made, outputs, trajectory, credit, weights)
+  return scalar, credit, weights, carried
 
 
 def _results(made, batch):
@@ -172,7 +187,7 @@ def test_terms_agree_and_gradients_stay_inside_the_mask(page, form, batch):
   extra = {'form': form} if form else {}
   made = _make(page, **extra)
   outputs, trajectory, turns = batch
-  credit = made.prepare(outputs, trajectory, made.credit(trajectory, turns))
+  credit, _ = _prepared(made, *batch)
   weights = made.weigh(trajectory, turns)
   outside = ~trajectory.action_mask
 

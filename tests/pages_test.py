@@ -35,6 +35,9 @@ class Others(NamedTuple):
 
 _BAND = {'clip_low': 0.1, 'clip_high': 0.1}
 OTHERS: dict[str, tuple[Others, ...]] = {
+  'agent_omit': (
+    Others({'group_size': 4, 'share': 0.5, 'kl_coefficient': 0.3} | _BAND),
+  ),
   'async_grpo': (
     Others({'group_size': 4, 'correction': 'none', 'level': 'sequence'}),
     Others({'low': 0.9, 'high': 1.1} | _BAND),

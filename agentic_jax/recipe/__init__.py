@@ -29,6 +29,7 @@ Sampling = base.Sampling
 training = base.training
 score_nothing = base.score_nothing
 prepare_nothing = base.prepare_nothing
+carry_nothing = base.carry_nothing
 measure_nothing = base.measure_nothing
 
 relative = credit.relative
