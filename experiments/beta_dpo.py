@@ -2,8 +2,9 @@
 
 Paper: β-DPO, Direct Preference Optimization with Dynamic β, 2024,
   arXiv:2407.08639.
-Changes: from dpo, β follows the mean gap of the batch's pairs, against a running
-  mean of gaps; and a share of the pairs is drawn, those of usual gaps likelier.
+Changes: from dpo, β follows the mean gap of the batch's pairs, against a
+  running mean of gaps; and a share of the pairs is drawn, those of usual gaps
+  likelier.
 Command: python experiments/beta_dpo.py --environment=corridor
 Result: not run.
 Differences: two ports were read, not the paper's code; they measure gaps in

@@ -172,9 +172,7 @@ def test_the_batch_is_the_sampled_members(batches):
   assert plain.turns.baseline is None
   for left, right in zip(
     jax.tree.leaves(plain),
-    jax.tree.leaves(
-      found._replace(turns=found.turns._replace(baseline=None))
-    ),
+    jax.tree.leaves(found._replace(turns=found.turns._replace(baseline=None))),
     strict=True,
   ):
     np.testing.assert_array_equal(left, right)
@@ -237,9 +235,7 @@ def test_one_greedy_member_that_played_is_enough():
 
 def test_failures_of_greedy_members_count_towards_stopping():
   with pytest.raises(RuntimeError, match='3 of 9 episodes failed, more than'):
-    _rollouts(Greedless(2), 1, failed_share=0.3).batch(
-      0, small_world.params()
-    )
+    _rollouts(Greedless(2), 1, failed_share=0.3).batch(0, small_world.params())
   with pytest.raises(RuntimeError, match='9 of 9 episodes failed'):
     _rollouts(faulty_environments.Raising(), 1).batch(0, small_world.params())
 
@@ -302,9 +298,7 @@ def test_remax_trains_in_the_loop(tmp_path):
       found = super().batch(step, params)
       if step != 1:
         return found
-      lost = [
-        e._replace(failure='hung', baseline=None) for e in found.episodes
-      ]
+      lost = [e._replace(failure='hung', baseline=None) for e in found.episodes]
       return found._replace(episodes=lost)
 
   result = tiny_training.learn(made, Source(episodes), tmp_path, steps=3)

@@ -43,6 +43,7 @@ OWN: dict[str, dict[str, Any]] = {
   'step_ppo': {},
   'turn_grpo': {},
   'vapo': {'reach': 1.0, 'imitation_coefficient': 1.0},
+  'vc_ppo': {'critic_lambda': 0.5},
   'vtrace': {'value_cap': 0.5, 'trace_cap': 0.5, 'policy_cap': 0.5},
 }
 # What a page, or a setting of one, is tried with.

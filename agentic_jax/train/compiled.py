@@ -165,9 +165,7 @@ def compile_programs(
     return jax.tree.map(jnp.add, grads, more), sums
 
   jitted_outputs = jax.jit(outputs, out_shardings=whole)
-  prepared = jax.jit(
-    functools.partial(_prepare, recipe), out_shardings=whole
-  )
+  prepared = jax.jit(functools.partial(_prepare, recipe), out_shardings=whole)
 
   def prepare(params, trajectory, credit, carried, microbatches):
     if (
