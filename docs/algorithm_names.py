@@ -116,7 +116,7 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
       'ReMax',
       '2310.10505',
       'remax',
-      '`discounted_returns` less `recipe.greedy_scores`, of a greedy episode',
+      '`discounted_returns` less the return of a greedy episode of the task',
     ),
     ('OPO', '2505.23585', 'opo', '`weighted_centre` by lengths'),
     ('GPG', '2504.02546', 'gpg', '`divide_by_share` of `centre`; TW'),

@@ -294,6 +294,23 @@ def test_gdpo_gives_a_component_the_weight_it_was_given():
   _assert_credit('gdpo', batch, wanted, weights=(1.0, 0.0, 0.0, 0.0))
 
 
+def test_vc_ppo_has_a_lambda_for_each():
+  # With one λ it is ppo; λ = 1 of the critic leaves the policy's credit alone.
+  plain, targets = _credit('ppo')
+  same = _credit('vc_ppo', critic_lambda=0.95)
+  found, returns = _credit('vc_ppo')
+  whole = _credit('ppo', lambda_=1.0)[1]
+  for ours, theirs in (
+    (same[0], plain),
+    (same[1], targets),
+    (found, plain),
+    (returns, whole),
+  ):
+    for one, other in zip(ours, theirs, strict=True):
+      np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+  assert not np.allclose(np.concatenate(returns), np.concatenate(targets))
+
+
 def test_pass_at_k():
   batch = hand_worked.batch(_group([(1.0,), (0.0,), (0.2,), (0.0,)]))
   # A pair holds the success with probability one half.
