@@ -292,7 +292,7 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
       '1909.08593',
       PART,
       '`adapt_kl_coefficient`, `adapt_entropy_coefficient`; state from step to '
-      'step is `Recipe.carried`',
+      'step is carried',
     ),
     (
       'Entropy bonus, top-entropy gate',
@@ -381,7 +381,7 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
       '2407.08639',
       'beta_dpo',
       '`logistic` at `dynamic_beta` of the pairs of `select_pairs`; '
-      '`update_moments`, which `Recipe.carry` carries from step to step',
+      '`update_moments`, carried from step to step',
     ),
     ('RSO', '2309.06657', '', '`acceptance` keeps episodes; then DPO or hinge'),
     ('SimPO', '2405.14734', 'simpo', '`logistic(offset)` of Δ of M(p)'),
