@@ -145,7 +145,9 @@ def _groups_of(episodes: Sequence[types.Episode]) -> list[list[int]]:
   return list(groups.values())
 
 
-def stack(episodes: Sequence[types.Episode], shape: Shape) -> Stacked:
+def stack(
+  episodes: Sequence[types.Episode], shape: Shape, *, baselines: bool = False
+) -> Stacked:
   """Packs episodes into a batch of fixed shape.
 
   A failed episode takes its place in `Turns` as padding and trains nothing.
@@ -153,12 +155,13 @@ def stack(episodes: Sequence[types.Episode], shape: Shape) -> Stacked:
   Args:
     episodes: sorted by (draw, member); at most `shape.episodes`.
     shape: the sizes of the run.
+    baselines: whether `Turns` says what greedy members earned.
 
   Returns:
     numpy arrays, in the layout of `types`.
 
   Raises:
-    ValueError: the episodes do not fit the shape.
+    ValueError: the episodes do not fit the shape, or have no baseline.
   """
   if len(episodes) > shape.episodes:
     raise ValueError(
@@ -179,7 +182,7 @@ def stack(episodes: Sequence[types.Episode], shape: Shape) -> Stacked:
     s.sampler_logprobs.dtype == np.float64 for e in episodes for s in e.segments
   )
   trajectory = _empty_trajectory(shape, np.float64 if wide else np.float32)
-  turns = turns_of(episodes, shape)
+  turns = turns_of(episodes, shape, baselines=baselines)
   for group, group_places in zip(groups, places, strict=True):
     place = iter(group_places)
     for index in group:
@@ -211,13 +214,17 @@ def _write(trajectory, turns, segments, places, index: int) -> None:
 
 
 def turns_of(
-  episodes: Sequence[types.Episode], shape: Shape | None = None
+  episodes: Sequence[types.Episode],
+  shape: Shape | None = None,
+  *,
+  baselines: bool = False,
 ) -> types.Turns:
   """The per-turn half of a batch; `tokens` stays empty.
 
   Args:
     episodes: sorted by (draw, member).
     shape: the sizes; by default just what these episodes need.
+    baselines: see `stack`.
   """
   if shape is None:
     most = max((len(episode.turns) for episode in episodes), default=1)
@@ -250,4 +257,23 @@ def turns_of(
         # entry where it was first seen, so that numbers stay below E * S.
         key = (episode.draw, turn.state_key)
         turns.state[e, s] = situations.setdefault(key, e * size[1] + s)
+  if baselines:
+    turns = turns._replace(baseline=_baselines(episodes, size[0]))
   return turns
+
+
+def _baselines(episodes: Sequence[types.Episode], rows: int) -> np.ndarray:
+  """What the greedy members of each episode's group earned: [E, R]."""
+  found = np.zeros((rows, len(types.REWARDS)), np.float32)
+  for row, episode in zip(found, episodes):
+    if episode.failure:
+      continue
+    if episode.baseline is None:
+      raise ValueError(
+        f'Episode {episode.member} of the task {episode.task.prompt!r:.80} has '
+        'no baseline, but the recipe has greedy_members; play them with '
+        'rollout.Rollouts(greedy_members=1), or take a recipe without them, '
+        'such as --recipe=rloo.'
+      )
+    row[:] = [episode.baseline.get(name, 0.0) for name in types.REWARDS]
+  return found

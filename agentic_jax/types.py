@@ -98,7 +98,8 @@ class Episode(NamedTuple):
 
   `draw` counts the tasks drawn in a run: with `member` it names the episode
   and seeds its randomness. `failure` is '' or the kind of fault that ended
-  it, of FAILURES.
+  it, of FAILURES. `baseline` is what the greedy members of its group earned,
+  by component; None where none were played.
   """
 
   task: Task
@@ -110,6 +111,7 @@ class Episode(NamedTuple):
   truncated: bool = False
   failure: str = ''
   detail: str = ''
+  baseline: Mapping[str, float] | None = None
 
   @property
   def reward(self) -> float:
@@ -152,6 +154,8 @@ class Turns(NamedTuple):
   #                action tokens in order, -1 is padding.
   group: Array  # int32 [E]: equal numbers share a task, -1 is padding.
   truncated: Array  # bool [E]: a limit ended it, not the environment.
+  baseline: Array | None = None  # float32 [E, R]: what the greedy members of
+  #                                its group earned, mean over these.
 
 
 class Outputs(NamedTuple):

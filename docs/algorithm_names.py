@@ -72,7 +72,7 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'VC-PPO',
       '2503.01491',
-      '',
+      'vc_ppo',
       '`gae` with λ of its own for actor and critic',
     ),
     (
@@ -115,9 +115,8 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'ReMax',
       '2310.10505',
-      LATER,
-      '`discounted_returns` less the score of a greedy episode, which the '
-      'rollout does not sample',
+      'remax',
+      '`discounted_returns` less the return of a greedy episode of the task',
     ),
     ('OPO', '2505.23585', 'opo', '`weighted_centre` by lengths'),
     ('GPG', '2504.02546', 'gpg', '`divide_by_share` of `centre`; TW'),
@@ -191,8 +190,9 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'Agent-Omit',
       '2602.04284',
-      LATER,
-      '`omission_rewards`, two groups; needs partial episodes',
+      'agent_omit',
+      '`omission_rewards` of thoughts left out; the group of partial episodes '
+      'and omitted observations are missing',
     ),
     (
       'IGPO, information gain',
@@ -292,7 +292,7 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
       '1909.08593',
       PART,
       '`adapt_kl_coefficient`, `adapt_entropy_coefficient`; state from step to '
-      'step',
+      'step is carried',
     ),
     (
       'Entropy bonus, top-entropy gate',
@@ -365,7 +365,7 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'SPPO',
       '2405.00675',
-      '',
+      'sppo',
       '`win_rate_regression` of S(h), `win_rates`; reference: the sampler',
     ),
     ('ETO', '2403.02502', 'dpo', 'form=dpo from an imitated policy'),
@@ -379,8 +379,9 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'β-DPO',
       '2407.08639',
-      '',
-      '`dynamic_beta`, `select_pairs`; its moments are state from step to step',
+      'beta_dpo',
+      '`logistic` at `dynamic_beta` of the pairs of `select_pairs`; '
+      '`update_moments`, carried from step to step',
     ),
     ('RSO', '2309.06657', '', '`acceptance` keeps episodes; then DPO or hinge'),
     ('SimPO', '2405.14734', 'simpo', '`logistic(offset)` of Δ of M(p)'),

@@ -406,6 +406,7 @@ def source(run: Run) -> train.Source:
       keep=run.recipe.keep,
       demonstrations=run.recipe.demonstrations,
       script=script,
+      greedy_members=run.recipe.greedy_members,
     )
   return rollout.Demonstrations(
     run.world,
@@ -493,7 +494,11 @@ def inspect_episodes(run: Run) -> None:
     ).params
   batch = source(run).batch(0, params)
   group = batch.episodes[: max(run.recipe.group_size, 4)]
-  stacked = batching.stack(group, batch_shape(run, len(group), 1))
+  stacked = batching.stack(
+    group,
+    batch_shape(run, len(group), 1),
+    baselines=bool(run.recipe.greedy_members),
+  )
   inspecting.show_group(
     group,
     run.world.tokenizer,

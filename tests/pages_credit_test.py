@@ -43,6 +43,7 @@ OWN: dict[str, dict[str, Any]] = {
   'step_ppo': {},
   'turn_grpo': {},
   'vapo': {'reach': 1.0, 'imitation_coefficient': 1.0},
+  'vc_ppo': {'critic_lambda': 0.5},
   'vtrace': {'value_cap': 0.5, 'trace_cap': 0.5, 'policy_cap': 0.5},
 }
 # What a page, or a setting of one, is tried with.
@@ -291,6 +292,23 @@ def test_gdpo_gives_a_component_the_weight_it_was_given():
   tokens = np.concatenate(plain)
   wanted = [(x - tokens.mean()) / tokens.std(ddof=1) for x in plain]
   _assert_credit('gdpo', batch, wanted, weights=(1.0, 0.0, 0.0, 0.0))
+
+
+def test_vc_ppo_has_a_lambda_for_each():
+  # With one λ it is ppo; λ = 1 of the critic leaves the policy's credit alone.
+  plain, targets = _credit('ppo')
+  same = _credit('vc_ppo', critic_lambda=0.95)
+  found, returns = _credit('vc_ppo')
+  whole = _credit('ppo', lambda_=1.0)[1]
+  for ours, theirs in (
+    (same[0], plain),
+    (same[1], targets),
+    (found, plain),
+    (returns, whole),
+  ):
+    for one, other in zip(ours, theirs, strict=True):
+      np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+  assert not np.allclose(np.concatenate(returns), np.concatenate(targets))
 
 
 def test_pass_at_k():

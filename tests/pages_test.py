@@ -35,6 +35,9 @@ class Others(NamedTuple):
 
 _BAND = {'clip_low': 0.1, 'clip_high': 0.1}
 OTHERS: dict[str, tuple[Others, ...]] = {
+  'agent_omit': (
+    Others({'group_size': 4, 'share': 0.5, 'kl_coefficient': 0.3} | _BAND),
+  ),
   'async_grpo': (
     Others({'group_size': 4, 'correction': 'none', 'level': 'sequence'}),
     Others({'low': 0.9, 'high': 1.1} | _BAND),
@@ -73,6 +76,7 @@ OTHERS: dict[str, tuple[Others, ...]] = {
   'rl_plus': (
     Others({'group_size': 4, 'demonstrations': 2, 'exploration': 0.0}),
   ),
+  'remax': (Others({'group_size': 4, 'greedy_members': 2}),),
   'sapo': (
     Others(
       {
@@ -114,9 +118,12 @@ class Batch(NamedTuple):
 @functools.cache
 def batch() -> Batch:
   """Ragged episodes of two turns in one segment or two; no page changes it."""
-  episodes = tiny_training.episodes(1, groups=4, members=3)
+  episodes = [
+    e._replace(baseline={'final': 0.3 * e.draw, 'process': 0.1})
+    for e in tiny_training.episodes(1, groups=4, members=3)
+  ]
   shape = batching.Shape(16, 20, 8, 13, 3, 13)
-  stacked = batching.stack(episodes, shape)
+  stacked = batching.stack(episodes, shape, baselines=True)
   assert stacked.microbatches == 2
   rng = np.random.default_rng(0)
   size = stacked.trajectory.tokens.shape
@@ -189,7 +196,8 @@ def result(made: recipe_lib.Recipe) -> list[Any]:
   trajectory, credit = scored(made)
   weights = made.weigh(trajectory, batch().turns)
   scalar = total(made, batch().outputs, trajectory, credit, weights)
-  names = 'group_size', 'demonstrations', 'epochs', 'minibatches', 'sampling'
+  names = ('group_size', 'demonstrations', 'greedy_members')
+  names += ('epochs', 'minibatches', 'sampling')
   arrays = jax.tree.leaves((scalar, credit, weights))
   fields = [getattr(made, name) for name in names]
   return [fields, kept(made), *map(np.asarray, arrays)]

@@ -47,6 +47,19 @@ DEFINITIONS: Mapping[str, Definition] = {
   'rollout/reward': Definition(
     'sum of all rewards of an episode, mean over episodes', 'reward'
   ),
+  'greedy/success': Definition(
+    'share of the greedy members of the groups that solved their task', 'share'
+  ),
+  'greedy/reward': Definition(
+    'sum of all rewards of a greedy member, mean over them', 'reward'
+  ),
+  'greedy/tokens': Definition(
+    'action tokens of the greedy members in this step, besides rollout/tokens',
+    'tokens',
+  ),
+  'greedy/failures': Definition(
+    'greedy members that a fault of their environment ended', 'episodes'
+  ),
   'demonstrations/success': Definition(
     'share of the demonstrations whose final reward is at least one half',
     'share',

@@ -30,6 +30,7 @@ Sampling = base.Sampling
 training = base.training
 score_nothing = base.score_nothing
 prepare_nothing = base.prepare_nothing
+carry_nothing = base.carry_nothing
 measure_nothing = base.measure_nothing
 
 relative = credit.relative
@@ -38,6 +39,7 @@ turn_rewards = credit.turn_rewards
 component_rewards = credit.component_rewards
 component_scores = credit.component_scores
 successes = credit.successes
+greedy_scores = credit.greedy_scores
 token_turns = credit.token_turns
 token_rewards = credit.token_rewards
 credit_episodes = credit.credit_episodes

@@ -40,6 +40,12 @@ def prepare_nothing(outputs, trajectory, credit) -> types.Credit:
   return credit
 
 
+def carry_nothing(outputs, trajectory, credit, carried):
+  """No step says anything to the next."""
+  del outputs, trajectory
+  return credit, carried
+
+
 def measure_nothing(outputs, trajectory, credit) -> Terms:
   """No diagnostics beyond those of every run."""
   del outputs, trajectory, credit
@@ -61,6 +67,10 @@ class Recipe:
       proximal or teacher log-probabilities, values.
     prepare: (outputs, trajectory, credit) -> Credit; gradient-free statistics
       of the whole batch, for losses that are not separable.
+    carry: (outputs, trajectory, credit, carried) -> (Credit, carried), after
+      `prepare` and like it; what it returns last is given to the next step.
+    carried: what the first step is given: a tree of numbers or arrays, whose
+      shapes stay. It is in the checkpoints.
     measure: (outputs, trajectory, credit) -> {name: [B, T]}; means over the
       action tokens are logged as policy/name.
     keep: (turns) -> bool [E] on the host, for one group; None keeps all. A
@@ -68,6 +78,9 @@ class Recipe:
     group_size: episodes of a task.
     demonstrations: how many of them, the last members of a group, are scripted
       demonstrations; the policy_step of their tokens is -1.
+    greedy_members: further episodes of each task, played at temperature 0 from
+      the same start. Nothing of them is trained on; `Turns.baseline` says what
+      they earned.
     epochs: passes over a batch.
     minibatches: optimiser steps a pass.
     sampling: how actions are sampled.
@@ -84,10 +97,13 @@ class Recipe:
   optimizer: optax.GradientTransformation
   score: Callable[..., types.Trajectory] = score_nothing
   prepare: Callable[..., types.Credit] = prepare_nothing
+  carry: Callable[..., tuple[types.Credit, Any]] = carry_nothing
+  carried: Any = None
   measure: Callable[..., Terms] = measure_nothing
   keep: Callable[[types.Turns], np.ndarray] | None = None
   group_size: int = 8
   demonstrations: int = 0
+  greedy_members: int = 0
   epochs: int = 1
   minibatches: int = 1
   sampling: Sampling = Sampling()

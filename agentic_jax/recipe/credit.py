@@ -34,6 +34,22 @@ def component_scores(turns: types.Turns) -> Array:
   return jnp.sum(rewards, axis=1)
 
 
+def greedy_scores(turns: types.Turns) -> Array:
+  """What the greedy members of each episode's group earned: float [E].
+
+  All components with weight 1, the mean over these members; 0 at padding.
+
+  Raises:
+    ValueError: none were played.
+  """
+  if turns.baseline is None:
+    raise ValueError(
+      'This credit compares with the greedy members of a group, and none were '
+      'played; let the recipe have them: Recipe(greedy_members=1).'
+    )
+  return jnp.sum(turns.baseline, axis=-1)
+
+
 def successes(turns: types.Turns) -> Array:
   """Whether each episode's final reward is at least one half: bool [E]."""
   final = jnp.sum(component_rewards(turns, 'final'), axis=-1)

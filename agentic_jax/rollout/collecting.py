@@ -30,7 +30,7 @@ def collect(
     sampler: with parameters loaded.
     world: what lies between the sampler and the environment.
     requests: the episodes to play.
-    temperature: 0 is greedy.
+    temperature: of requests that have none of their own; 0 is greedy.
     workers: threads that call the environment.
     report: called with (finished, all) whenever an episode ends.
 
@@ -201,9 +201,13 @@ class _Loop:
       tokens,
       draw=builder.request.draw,
       member=builder.request.member,
-      temperature=self._temperature,
+      temperature=self._temperature_of(builder.request),
       **asked,
     )
+
+  def _temperature_of(self, request: episodes.Request) -> float:
+    own = request.temperature
+    return self._temperature if own is None else own
 
   def _act(self, generated: sampler_lib.Generated) -> None:
     slot = generated.slot
@@ -212,7 +216,7 @@ class _Loop:
       generated.tokens,
       generated.logprobs,
       self._sampler.policy_step,
-      self._temperature,
+      self._temperature_of(builder.request),
       cut=not generated.stopped,
     )
     request = builder.request

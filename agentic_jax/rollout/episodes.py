@@ -53,6 +53,7 @@ class Request(NamedTuple):
   draw: int
   task: types.Task
   member: int
+  temperature: float | None = None  # 0 is greedy; None is that of the others.
 
 
 class Garbage(Exception):

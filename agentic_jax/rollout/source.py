@@ -1,4 +1,4 @@
-"""Sources of batches for the loop: sampled episodes, demonstrations, both."""
+"""Where batches of episodes come from: sampled, demonstrated, or both."""
 
 from collections.abc import Callable, Mapping, Sequence
 import time
@@ -8,7 +8,9 @@ import numpy as np
 
 from agentic_jax import batching
 from agentic_jax import types
+from agentic_jax.rollout import branching
 from agentic_jax.rollout import collecting
+from agentic_jax.rollout import counting
 from agentic_jax.rollout import episodes as episodes_lib
 from agentic_jax.rollout import scripted
 from agentic_jax.rollout import workers as workers_lib
@@ -24,11 +26,7 @@ class Batch(NamedTuple):
 
 
 class Rollouts:
-  """Samples groups of episodes with the parameters it is given.
-
-  The last members of each group may be demonstrations instead. The others are
-  the same, token for token, with them and without.
-  """
+  """Samples groups of episodes with the parameters it is given."""
 
   def __init__(
     self,
@@ -42,10 +40,12 @@ class Rollouts:
     temperature: float,
     keep: Callable[[types.Turns], np.ndarray] | None = None,
     resample_limit: int = 4,
+    greedy_members: int = 0,
     demonstrations: int = 0,
     script: scripted.Script | None = None,
+    branch: Any = None,
   ):
-    """See `recipe.Recipe` for `group_size`, `keep` and `demonstrations`.
+    """See `recipe.Recipe` for what is not said here.
 
     Args:
       sampler: the slots.
@@ -56,21 +56,31 @@ class Rollouts:
       group_size: episodes a group, demonstrations included.
       temperature: of sampling.
       keep: says which groups are worth training on; others are replaced by
-        those of the next tasks, in task order. It sees demonstrations too.
+        those of the next tasks, in task order. It sees demonstrations too, but
+        no greedy members.
       resample_limit: how many times the batch's tasks may be drawn again; then
         the batch stays short.
+      greedy_members: further episodes a group, played at temperature 0. The
+        batch has what they earned, as the baseline of the others, but not the
+        episodes.
       demonstrations: how many of a group, its last members, play `script`.
       script: says what demonstrations do.
+      branch: how episodes fork, if they do.
 
     Raises:
       ValueError: demonstrations are asked for without a script, or leave
-        nothing to sample.
+        nothing to sample; or episodes are to fork and cannot.
     """
     if demonstrations and (script is None or demonstrations >= group_size):
       raise ValueError(
         f'{demonstrations=} of {group_size=} episodes want a script, and at '
         f'least one sampled episode beside them; got script={script}.'
       )
+    if greedy_members < 0:
+      raise ValueError(
+        f'{greedy_members=} must be at least 0, which plays none.'
+      )
+    branching.refuse(world.environment, branch, group_size)
     self._sampler = sampler
     self._world = world
     self._pool = pool
@@ -80,8 +90,10 @@ class Rollouts:
     self._temperature = temperature
     self._keep = keep
     self._resample_limit = resample_limit
-    self._demonstrations = demonstrations
+    self._greedy_members = greedy_members
+    self._sampled = group_size - demonstrations
     self._script = script
+    self._branch = branch
 
   def batch(self, step: int, params: Any) -> Batch:
     """The episodes of step `step`, sampled by `params`.
@@ -92,58 +104,87 @@ class Rollouts:
     self._sampler.load(params, step)
     waited = self._workers.waited_seconds
     accepted: list[list[types.Episode]] = []
-    rejected = 0
-    everything: list[types.Episode] = []
+    everything = branching.Grown([], [], 0, [])
     for _ in range(1 + self._resample_limit):
       missing = self._tasks_per_step - len(accepted)
       if not missing:
         break
-      groups = self._groups(missing)
-      for group in groups:
-        everything.extend(group)
-        kept = self._keep is None or bool(
-          np.all(self._keep(batching.turns_of(group)))
-        )
-        if kept:
-          accepted.append(group)
-        else:
-          rejected += 1
-    refuse_failures(everything, self._world.limits.failed_share)
+      grown = self._groups(missing)
+      accepted += [group for group in grown.groups if self._keeps(group)]
+      everything = everything.plus(grown)
+    rejected = len(everything.groups) - len(accepted)
     chosen = sorted(accepted, key=lambda group: group[0].draw)
-    metrics = self._statistics(everything)
+    metrics = self._metrics(everything)
     metrics['rollout/groups_resampled'] = float(rejected)
     missing = self._tasks_per_step - len(accepted)
     metrics['rollout/groups_missing'] = float(missing)
     metrics['time/environment'] = self._workers.waited_seconds - waited
     return Batch([e for group in chosen for e in group], metrics)
 
-  def _groups(self, number: int) -> list[list[types.Episode]]:
-    drawn = self._pool.take(number)
-    size = self._group_size - self._demonstrations
-    requests = [
-      episodes_lib.Request(draw, task, member)
-      for draw, task in drawn
-      for member in range(size)
-    ]
-    played = collecting.collect(
-      self._sampler,
-      self._world,
-      requests,
-      temperature=self._temperature,
-      workers=self._workers,
+  def _keeps(self, group: list[types.Episode]) -> bool:
+    if self._keep is None:
+      return True
+    return bool(np.all(self._keep(batching.turns_of(group))))
+
+  def _metrics(self, played: branching.Grown) -> dict[str, float]:
+    """Of what was sampled; and of what was played beside it, where it was.
+
+    Raises:
+      RuntimeError: more than the stated share of all of it failed.
+    """
+    members = [episode for group in played.groups for episode in group]
+    aside = [probe.episode for probe in played.probes]
+    counting.refuse_failures(
+      [*members, *played.greedy, *aside], self._world.limits.failed_share
     )
-    return [
-      played[i * size : (i + 1) * size] + self._demonstrate(*drawn[i])
-      for i in range(number)
-    ]
+    sampled = [e for e in members if e.member < self._sampled]
+    metrics = counting.statistics(sampled)
+    if len(sampled) < len(members):
+      shown = [e for e in members if e.member >= self._sampled]
+      metrics |= counting.demonstration_statistics(shown)
+    if self._greedy_members:
+      metrics |= counting.greedy_statistics(played.greedy)
+    if self._branch is not None:
+      metrics['rollout/forks'] = float(played.forks)
+      counting.add_probes(metrics, played.probes)
+    return metrics
+
+  def _groups(self, number: int) -> branching.Grown:
+    drawn = self._pool.take(number)
+    if self._branch is not None:
+      return branching.grow(
+        self._play,
+        self._branch,
+        drawn,
+        group_size=self._group_size,
+        world=self._world,
+      )
+    greedy = range(self._group_size, self._group_size + self._greedy_members)
+    members = [(member, None) for member in range(self._sampled)]
+    members += [(member, 0.0) for member in greedy]
+    played = self._play(
+      [
+        episodes_lib.Request(draw, task, member, temperature)
+        for draw, task in drawn
+        for member, temperature in members
+      ]
+    )
+    found = branching.Grown([], [], 0, [])
+    for i, (draw, task) in enumerate(drawn):
+      own = played[i * len(members) : (i + 1) * len(members)]
+      group, others = own[: self._sampled], own[self._sampled :]
+      if others:
+        group = with_baseline(group, others)
+      found.groups.append(group + self._demonstrate(draw, task))
+      found.greedy.extend(others)
+    return found
 
   def _demonstrate(self, draw: int, task: types.Task) -> list[types.Episode]:
     """The last members of a group. They play in turn, and no slot decodes."""
-    if not self._demonstrations:
+    if self._sampled == self._group_size:
       return []
     assert self._script is not None
     began = time.monotonic()
-    first = self._group_size - self._demonstrations
     played = [
       scripted.play(
         self._world,
@@ -151,23 +192,20 @@ class Rollouts:
         episodes_lib.Request(draw, task, member),
         temperature=self._temperature,
       )
-      for member in range(first, self._group_size)
+      for member in range(self._sampled, self._group_size)
     ]
     self._workers.waited_seconds += time.monotonic() - began
     return played
 
-  def _statistics(self, played: list[types.Episode]) -> dict[str, float]:
-    """Metrics of what was sampled, and of the demonstrations beside it."""
-    first = self._group_size - self._demonstrations
-    metrics = statistics([e for e in played if e.member < first])
-    if self._demonstrations:
-      shown = [e for e in played if e.member >= first]
-      found = statistics(shown)
-      for name in ('episodes', 'success', 'reward'):
-        metrics[f'demonstrations/{name}'] = found[f'rollout/{name}']
-      failures = sum(bool(episode.failure) for episode in shown)
-      metrics['demonstrations/failures'] = float(failures)
-    return metrics
+  def _play(self, requests, builders=None) -> list[types.Episode]:
+    return collecting.collect(
+      self._sampler,
+      self._world,
+      requests,
+      temperature=self._temperature,
+      workers=self._workers,
+      builders=builders,
+    )
 
   def position(self) -> Mapping[str, Any]:
     """Where the source stands, for a checkpoint."""
@@ -176,6 +214,33 @@ class Rollouts:
   def restore(self, position: Mapping[str, Any]) -> None:
     """Goes back to where a checkpoint was taken."""
     self._pool.restore(position['pool'])
+
+
+def with_baseline(
+  group: Sequence[types.Episode], greedy: Sequence[types.Episode]
+) -> list[types.Episode]:
+  """The sampled members of a group, with what its greedy ones earned.
+
+  Args:
+    group: the sampled members.
+    greedy: at least one episode. Failed ones do not count; if all failed, there
+      is nothing to compare the group with, and it fails as they did.
+  """
+  good = [episode for episode in greedy if not episode.failure]
+  if not good:
+    fault = greedy[0]
+    detail = f'all greedy members of its group failed: {fault.detail}'
+    return [
+      e if e.failure else e._replace(failure=fault.failure, detail=detail)
+      for e in group
+    ]
+  baseline = {
+    name: float(
+      np.mean([sum(t.reward.get(name, 0.0) for t in e.turns) for e in good])
+    )
+    for name in types.REWARDS
+  }
+  return [episode._replace(baseline=baseline) for episode in group]
 
 
 class Demonstrations:
@@ -203,8 +268,8 @@ class Demonstrations:
       )
       for draw, task in self._pool.take(self._episodes_per_step)
     ]
-    refuse_failures(played, self._world.limits.failed_share)
-    metrics = statistics(played)
+    counting.refuse_failures(played, self._world.limits.failed_share)
+    metrics = counting.statistics(played)
     # Nobody sampled these tokens, and the success is not the policy's.
     del metrics['rollout/tokens']
     for name in ('success', 'reward'):
@@ -218,74 +283,3 @@ class Demonstrations:
   def restore(self, position: Mapping[str, Any]) -> None:
     """Goes back to where a checkpoint was taken."""
     self._pool.restore(position['pool'])
-
-
-_ADVICE = {
-  'raised': 'Mend the environment',
-  'hung': 'Mend the environment, or raise --limit=environment_seconds=N',
-  'garbage': 'Mend what the environment returns',
-  'long': 'Raise --limit=segment_tokens=N, or take shorter prompts',
-}
-
-
-def refuse_failures(
-  played: Sequence[types.Episode], failed_share: float
-) -> None:
-  """Stops a run of which too much is lost.
-
-  Raises:
-    RuntimeError: more than `failed_share` of the episodes failed; names the
-      first one's fault and what to do.
-  """
-  failed = [episode for episode in played if episode.failure]
-  if len(failed) > failed_share * len(played):
-    example = failed[0]
-    raise RuntimeError(
-      f'{len(failed)} of {len(played)} episodes failed, more than the '
-      f'{failed_share:.0%} that a step may lose. The first, on task '
-      f'{example.task.prompt!r:.80}: {example.failure}: {example.detail}. '
-      f'{_ADVICE[example.failure]}; or allow more by --limit=failed_share=1.'
-    )
-
-
-def statistics(played: Sequence[types.Episode]) -> dict[str, float]:
-  """Metrics of a batch of episodes; failed ones count only as failures."""
-  good = [episode for episode in played if not episode.failure]
-  turns = [turn for episode in good for turn in episode.turns]
-  mean = lambda values: float(np.mean(values)) if len(values) else 0.0
-  metrics = {
-    'rollout/episodes': float(len(played)),
-    'rollout/success': mean([e.success for e in good]),
-    'rollout/reward': mean([e.reward for e in good]),
-    'rollout/turns': mean([len(e.turns) for e in good]),
-    'rollout/calls': mean([sum(t.num_calls for t in e.turns) for e in good]),
-    'rollout/tokens': float(
-      sum(turn.num_tokens for episode in played for turn in episode.turns)
-    ),
-    'rollout/action_tokens': mean(
-      [sum(t.num_tokens for t in e.turns) for e in good]
-    ),
-    'rollout/truncated': mean([e.truncated for e in good]),
-    'rollout/invalid': mean([not turn.valid for turn in turns]),
-    'rollout/cut_actions': mean([turn.cut for turn in turns]),
-    'rollout/zero_spread_groups': _zero_spread(good),
-  }
-  for name in types.REWARDS:
-    metrics[f'rollout/reward_{name}'] = mean(
-      [sum(t.reward.get(name, 0.0) for t in e.turns) for e in good]
-    )
-  for kind in types.FAILURES:
-    metrics[f'rollout/failures_{kind}'] = float(
-      sum(e.failure == kind for e in played)
-    )
-  return metrics
-
-
-def _zero_spread(played: Sequence[types.Episode]) -> float:
-  rewards: dict[int, list[float]] = {}
-  for episode in played:
-    rewards.setdefault(episode.draw, []).append(episode.reward)
-  groups = [group for group in rewards.values() if len(group) > 1]
-  if not groups:
-    return 0.0
-  return float(np.mean([max(group) == min(group) for group in groups]))

@@ -23,7 +23,8 @@ class Programs(NamedTuple):
     score: (networks, trajectory, turns, start) -> trajectory with the scored
       fields of one microbatch filled in.
     credit: (trajectory, turns) -> Credit.
-    prepare: (params, trajectory, credit, microbatches) -> Credit.
+    prepare: (params, trajectory, credit, carried, microbatches) -> (Credit,
+      carried).
     weigh: (trajectory, turns, first, last) -> weights of rows [first, last).
     accumulate: (params, gradients, trajectory, credit, weights, start) ->
       (gradients, sums), those of one microbatch added.
@@ -164,19 +165,22 @@ def compile_programs(
     return jax.tree.map(jnp.add, grads, more), sums
 
   jitted_outputs = jax.jit(outputs, out_shardings=whole)
-  prepared = jax.jit(recipe.prepare, out_shardings=whole)
+  prepared = jax.jit(functools.partial(_prepare, recipe), out_shardings=whole)
 
-  def prepare(params, trajectory, credit, microbatches):
-    if recipe.prepare is recipe_lib.prepare_nothing:
-      return credit
+  def prepare(params, trajectory, credit, carried, microbatches):
+    if (
+      recipe.prepare is recipe_lib.prepare_nothing
+      and recipe.carry is recipe_lib.carry_nothing
+    ):
+      return credit, carried
     if not microbatches:
-      return credit
+      return credit, carried
     parts = [
       jitted_outputs(params, trajectory, jnp.int32(i * size))
       for i in range(shape.rows // size)
     ]
     joined = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
-    return prepared(joined, trajectory, credit)
+    return prepared(joined, trajectory, credit, carried)
 
   return Programs(
     place=functools.partial(jax.device_put, device=whole),
@@ -196,6 +200,13 @@ def compile_programs(
     state_shardings=states,
     scored_fields=_scored_fields(config, recipe, apply, shape),
   )
+
+
+def _prepare(recipe, outputs, trajectory, credit, carried):
+  """What the whole batch says, and what is carried on to the next."""
+  credit = recipe.prepare(outputs, trajectory, credit)
+  credit, new = recipe.carry(outputs, trajectory, credit, carried)
+  return credit, jax.tree.map(lambda x, old: x.astype(old.dtype), new, carried)
 
 
 def _refuse(config, recipe, shape, mesh) -> None:
@@ -226,7 +237,11 @@ def _scored_fields(config, recipe, apply, shape) -> tuple[str, ...]:
   """Which fields of a trajectory the recipe's `score` fills in."""
   params = _shapes(config)
   networks = recipe_lib.Networks(params, params)
-  stacked = batching.stack([], shape._replace(rows=shape.microbatch_rows))
+  stacked = batching.stack(
+    [],
+    shape._replace(rows=shape.microbatch_rows),
+    baselines=bool(recipe.greedy_members),
+  )
   scored = jax.eval_shape(
     functools.partial(recipe.score, apply),
     networks,

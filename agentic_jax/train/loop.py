@@ -125,6 +125,11 @@ class _Run:
     if recipe.uses_reference:
       # A copy: the policy's own buffers are donated to its updates.
       self.reference = jax.tree.map(jnp.copy, self.state.params)
+    # From step to step; None where the recipe carries nothing.
+    self.carried = self.programs.place(
+      # Of the types that programs return, so that they compile once.
+      jax.tree.map(lambda x: np.asarray(x, jnp.result_type(x)), recipe.carried)
+    )
     self.step = 0
     self.tokens = 0
     self.seconds = 0.0
@@ -233,7 +238,9 @@ class _Run:
   ) -> tuple[dict[str, float], types.Credit, types.Trajectory]:
     """All optimiser steps of a batch: metrics, and what was trained on."""
     recipe, shape, programs = self.recipe, self.plan.shape, self.programs
-    stacked = batching.stack(episodes, shape)
+    stacked = batching.stack(
+      episodes, shape, baselines=bool(recipe.greedy_members)
+    )
     self._refuse_foreign(stacked.trajectory)
     scored = {
       name: np.zeros(stacked.trajectory.tokens.shape, np.float32)
@@ -249,7 +256,9 @@ class _Run:
         start = jnp.int32(i * size)
         trajectory = programs.score(networks, trajectory, turns, start)
     credit = programs.credit(trajectory, turns)
-    credit = programs.prepare(self.state.params, trajectory, credit, used)
+    credit, self.carried = programs.prepare(
+      self.state.params, trajectory, credit, self.carried, used
+    )
     collected = []
     for _ in range(recipe.epochs):
       for part in np.array_split(np.arange(used), recipe.minibatches):
@@ -340,27 +349,33 @@ class _Run:
         'into its groups, such as --recipe=luffy.'
       )
 
-  def _save(self) -> None:
+  def _arrays(self) -> dict[str, Any]:
+    """What a checkpoint holds of the device."""
     arrays = {'state': self.state, 'reference': self.reference}
+    if self.recipe.carried is not None:
+      arrays['carried'] = self.carried
+    return arrays
+
+  def _save(self) -> None:
     host = {
       'step': self.step,
       'tokens': self.tokens,
       'seconds': self.seconds,
       'source': self.source.position(),
     }
-    self.checkpoints.save(self.step, arrays, host)
+    self.checkpoints.save(self.step, self._arrays(), host)
 
   def _restore(self) -> None:
-    arrays = {'state': self.state, 'reference': self.reference}
     template = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-      arrays,
+      self._arrays(),
     )
     restored = self.checkpoints.restore_latest(template)
     if restored is None:
       return
     arrays, host = restored.arrays, restored.host
     self.state, self.reference = arrays['state'], arrays['reference']
+    self.carried = arrays.get('carried')
     self.step, self.tokens = host['step'], host['tokens']
     self.seconds = host['seconds']
     self.source.restore(host['source'])
