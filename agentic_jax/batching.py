@@ -22,6 +22,7 @@ class Shape(NamedTuple):
   episodes: int  # E
   turns: int  # S
   action_tokens: int  # N
+  turn_fields: tuple[str, ...] = ()  # Optional fields of Turns always filled.
 
 
 class Stacked(NamedTuple):
@@ -42,6 +43,7 @@ def shape_for(
   action_tokens: int,
   microbatch_rows: int,
   row_tokens: int | None = None,
+  turn_fields: tuple[str, ...] = (),
 ) -> Shape:
   """The sizes that hold any batch within the limits of a run.
 
@@ -54,6 +56,8 @@ def shape_for(
     action_tokens: of an episode, at most.
     microbatch_rows: of one forward pass.
     row_tokens: T; by default just what the longest segment needs.
+    turn_fields: the optional fields of `Turns` that every batch of the run
+      has, even one without episodes.
 
   Raises:
     ValueError: a group may not fit a microbatch, or a segment a row.
@@ -82,6 +86,7 @@ def shape_for(
     episodes=groups * group_size,
     turns=turns,
     action_tokens=action_tokens,
+    turn_fields=turn_fields,
   )
 
 
@@ -215,6 +220,8 @@ def turns_of(
 ) -> types.Turns:
   """The per-turn half of a batch; `tokens` stays empty.
 
+  `node` and `value` are there if a turn carries them or the shape wants them.
+
   Args:
     episodes: sorted by (draw, member).
     shape: the sizes; by default just what these episodes need.
@@ -250,4 +257,34 @@ def turns_of(
         # entry where it was first seen, so that numbers stay below E * S.
         key = (episode.draw, turn.state_key)
         turns.state[e, s] = situations.setdefault(key, e * size[1] + s)
-  return turns
+  return turns._replace(
+    node=_nodes_of(episodes, shape), value=_values_of(episodes, shape)
+  )
+
+
+def _nodes_of(episodes, shape: Shape) -> np.ndarray | None:
+  """Which turns are one; a number is that of the entry first seen."""
+  carried = any(turn.node >= 0 for e in episodes for turn in e.turns)
+  if not carried and 'node' not in shape.turn_fields:
+    return None
+  nodes = np.full((shape.episodes, shape.turns), -1, np.int32)
+  first: dict[tuple[int, int], int] = {}
+  for e, episode in enumerate(episodes):
+    for s, turn in enumerate(() if episode.failure else episode.turns):
+      own = e * shape.turns + s
+      shared = turn.node >= 0
+      key = (episode.draw, turn.node)
+      nodes[e, s] = first.setdefault(key, own) if shared else own
+  return nodes
+
+
+def _values_of(episodes, shape: Shape) -> np.ndarray | None:
+  """The values that turns carry, 0 where there is none."""
+  carried = any(turn.value is not None for e in episodes for turn in e.turns)
+  if not carried and 'value' not in shape.turn_fields:
+    return None
+  values = np.zeros((shape.episodes, shape.turns), np.float32)
+  for e, episode in enumerate(episodes):
+    for s, turn in enumerate(() if episode.failure else episode.turns):
+      values[e, s] = turn.value or 0.0
+  return values

@@ -244,6 +244,7 @@ def build(
     seed=FLAGS.seed,
   )
   _refuse_idle_axes(mesh)
+  rollout.refuse_branching(world.environment, made.branch, made.group_size)
   splits = {split: _tasks(split) for split in ('train', 'validation', 'test')}
   config = sizes.load(
     FLAGS.model, world.tokenizer.vocab_size, value_head=made.uses_values
@@ -362,6 +363,7 @@ def batch_shape(run: Run, groups: int, group_size: int) -> batching.Shape:
     segments=segments,
     action_tokens=action_tokens,
     microbatch_rows=FLAGS.microbatch_rows,
+    turn_fields=rollout.turn_fields(run.recipe.branch),
   )
 
 
@@ -400,6 +402,7 @@ def source(run: Run) -> train.Source:
       group_size=run.recipe.group_size,
       temperature=run.recipe.sampling.temperature,
       keep=run.recipe.keep,
+      branch=run.recipe.branch,
     )
   return rollout.Demonstrations(
     run.world,

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from agentic_jax import types
+from agentic_jax.recipe import branching
 from agentic_jax.types import Array
 
 Terms = dict[str, Array]
@@ -65,7 +66,9 @@ class Recipe:
       action tokens are logged as policy/name.
     keep: (turns) -> bool [E] on the host, for one group; None keeps all. A
       rejected group is replaced by that of the next task.
-    group_size: episodes of a task.
+    group_size: episodes of a task; of a tree, its leaves.
+    branch: how episodes fork at their turns: a `Tree` whose leaves are trained
+      on, or `Probes` that only value their situations; None is not at all.
     epochs: passes over a batch.
     minibatches: optimiser steps a pass.
     sampling: how actions are sampled.
@@ -85,6 +88,7 @@ class Recipe:
   measure: Callable[..., Terms] = measure_nothing
   keep: Callable[[types.Turns], np.ndarray] | None = None
   group_size: int = 8
+  branch: branching.Tree | branching.Probes | None = None
   epochs: int = 1
   minibatches: int = 1
   sampling: Sampling = Sampling()
@@ -92,6 +96,13 @@ class Recipe:
   uses_reference: bool = False
   uses_sampler: bool = True
   granularity: str = 'episode'
+
+  def __post_init__(self):
+    if self.branch is not None and not self.uses_sampler:
+      raise ValueError(
+        'This recipe imitates (uses_sampler=False), and demonstrations do not '
+        'fork; leave out branch, or take a loss with a ratio to the sampler.'
+      )
 
 
 def training(

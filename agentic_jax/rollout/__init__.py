@@ -1,5 +1,7 @@
 """Environments x sampler -> episodes: the event loop, its limits and faults."""
 
+from agentic_jax.rollout.branching import refuse as refuse_branching
+from agentic_jax.rollout.branching import turn_fields
 from agentic_jax.rollout.collecting import collect
 from agentic_jax.rollout.episodes import Limits
 from agentic_jax.rollout.episodes import Request
@@ -21,5 +23,7 @@ __all__ = [
   'World',
   'collect',
   'derive_seed',
+  'refuse_branching',
   'statistics',
+  'turn_fields',
 ]

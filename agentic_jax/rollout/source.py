@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agentic_jax import batching
+from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
+from agentic_jax.rollout import branching
 from agentic_jax.rollout import collecting
 from agentic_jax.rollout import episodes as episodes_lib
 from agentic_jax.rollout import workers as workers_lib
@@ -36,8 +38,9 @@ class Rollouts:
     temperature: float,
     keep: Callable[[types.Turns], np.ndarray] | None = None,
     resample_limit: int = 4,
+    branch: Any = None,
   ):
-    """See `recipe.Recipe` for `group_size` and `keep`.
+    """See `recipe.Recipe` for `group_size`, `keep` and `branch`.
 
     Args:
       sampler: the slots.
@@ -51,7 +54,12 @@ class Rollouts:
         those of the next tasks, in task order.
       resample_limit: how many times the batch's tasks may be drawn again; then
         the batch stays short.
+      branch: how episodes fork, if they do.
+
+    Raises:
+      ValueError: they are to fork, and the environment or the group cannot.
     """
+    branching.refuse(world.environment, branch, group_size)
     self._sampler = sampler
     self._world = world
     self._pool = pool
@@ -61,6 +69,7 @@ class Rollouts:
     self._temperature = temperature
     self._keep = keep
     self._resample_limit = resample_limit
+    self._branch = branch
 
   def batch(self, step: int, params: Any) -> Batch:
     """The episodes of step `step`, sampled by `params`.
@@ -73,12 +82,16 @@ class Rollouts:
     accepted: list[list[types.Episode]] = []
     rejected = 0
     everything: list[types.Episode] = []
+    probes: list[recipe_lib.Leaf] = []
+    forks = 0
     for _ in range(1 + self._resample_limit):
       missing = self._tasks_per_step - len(accepted)
       if not missing:
         break
-      groups = self._groups(missing)
-      for group in groups:
+      grown = self._groups(missing)
+      probes.extend(grown.probes)
+      forks += grown.forks
+      for group in grown.groups:
         everything.extend(group)
         kept = self._keep is None or bool(
           np.all(self._keep(batching.turns_of(group)))
@@ -87,30 +100,44 @@ class Rollouts:
           accepted.append(group)
         else:
           rejected += 1
-    refuse_failures(everything, self._world.limits.failed_share)
+    aside = [probe.episode for probe in probes]
+    refuse_failures(everything + aside, self._world.limits.failed_share)
     chosen = sorted(accepted, key=lambda group: group[0].draw)
     metrics = statistics(everything)
     metrics['rollout/groups_resampled'] = float(rejected)
     missing = self._tasks_per_step - len(accepted)
     metrics['rollout/groups_missing'] = float(missing)
     metrics['time/environment'] = self._workers.waited_seconds - waited
+    if self._branch is not None:
+      metrics['rollout/forks'] = float(forks)
+      _count_probes(metrics, probes)
     return Batch([e for group in chosen for e in group], metrics)
 
-  def _groups(self, number: int) -> list[list[types.Episode]]:
-    requests = [
-      episodes_lib.Request(draw, task, member)
-      for draw, task in self._pool.take(number)
-      for member in range(self._group_size)
-    ]
-    played = collecting.collect(
+  def _groups(self, number: int) -> branching.Grown:
+    drawn, size = self._pool.take(number), self._group_size
+    if self._branch is not None:
+      return branching.grow(
+        self._play, self._branch, drawn, group_size=size, world=self._world
+      )
+    played = self._play(
+      [
+        episodes_lib.Request(draw, task, member)
+        for draw, task in drawn
+        for member in range(size)
+      ]
+    )
+    groups = [played[i : i + size] for i in range(0, len(played), size)]
+    return branching.Grown(groups, [], 0)
+
+  def _play(self, requests, builders=None) -> list[types.Episode]:
+    return collecting.collect(
       self._sampler,
       self._world,
       requests,
       temperature=self._temperature,
       workers=self._workers,
+      builders=builders,
     )
-    size = self._group_size
-    return [played[i : i + size] for i in range(0, len(played), size)]
 
   def position(self) -> Mapping[str, Any]:
     """Where the source stands, for a checkpoint."""
@@ -160,9 +187,7 @@ def statistics(played: Sequence[types.Episode]) -> dict[str, float]:
     'rollout/reward': mean([e.reward for e in good]),
     'rollout/turns': mean([len(e.turns) for e in good]),
     'rollout/calls': mean([sum(t.num_calls for t in e.turns) for e in good]),
-    'rollout/tokens': float(
-      sum(turn.num_tokens for episode in played for turn in episode.turns)
-    ),
+    'rollout/tokens': float(_sampled_tokens(played)),
     'rollout/action_tokens': mean(
       [sum(t.num_tokens for t in e.turns) for e in good]
     ),
@@ -180,6 +205,28 @@ def statistics(played: Sequence[types.Episode]) -> dict[str, float]:
       sum(e.failure == kind for e in played)
     )
   return metrics
+
+
+def _sampled_tokens(played: Sequence[types.Episode]) -> int:
+  """Action tokens; those of a turn that leaves of a tree share, once."""
+  shared: dict[tuple[int, int], int] = {}
+  total = 0
+  for episode in played:
+    for turn in episode.turns:
+      if turn.node < 0:
+        total += turn.num_tokens
+      else:
+        shared[episode.draw, turn.node] = turn.num_tokens
+  return total + sum(shared.values())
+
+
+def _count_probes(metrics: dict[str, float], probes) -> None:
+  """Adds what was sampled, and lost, of what is not trained on."""
+  for episode, begin, _ in probes:
+    own = sum(turn.num_tokens for turn in episode.turns[begin:])
+    metrics['rollout/tokens'] += own
+    if episode.failure:
+      metrics[f'rollout/failures_{episode.failure}'] += 1
 
 
 def _zero_spread(played: Sequence[types.Episode]) -> float:
