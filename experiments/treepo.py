@@ -40,7 +40,13 @@ def split(leaves, seed, *, first, branches, depth):
     return []
   missing = first * branches**turn - len(leaves)
   alive = [i for i, leaf in enumerate(leaves) if turn in leaf.inner]
-  found = [recipe_lib.Fork(i, turn) for i in alive for _ in range(branches - 1)]
+  found = [
+    fork
+    for fork in recipe_lib.distinct_forks(
+      leaves, [recipe_lib.Fork(i, turn) for i in alive]
+    )
+    for _ in range(branches - 1)
+  ]
   rng = np.random.default_rng(seed)
   return found + recipe_lib.draw_forks(leaves, missing - len(found), rng)
 

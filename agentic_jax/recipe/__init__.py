@@ -37,6 +37,7 @@ Leaf = branching.Leaf
 Tree = branching.Tree
 Probes = branching.Probes
 draw_forks = branching.draw_forks
+distinct_forks = branching.distinct_forks
 first_logprobs = branching.first_logprobs
 
 relative = credit.relative

@@ -67,19 +67,39 @@ class Probes:
   discount: float = 1.0
 
 
+def distinct_forks(leaves: Sequence[Leaf], forks: Sequence[Fork]) -> list[Fork]:
+  """The forks without those that begin in the situation of an earlier one.
+
+  Args:
+    leaves: what is forked.
+    forks: at turns from 1 on.
+  """
+  first: dict[int, Fork] = {}
+  for fork in forks:
+    before = leaves[fork.leaf].episode.turns[fork.turn - 1]
+    first.setdefault(before.node, fork)
+  return list(first.values())
+
+
 def draw_forks(
   leaves: Sequence[Leaf], number: int, rng: np.random.Generator
 ) -> list[Fork]:
   """Forks at turns drawn alike from all inner turns of some leaves.
 
-  Without replacement, as long as there are turns.
+  A turn that leaves share counts once. None is drawn twice before all are.
 
   Args:
     leaves: of a group.
     number: of forks.
     rng: decides.
+
+  Returns:
+    Forks whose `leaf` is a place in `leaves`; none if no leaf has a turn to
+    fork at.
   """
-  places = [Fork(i, t) for i, leaf in enumerate(leaves) for t in leaf.inner]
+  places = distinct_forks(
+    leaves, [Fork(i, t) for i, leaf in enumerate(leaves) for t in leaf.inner]
+  )
   found: list[Fork] = []
   while places and len(found) < number:
     missing = min(number - len(found), len(places))

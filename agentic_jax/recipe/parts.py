@@ -48,7 +48,8 @@ def share(weigh: Callable[..., Array]) -> Callable[..., Array]:
   def shared(trajectory, turns):
     weights = weigh(trajectory, turns)
     portion = 1 / jnp.maximum(credit.leaf_counts(turns), 1)
-    divided = weights * credit.credit_turns(portion, trajectory, turns)[0]
+    portion = credit.credit_turns(portion, trajectory, turns).advantages
+    divided = weights * portion
     left = jnp.sum(divided)
     return divided * jnp.where(left > 0, jnp.sum(weights) / left, 0)
 
