@@ -104,9 +104,7 @@ def recipe(
       'for episodes that do not split use --recipe=grpo.'
     )
   names = recipe_lib.regularisers(kl_coefficient, 0.0)
-  choose = functools.partial(
-    split, first=first, branches=branches, depth=depth
-  )
+  choose = functools.partial(split, first=first, branches=branches, depth=depth)
   return dataclasses.replace(
     recipe_lib.grpo(
       group_size=first * branches**depth,

@@ -143,6 +143,26 @@ def test_a_group_is_the_same_whatever_is_played_beside_it():
   small_world.assert_same(found, wanted[: len(found)])
 
 
+class Narrow:
+  """A sampler of which two slots are used."""
+
+  shape = small_world.SHAPE._replace(slots=2)
+
+  def __getattr__(self, name):
+    return getattr(small_world.sampler(), name)
+
+
+def test_a_group_is_the_same_in_few_slots():
+  found = _batch(_tree(), sampler=Narrow(), workers=1)
+  small_world.assert_same(found.episodes, _grown().episodes)
+  probes = recipe_lib.Probes(rollouts=2)
+  one, other = (
+    _batch(probes, size=2, tasks_per_step=1, **settings).episodes
+    for settings in ({}, {'sampler': Narrow(), 'workers': 5})
+  )
+  small_world.assert_same(one, other)
+
+
 def test_it_goes_on_from_the_position_of_a_pool():
   source = _rollouts(_tree(), tasks_per_step=1)
   source.batch(7, small_world.params())
@@ -292,7 +312,9 @@ def test_rounds_of_tree_grpo():
   found = _groups(_batch(_tree(trees=1, expansions=2, rounds=3), size=7), 7)
   for group in found:
     assert len({episode.turns[0].node for episode in group}) == 1
-    assert all(_fork_of(group, member)[1] in (1, 2, 3) for member in range(1, 7))
+    assert all(
+      _fork_of(group, member)[1] in (1, 2, 3) for member in range(1, 7)
+    )
   # Draws differ between groups.
   assert len({tuple(_fork_of(g, m) for m in range(1, 7)) for g in found}) > 1
 
@@ -375,12 +397,12 @@ def test_tree_grpo_without_expansion_is_grpo():
       getattr(grown.trajectory, name), getattr(flat.trajectory, name)
     )
   np.testing.assert_allclose(
-    made.credit(grown.trajectory, grown.turns).advantages,
-    plain.credit(flat.trajectory, flat.turns).advantages,
+    jax.jit(made.credit)(grown.trajectory, grown.turns).advantages,
+    jax.jit(plain.credit)(flat.trajectory, flat.turns).advantages,
     atol=1e-6,
   )
-  weights = recipe_lib.weigh_tokens(flat.trajectory, flat.turns)
-  shared = made.weigh(grown.trajectory, grown.turns)['policy']
+  weights = jax.jit(recipe_lib.weigh_tokens)(flat.trajectory, flat.turns)
+  shared = jax.jit(made.weigh)(grown.trajectory, grown.turns)['policy']
   np.testing.assert_allclose(shared, weights, rtol=1e-5)
   assert np.any(weights)
 
@@ -436,7 +458,7 @@ def test_values_are_the_mean_returns_of_rollouts():
   # The last episode's credit: one step of reward and the next value.
   stacked = batching.stack(batch.episodes, small_world.batch_shape(2, 2))
   made = pages.load('vineppo')(discount=discount)
-  credit = made.credit(stacked.trajectory, stacked.turns).advantages
+  credit = jax.jit(made.credit)(stacked.trajectory, stacked.turns).advantages
   own = stacked.turns.tokens[3]
   found = np.asarray(credit).ravel()[own[own >= 0]]
   wanted = np.array(rewards) + discount * np.array([*values[1:], 0]) - values
@@ -464,6 +486,7 @@ def test_batches_have_the_fields_that_episodes_carry():
     empty = batching.stack([], shape._replace(turn_fields=fields)).turns
     assert (empty.node is not None) == ('node' in fields)
     assert (empty.value is not None) == ('value' in fields)
-  assert batching.stack([], shape._replace(turn_fields=('node',))).turns.node[
-    0, 0
-  ] == -1
+  assert (
+    batching.stack([], shape._replace(turn_fields=('node',))).turns.node[0, 0]
+    == -1
+  )

@@ -133,7 +133,9 @@ class _Group:
       or episode.failure
       or fork.turn not in range(len(episode.turns))
     ):
-      turns = [len(x.episode.turns) * (not x.episode.failure) for x in self.leaves]
+      turns = [
+        len(x.episode.turns) * (not x.episode.failure) for x in self.leaves
+      ]
       raise ValueError(
         f'A recipe chose {fork}, and there is no such turn: the {len(turns)} '
         f'episodes of the group have {turns} turns to fork at, each counted '
