@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import shutil
 
 import numpy as np
@@ -74,6 +75,10 @@ def test_it_trains_and_goes_on_where_it_stopped(name, settings, tmp_path):
   tiny_training.assert_close(one, other, 0.0)
   fresh = tiny_training.by_name(tiny_training.state_of(recipe).params)
   assert any(np.any(one[k] != fresh[k]) for k in one)
+  # What is recorded says which turns are one, or what a turn is worth.
+  path = tmp_path / 'whole' / 'episodes' / 'step_000001.jsonl'
+  told = json.loads(path.read_text().splitlines()[0])['turns'][0]
+  assert ('node' in told) == (name == 'tree_grpo') != ('value' in told)
 
 
 def test_a_recipe_may_keep_some_trees_only():

@@ -159,6 +159,75 @@ def test_arpo():
   _assert_episodes(hard, [[0, 0, 1, 1, 1], [0, 0, -1, -1, -1], 0])
 
 
+def _said(parts, *, nodes=None) -> types.Episode:
+  """An episode whose turns begin with tokens of given log-probabilities."""
+  nodes = range(len(parts)) if nodes is None else nodes
+  episode = tree_batches.leaf(0, nodes, 0.0)
+  (segment,) = episode.segments
+  logprobs = np.array(segment.sampler_logprobs)
+  for turn, part in enumerate(parts):
+    own = np.flatnonzero(segment.turn == turn)
+    logprobs[own[: len(part)]] = part
+  return episode._replace(
+    segments=(segment._replace(sampler_logprobs=logprobs),)
+  )
+
+
+def test_arpo_forks_after_an_uncertain_observation():
+  # Entropies of the first two tokens: 1, 2, 1.4 and 3; and 2, 2, 1.
+  leaves = [
+    recipe_lib.Leaf(_said([[-1, -1], [-1, -3], [-1, -1.8], [-4, -2]])),
+    recipe_lib.Leaf(_said([[-2, -2], [-2, -2], [-1, -1]], nodes=(7, 8, 9))),
+  ]
+  fork = recipe_lib.Fork
+  settings = dict(first=2, first_tokens=2, alpha=0.5, beta=0.2)
+  choose = lambda **more: pages.load('arpo')(**settings, **more).branch.choose
+  assert choose(threshold=0.6)(leaves, 0) == [fork(0, 1), fork(0, 3)]
+  assert choose(threshold=0.49)(leaves, 0) == [
+    *(fork(0, 1), fork(1, 1), fork(0, 2), fork(0, 3))
+  ]
+  twice = [fork(0, 3), fork(0, 3)]
+  assert choose(threshold=0.8, branches=2)(leaves, 0) == twice
+  # Next only what is new is looked at: of the fork, the turns after it.
+  leaves.append(leaves[0]._replace(turn=1, round=1))
+  assert choose(threshold=0.49)(leaves, 0) == [fork(2, 2), fork(2, 3)]
+  lost = leaves[2].episode._replace(failure='raised')
+  leaves[2] = leaves[2]._replace(episode=lost)
+  assert not choose(threshold=0.49)(leaves, 0)
+
+
+def test_forks_are_drawn_alike_from_the_turns_of_a_tree():
+  leaves = [
+    recipe_lib.Leaf(tree_batches.leaf(member, nodes, 0.0))
+    for member, nodes in enumerate([(0, 1, 2), (0, 1, 3, 4), (5,)])
+  ]
+  # After turns 0, 1 and 3; turn 5 has nothing after it.
+  places = {(0, 1), (0, 2), (1, 3)}
+  drawn = [
+    recipe_lib.draw_forks(leaves, 1, np.random.default_rng(seed))[0]
+    for seed in range(300)
+  ]
+  assert set(drawn) == places
+  assert all(70 < drawn.count(recipe_lib.Fork(*p)) < 130 for p in places)
+  found = recipe_lib.draw_forks(leaves, 6, np.random.default_rng(0))
+  assert set(found[:3]) == set(found[3:]) == places
+  assert not recipe_lib.draw_forks(leaves[2:], 6, np.random.default_rng(0))
+
+
+def test_treepo_splits_a_situation_once():
+  choose = pages.load('treepo')(first=2, branches=2, depth=3).branch.choose
+  leaves = [
+    recipe_lib.Leaf(tree_batches.leaf(member, nodes, 0.0), round=1)
+    for member, nodes in enumerate(
+      [(0, 1, 2, 3), (0, 1, 4, 5), (6,), (7, 8, 9)]
+    )
+  ]
+  found = choose(leaves, 0)
+  # The first two are one until their third turn; others fill their places.
+  assert found[:2] == [recipe_lib.Fork(0, 2), recipe_lib.Fork(3, 2)]
+  assert len(found) == 4 and all(fork.leaf != 2 for fork in found)
+
+
 def test_vineppo():
   episode = tree_batches.leaf(0, (0, 1), 1.0)
   episode = tree_batches.numbered(episode, (-1, -1), (0.5, 0.75))
