@@ -22,6 +22,7 @@ class Shape(NamedTuple):
   episodes: int  # E
   turns: int  # S
   action_tokens: int  # N
+  turn_fields: tuple[str, ...] = ()  # Optional fields of Turns always filled.
 
 
 class Stacked(NamedTuple):
@@ -42,6 +43,7 @@ def shape_for(
   action_tokens: int,
   microbatch_rows: int,
   row_tokens: int | None = None,
+  turn_fields: tuple[str, ...] = (),
 ) -> Shape:
   """The sizes that hold any batch within the limits of a run.
 
@@ -54,6 +56,8 @@ def shape_for(
     action_tokens: of an episode, at most.
     microbatch_rows: of one forward pass.
     row_tokens: T; by default just what the longest segment needs.
+    turn_fields: the optional fields of `Turns` that every batch of the run
+      has, even one without episodes.
 
   Raises:
     ValueError: a group may not fit a microbatch, or a segment a row.
@@ -82,6 +86,7 @@ def shape_for(
     episodes=groups * group_size,
     turns=turns,
     action_tokens=action_tokens,
+    turn_fields=turn_fields,
   )
 
 
@@ -145,9 +150,7 @@ def _groups_of(episodes: Sequence[types.Episode]) -> list[list[int]]:
   return list(groups.values())
 
 
-def stack(
-  episodes: Sequence[types.Episode], shape: Shape, *, baselines: bool = False
-) -> Stacked:
+def stack(episodes: Sequence[types.Episode], shape: Shape) -> Stacked:
   """Packs episodes into a batch of fixed shape.
 
   A failed episode takes its place in `Turns` as padding and trains nothing.
@@ -155,7 +158,6 @@ def stack(
   Args:
     episodes: sorted by (draw, member); at most `shape.episodes`.
     shape: the sizes of the run.
-    baselines: whether `Turns` says what greedy members earned.
 
   Returns:
     numpy arrays, in the layout of `types`.
@@ -182,7 +184,7 @@ def stack(
     s.sampler_logprobs.dtype == np.float64 for e in episodes for s in e.segments
   )
   trajectory = _empty_trajectory(shape, np.float64 if wide else np.float32)
-  turns = turns_of(episodes, shape, baselines=baselines)
+  turns = turns_of(episodes, shape)
   for group, group_places in zip(groups, places, strict=True):
     place = iter(group_places)
     for index in group:
@@ -214,17 +216,16 @@ def _write(trajectory, turns, segments, places, index: int) -> None:
 
 
 def turns_of(
-  episodes: Sequence[types.Episode],
-  shape: Shape | None = None,
-  *,
-  baselines: bool = False,
+  episodes: Sequence[types.Episode], shape: Shape | None = None
 ) -> types.Turns:
   """The per-turn half of a batch; `tokens` stays empty.
+
+  Its optional fields are there if the episodes carry them or the shape wants
+  them.
 
   Args:
     episodes: sorted by (draw, member).
     shape: the sizes; by default just what these episodes need.
-    baselines: see `stack`.
   """
   if shape is None:
     most = max((len(episode.turns) for episode in episodes), default=1)
@@ -257,15 +258,48 @@ def turns_of(
         # entry where it was first seen, so that numbers stay below E * S.
         key = (episode.draw, turn.state_key)
         turns.state[e, s] = situations.setdefault(key, e * size[1] + s)
-  if baselines:
-    turns = turns._replace(baseline=_baselines(episodes, size[0]))
-  return turns
+  return turns._replace(
+    node=_nodes_of(episodes, shape),
+    value=_values_of(episodes, shape),
+    baseline=_baselines_of(episodes, shape),
+  )
 
 
-def _baselines(episodes: Sequence[types.Episode], rows: int) -> np.ndarray:
+def _nodes_of(episodes, shape: Shape) -> np.ndarray | None:
+  """Which turns are one; a number is that of the entry first seen."""
+  carried = any(turn.node >= 0 for e in episodes for turn in e.turns)
+  if not carried and 'node' not in shape.turn_fields:
+    return None
+  nodes = np.full((shape.episodes, shape.turns), -1, np.int32)
+  first: dict[tuple[int, int], int] = {}
+  for e, episode in enumerate(episodes):
+    for s, turn in enumerate(() if episode.failure else episode.turns):
+      own = e * shape.turns + s
+      shared = turn.node >= 0
+      key = (episode.draw, turn.node)
+      nodes[e, s] = first.setdefault(key, own) if shared else own
+  return nodes
+
+
+def _values_of(episodes, shape: Shape) -> np.ndarray | None:
+  """The values that turns carry, 0 where there is none."""
+  carried = any(turn.value is not None for e in episodes for turn in e.turns)
+  if not carried and 'value' not in shape.turn_fields:
+    return None
+  values = np.zeros((shape.episodes, shape.turns), np.float32)
+  for e, episode in enumerate(episodes):
+    for s, turn in enumerate(() if episode.failure else episode.turns):
+      values[e, s] = turn.value or 0.0
+  return values
+
+
+def _baselines_of(episodes, shape: Shape) -> np.ndarray | None:
   """What the greedy members of each episode's group earned: [E, R]."""
-  found = np.zeros((rows, len(types.REWARDS)), np.float32)
-  for row, episode in zip(found, episodes):
+  wanted = 'baseline' in shape.turn_fields
+  if not wanted and all(episode.baseline is None for episode in episodes):
+    return None
+  found = np.zeros((shape.episodes, len(types.REWARDS)), np.float32)
+  for row, episode in zip(found, episodes, strict=False):
     if episode.failure:
       continue
     if episode.baseline is None:

@@ -79,6 +79,8 @@ class Turn(NamedTuple):
   num_calls: int = 0  # Tool calls in the action.
   valid: bool = True  # The action parsed.
   cut: bool = False  # The token limit ended the action, not the policy.
+  node: int = -1  # Equal numbers in a group: one turn, shared by branches.
+  value: float | None = None  # Mean return of rollouts from its beginning.
 
 
 class Segment(NamedTuple):
@@ -156,6 +158,10 @@ class Turns(NamedTuple):
   truncated: Array  # bool [E]: a limit ended it, not the environment.
   baseline: Array | None = None  # float32 [E, R]: what the greedy members of
   #                                its group earned, mean over these.
+  node: Array | None = None  # int32 [E, S]: equal numbers are one turn, which
+  #                            several leaves of a tree share; -1 is padding.
+  value: Array | None = None  # float32 [E, S]: of the situation in which the
+  #                             turn began, by rollouts from there.
 
 
 class Outputs(NamedTuple):

@@ -78,9 +78,8 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'VinePPO',
       '2410.01679',
-      LATER,
-      '`gae(lambda_=0)` with values from branches of the rollout, which does '
-      'not branch yet',
+      'vineppo',
+      '`gae(lambda_=0)` with values from rollouts that fork at every turn',
     ),
     ('V-trace', '1802.01561', 'vtrace', '`vtrace`, then -A p without a ratio'),
     ('TD(λ), λ-returns', 'Sutton 1988', PART, '`lambda_returns`'),
@@ -172,20 +171,20 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'Tree-GRPO',
       '2509.21240',
-      LATER,
-      '`standardise` by group plus by tree; needs branching rollouts',
+      'tree_grpo',
+      '`standardise` by group plus by tree',
     ),
     (
       'TreePO',
       '2508.17445',
-      LATER,
-      '`whiten` of `subtree_relative`; needs branching rollouts',
+      'treepo',
+      '`whiten` of `subtree_relative`',
     ),
     (
       'ARPO',
       '2507.19849',
-      LATER,
-      'hard: `node_mean` of `standardise`; soft: GRPO; needs branches',
+      'arpo',
+      'hard: `node_mean` of `standardise`; soft: GRPO',
     ),
     (
       'Agent-Omit',

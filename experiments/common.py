@@ -244,6 +244,7 @@ def build(
     seed=FLAGS.seed,
   )
   _refuse_idle_axes(mesh)
+  rollout.refuse_branching(world.environment, made.branch, made.group_size)
   splits = {split: _tasks(split) for split in ('train', 'validation', 'test')}
   if made.demonstrations:
     worlds.refuse_inimitable(world, splits['train'])
@@ -407,6 +408,7 @@ def source(run: Run) -> train.Source:
       demonstrations=run.recipe.demonstrations,
       script=script,
       greedy_members=run.recipe.greedy_members,
+      branch=run.recipe.branch,
     )
   return rollout.Demonstrations(
     run.world,
@@ -494,11 +496,7 @@ def inspect_episodes(run: Run) -> None:
     ).params
   batch = source(run).batch(0, params)
   group = batch.episodes[: max(run.recipe.group_size, 4)]
-  stacked = batching.stack(
-    group,
-    batch_shape(run, len(group), 1),
-    baselines=bool(run.recipe.greedy_members),
-  )
+  stacked = batching.stack(group, batch_shape(run, len(group), 1))
   inspecting.show_group(
     group,
     run.world.tokenizer,

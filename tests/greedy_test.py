@@ -168,7 +168,7 @@ def test_the_batch_is_the_sampled_members(batches):
   _, (without, one, _) = batches
   shape = small_world.batch_shape(3, 2)
   plain = batching.stack(without.episodes, shape)
-  found = batching.stack(one.episodes, shape, baselines=True)
+  found = batching.stack(one.episodes, shape)
   assert plain.turns.baseline is None
   for left, right in zip(
     jax.tree.leaves(plain),
@@ -212,9 +212,7 @@ def test_a_group_whose_greedy_members_all_failed_trains_nothing():
   assert 'greedy members of its group failed: RuntimeError' in (
     batch.episodes[0].detail
   )
-  stacked = batching.stack(
-    batch.episodes, small_world.batch_shape(3, 2), baselines=True
-  )
+  stacked = batching.stack(batch.episodes, small_world.batch_shape(3, 2))
   assert np.all(stacked.turns.group == -1)
   assert not np.any(stacked.trajectory.action_mask)
 
@@ -250,9 +248,8 @@ def test_misuse_says_what_to_do():
   with pytest.raises(ValueError, match=r'Recipe\(greedy_members=1\)'):
     made.credit(trajectory, turns)
   with pytest.raises(ValueError, match='has no baseline.*greedy_members=1'):
-    batching.stack(
-      tiny_training.episodes(), tiny_training.shape(), baselines=True
-    )
+    shape = tiny_training.shape()._replace(turn_fields=('baseline',))
+    batching.stack(tiny_training.episodes(), shape)
 
 
 # ReMax.
@@ -269,7 +266,7 @@ def test_remax_by_hand():
     make(2, [1.0], [(0, 1)], baseline={}),
     make(3, [9.0], [(0, 1)], failure='hung'),
   ]
-  stacked = batching.stack(episodes, tiny_training.shape(), baselines=True)
+  stacked = batching.stack(episodes, tiny_training.shape())
   made = pages.load('remax')()
   credit = made.credit(stacked.trajectory, stacked.turns)
   found = hand_worked.per_episode(credit.advantages, stacked.turns)

@@ -107,7 +107,7 @@ def _batch():
     for e in tiny_training.episodes(1, groups=8, members=3)
   ]
   episodes[4] = episodes[4]._replace(failure='hung')
-  trajectory, turns, used = batching.stack(episodes, SHAPE, baselines=True)
+  trajectory, turns, used = batching.stack(episodes, SHAPE)
   assert used == 4
   size = trajectory.tokens.shape
   more = rng.uniform(-0.5, 0.5, turns.rewards.shape).astype(np.float32)

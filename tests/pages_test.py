@@ -4,6 +4,7 @@ A new page adds its row to `OTHERS`. The batch is far off-policy, and is scored,
 credited, prepared and weighed as in training; a model is not needed for it.
 """
 
+from collections.abc import Sequence
 import functools
 import inspect
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from experiments import pages
 from tests import pages_credit_test
 from tests import pages_preferences_test
 from tests import tiny_training
+from tests import tree_batches
 
 
 class Others(NamedTuple):
@@ -119,11 +121,15 @@ class Batch(NamedTuple):
 def batch() -> Batch:
   """Ragged episodes of two turns in one segment or two; no page changes it."""
   episodes = [
-    e._replace(baseline={'final': 0.3 * e.draw, 'process': 0.1})
-    for e in tiny_training.episodes(1, groups=4, members=3)
+    tree_batches.numbered(
+      e._replace(baseline={'final': 0.3 * e.draw, 'process': 0.1}),
+      [i % 3 // 2, 2 + i % 3],
+      [0.3 * i, 0.5],
+    )
+    for i, e in enumerate(tiny_training.episodes(1, groups=4, members=3))
   ]
   shape = batching.Shape(16, 20, 8, 13, 3, 13)
-  stacked = batching.stack(episodes, shape, baselines=True)
+  stacked = batching.stack(episodes, shape)
   assert stacked.microbatches == 2
   rng = np.random.default_rng(0)
   size = stacked.trajectory.tokens.shape
@@ -188,25 +194,30 @@ def kept(made: recipe_lib.Recipe) -> list[list[bool]]:
   return [np.asarray(made.keep(group)).tolist() for group in groups]
 
 
-def result(made: recipe_lib.Recipe) -> list[Any]:
-  """Everything by which a setting can make itself felt, but for the optimiser.
+def decided(made: recipe_lib.Recipe) -> tuple[Any, ...]:
+  """What a recipe decides on the host, the optimiser aside."""
+  names = ('group_size', 'demonstrations', 'greedy_members')
+  names += ('epochs', 'minibatches', 'sampling')
+  fields = [getattr(made, name) for name in names]
+  return fields, kept(made), tree_batches.branched(made)
+
+
+def result(made: recipe_lib.Recipe) -> list[np.ndarray]:
+  """What a recipe makes of the batch.
 
   The scalar stands for what the loss does with credit and weights.
   """
   trajectory, credit = scored(made)
   weights = made.weigh(trajectory, batch().turns)
   scalar = total(made, batch().outputs, trajectory, credit, weights)
-  names = ('group_size', 'demonstrations', 'greedy_members')
-  names += ('epochs', 'minibatches', 'sampling')
   arrays = jax.tree.leaves((scalar, credit, weights))
-  fields = [getattr(made, name) for name in names]
-  return [fields, kept(made), *map(np.asarray, arrays)]
+  return [*map(np.asarray, arrays)]
 
 
-def differ(one: list[Any], other: list[Any]) -> bool:
-  if one[:2] != other[:2] or len(one) != len(other):
+def differ(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+  if len(one) != len(other):
     return True
-  pairs = zip(one[2:], other[2:])
+  pairs = zip(one, other)
   return any(
     x.shape != y.shape or not np.allclose(x, y, rtol=1e-5, atol=1e-7)
     for x, y in pairs
@@ -221,23 +232,31 @@ def own_settings(maker) -> set[str]:
 
 @pytest.mark.parametrize('name', sorted(OTHERS))
 def test_every_setting_makes_a_difference(name):
-  assert name in OTHERS, f'give the page {name} a row in OTHERS'
+  walk(name, OTHERS[name])
+
+
+def walk(name: str, rows: Sequence[Others]) -> None:
+  """Asserts that each setting of a page, and no other, makes itself felt."""
   maker = pages.load(name)
   seen = set()
-  for others in OTHERS[name]:
-    plain = result(maker(**others.given))
+  for others in rows:
+    plain = maker(**others.given)
+    wanted = functools.cache(lambda plain=plain: result(plain))
     for setting, value in others.values.items():
       made = maker(**others.given | {setting: value})
-      assert differ(plain, result(made)), f'{setting}={value!r} is silent'
+      if decided(made) == decided(plain):
+        assert differ(wanted(), result(made)), f'{setting}={value!r} is silent'
     seen |= others.values.keys()
   assert seen == own_settings(maker)
 
 
 def test_the_settings_of_every_page_are_walked():
-  """Here, or in the files of credit and of preferences."""
-  elsewhere = (
-    pages_credit_test.OWN.keys() | pages_preferences_test.OTHERS.keys()
-  )
+  """Here, or in the files of credit, of preferences and of trees."""
+  elsewhere = {
+    *pages_credit_test.OWN,
+    *pages_preferences_test.OTHERS,
+    *tree_batches.PAGES,
+  }
   assert OTHERS.keys() | elsewhere == pages.names().keys()
 
 

@@ -81,7 +81,12 @@ DEFINITIONS: Mapping[str, Definition] = {
   ),
   'rollout/turns': Definition('turns of an episode, mean', 'turns'),
   'rollout/calls': Definition('tool calls of an episode, mean', 'calls'),
-  'rollout/tokens': Definition('action tokens sampled in this step', 'tokens'),
+  'rollout/tokens': Definition(
+    'action tokens sampled in this step, each counted once', 'tokens'
+  ),
+  'rollout/forks': Definition(
+    'episodes that began at a turn of another, trained on or not', 'episodes'
+  ),
   'rollout/action_tokens': Definition(
     'action tokens of an episode, mean', 'tokens'
   ),

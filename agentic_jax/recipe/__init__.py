@@ -15,6 +15,7 @@ against it. Every maker passes `**training` on to `training`, whose settings
 from collections.abc import Callable, Mapping
 
 from agentic_jax.recipe import base
+from agentic_jax.recipe import branching
 from agentic_jax.recipe import comparisons
 from agentic_jax.recipe import credit
 from agentic_jax.recipe import critics
@@ -33,6 +34,14 @@ prepare_nothing = base.prepare_nothing
 carry_nothing = base.carry_nothing
 measure_nothing = base.measure_nothing
 
+Fork = branching.Fork
+Leaf = branching.Leaf
+Tree = branching.Tree
+Probes = branching.Probes
+draw_forks = branching.draw_forks
+distinct_forks = branching.distinct_forks
+first_logprobs = branching.first_logprobs
+
 relative = credit.relative
 scores = credit.scores
 turn_rewards = credit.turn_rewards
@@ -47,6 +56,9 @@ credit_turns = credit.credit_turns
 credit_tokens = credit.credit_tokens
 credit_estimates = credit.credit_estimates
 bootstrap_values = credit.bootstrap_values
+nodes = credit.nodes
+leaf_counts = credit.leaf_counts
+tree_paths = credit.tree_paths
 
 token_levels = levels.token_levels
 first_of_levels = levels.first_of_levels
@@ -55,6 +67,7 @@ level_starts = levels.level_starts
 weigh_tokens = parts.weigh_tokens
 weigh_sequences = parts.weigh_sequences
 weigh_totals = parts.weigh_totals
+share = parts.share
 terms = parts.terms
 score_reference = parts.score_reference
 score_values = parts.score_values

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from agentic_jax import types
+from agentic_jax.recipe import branching
 from agentic_jax.types import Array
 
 Terms = dict[str, Array]
@@ -81,6 +82,9 @@ class Recipe:
     greedy_members: further episodes of each task, played at temperature 0 from
       the same start. Nothing of them is trained on; `Turns.baseline` says what
       they earned.
+    group_size: episodes of a task; of a tree, its leaves.
+    branch: how episodes fork at their turns: a `Tree` whose leaves are trained
+      on, or `Probes` that only value their situations; None is not at all.
     epochs: passes over a batch.
     minibatches: optimiser steps a pass.
     sampling: how actions are sampled.
@@ -104,6 +108,7 @@ class Recipe:
   group_size: int = 8
   demonstrations: int = 0
   greedy_members: int = 0
+  branch: branching.Tree | branching.Probes | None = None
   epochs: int = 1
   minibatches: int = 1
   sampling: Sampling = Sampling()
@@ -125,6 +130,18 @@ class Recipe:
         f'demonstrations={self.demonstrations} are mixed into groups that the '
         'policy samples, but a recipe with uses_sampler=False imitates only; '
         'set uses_sampler=True, or demonstrations=0.'
+      )
+    if self.branch is not None and (self.demonstrations or self.greedy_members):
+      raise ValueError(
+        'Groups whose episodes fork have no demonstrations and no greedy '
+        f'members, got demonstrations={self.demonstrations} and '
+        f'greedy_members={self.greedy_members}; set both to 0, or leave out '
+        'branch.'
+      )
+    if self.branch is not None and not self.uses_sampler:
+      raise ValueError(
+        'This recipe imitates (uses_sampler=False), and demonstrations do not '
+        'fork; leave out branch, or take a loss with a ratio to the sampler.'
       )
 
 

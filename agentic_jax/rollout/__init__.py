@@ -1,6 +1,9 @@
 """Environments x sampler -> episodes: the event loop, its limits and faults."""
 
+from agentic_jax.rollout.branching import refuse as refuse_branching
+from agentic_jax.rollout.branching import turn_fields
 from agentic_jax.rollout.collecting import collect
+from agentic_jax.rollout.counting import statistics
 from agentic_jax.rollout.episodes import Limits
 from agentic_jax.rollout.episodes import Request
 from agentic_jax.rollout.episodes import World
@@ -10,7 +13,6 @@ from agentic_jax.rollout.scripted import play
 from agentic_jax.rollout.source import Batch
 from agentic_jax.rollout.source import Demonstrations
 from agentic_jax.rollout.source import Rollouts
-from agentic_jax.rollout.source import statistics
 from agentic_jax.rollout.workers import Workers
 
 __all__ = [
@@ -25,5 +27,7 @@ __all__ = [
   'collect',
   'derive_seed',
   'play',
+  'refuse_branching',
   'statistics',
+  'turn_fields',
 ]

@@ -110,7 +110,11 @@ class Rollouts:
       if not missing:
         break
       grown = self._groups(missing)
-      accepted += [group for group in grown.groups if self._keeps(group)]
+      groups = [
+        with_baseline(group, greedy) if greedy else group
+        for group, greedy in zip(grown.groups, grown.greedy, strict=True)
+      ]
+      accepted += [group for group in groups if self._keeps(group)]
       everything = everything.plus(grown)
     rejected = len(everything.groups) - len(accepted)
     chosen = sorted(accepted, key=lambda group: group[0].draw)
@@ -134,8 +138,9 @@ class Rollouts:
     """
     members = [episode for group in played.groups for episode in group]
     aside = [probe.episode for probe in played.probes]
+    greedy = [episode for others in played.greedy for episode in others]
     counting.refuse_failures(
-      [*members, *played.greedy, *aside], self._world.limits.failed_share
+      [*members, *greedy, *aside], self._world.limits.failed_share
     )
     sampled = [e for e in members if e.member < self._sampled]
     metrics = counting.statistics(sampled)
@@ -143,7 +148,7 @@ class Rollouts:
       shown = [e for e in members if e.member >= self._sampled]
       metrics |= counting.demonstration_statistics(shown)
     if self._greedy_members:
-      metrics |= counting.greedy_statistics(played.greedy)
+      metrics |= counting.greedy_statistics(greedy)
     if self._branch is not None:
       metrics['rollout/forks'] = float(played.forks)
       counting.add_probes(metrics, played.probes)
@@ -160,23 +165,22 @@ class Rollouts:
         world=self._world,
       )
     greedy = range(self._group_size, self._group_size + self._greedy_members)
-    members = [(member, None) for member in range(self._sampled)]
-    members += [(member, 0.0) for member in greedy]
+    members = [*range(self._sampled), *greedy]
     played = self._play(
       [
-        episodes_lib.Request(draw, task, member, temperature)
+        episodes_lib.Request(
+          draw, task, member, 0.0 if member in greedy else None
+        )
         for draw, task in drawn
-        for member, temperature in members
+        for member in members
       ]
     )
     found = branching.Grown([], [], 0, [])
     for i, (draw, task) in enumerate(drawn):
       own = played[i * len(members) : (i + 1) * len(members)]
-      group, others = own[: self._sampled], own[self._sampled :]
-      if others:
-        group = with_baseline(group, others)
-      found.groups.append(group + self._demonstrate(draw, task))
-      found.greedy.extend(others)
+      group = own[: self._sampled] + self._demonstrate(draw, task)
+      found.groups.append(group)
+      found.greedy.append(own[self._sampled :])
     return found
 
   def _demonstrate(self, draw: int, task: types.Task) -> list[types.Episode]:

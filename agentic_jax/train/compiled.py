@@ -237,11 +237,7 @@ def _scored_fields(config, recipe, apply, shape) -> tuple[str, ...]:
   """Which fields of a trajectory the recipe's `score` fills in."""
   params = _shapes(config)
   networks = recipe_lib.Networks(params, params)
-  stacked = batching.stack(
-    [],
-    shape._replace(rows=shape.microbatch_rows),
-    baselines=bool(recipe.greedy_members),
-  )
+  stacked = batching.stack([], shape._replace(rows=shape.microbatch_rows))
   scored = jax.eval_shape(
     functools.partial(recipe.score, apply),
     networks,

@@ -15,6 +15,7 @@ from agentic_jax import batching
 from agentic_jax import checkpoint as checkpoint_lib
 from agentic_jax import metrics as metrics_lib
 from agentic_jax import recipe as recipe_lib
+from agentic_jax import rollout
 from agentic_jax import types
 from agentic_jax.models import transformer
 from agentic_jax.train import compiled
@@ -116,6 +117,8 @@ class _Run:
   """The state of one `run`."""
 
   def __init__(self, recipe, source, plan: Plan, state):
+    fields = rollout.turn_fields(recipe)
+    plan = plan._replace(shape=plan.shape._replace(turn_fields=fields))
     self.recipe, self.source, self.plan = recipe, source, plan
     self.programs = compiled.compile_programs(
       plan.config, recipe, plan.shape, plan.mesh
@@ -238,9 +241,7 @@ class _Run:
   ) -> tuple[dict[str, float], types.Credit, types.Trajectory]:
     """All optimiser steps of a batch: metrics, and what was trained on."""
     recipe, shape, programs = self.recipe, self.plan.shape, self.programs
-    stacked = batching.stack(
-      episodes, shape, baselines=bool(recipe.greedy_members)
-    )
+    stacked = batching.stack(episodes, shape)
     self._refuse_foreign(stacked.trajectory)
     scored = {
       name: np.zeros(stacked.trajectory.tokens.shape, np.float32)
