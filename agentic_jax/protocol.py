@@ -151,9 +151,9 @@ class Grammar:
   def roles(self, pieces: Sequence[bytes]) -> np.ndarray:
     """The role of every token of an action.
 
-    A block with its tags has the role of its kind: 'think', 'tool', 'switch'
-    or 'plan'; answers and whatever lies outside of blocks are 'text'. A block that
-    never closes reaches to the end.
+    A block with its tags has the role of its kind: 'switch', 'plan', 'think'
+    or 'tool'; answers and whatever lies outside of blocks are 'text'. A block
+    that never closes reaches to the end.
 
     Args:
       pieces: the bytes of each of the action's own tokens, in order.
