@@ -40,6 +40,11 @@ def make(
   context_name, _, context_query = contexts.partition('?')
   loaded = environments.load(name, **_literals(query))
   grammar = getattr(loaded, 'grammar', protocol.Grammar())
+  if not isinstance(grammar, protocol.Grammar):
+    raise ValueError(
+      f'--environment={environment!r}: its attribute grammar is {grammar!r}; '
+      'wanted a protocol.Grammar, such as Grammar(plan="plan"), or none.'
+    )
   made: Any = tokenizer.ByteTokenizer(grammar.tags)
   if tokens != 'byte':
     made = tokenizer.TextTokenizer(tokens)

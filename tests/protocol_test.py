@@ -33,16 +33,12 @@ soups = strategies.lists(
 
 def actions(grammar):
   """Valid actions with all that a grammar has tags for."""
-  lead = {
-    name: contents for name in ('switch', 'plan') if getattr(grammar, name)
-  }
+  leads = ('think', *(x for x in ('switch', 'plan') if getattr(grammar, x)))
   calls = contents.map(lambda text: (protocol.Call('', text),))
   return strategies.one_of(
-    strategies.builds(
-      protocol.Action, contents, calls, strategies.none(), **lead
-    ),
-    strategies.builds(protocol.Action, contents, answer=contents, **lead),
-  )
+    strategies.fixed_dictionaries({last: kind} | dict.fromkeys(leads, contents))
+    for last, kind in {'calls': calls, 'answer': contents}.items()
+  ).map(lambda fields: protocol.Action(**fields))
 
 
 @each_grammar
