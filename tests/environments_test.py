@@ -334,9 +334,12 @@ def test_the_oracle_of_errands_plans_and_keeps_its_plan():
     '<switch>n</switch><tool>r</tool>',
     '<switch>y</switch><plan>3</plan><tool>l</tool>',
   ]
+  # What another has planned amiss is planned anew.
+  amiss = environment.reset(types.Task(0, '2>4>3'), 0).state._replace(plan='3')
+  assert environment.oracle(amiss) == said[0]
 
 
-def test_an_oracle_of_little_skill_plans_the_goal_after():
+def test_an_oracle_of_errands_with_little_skill_plans_the_goal_after():
   environment = environments.load('errands', skill=0.25)
   state = environment.reset(types.Task(0, '4>2>7'), 0).state
   said = [environment.oracle(state._replace(seed=x)) for x in range(400)]
