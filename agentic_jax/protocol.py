@@ -19,7 +19,7 @@ so a tag inside an observation means nothing.
 from collections.abc import Sequence
 import dataclasses
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -111,7 +111,8 @@ class Grammar:
       anything that `render` would not write up to whitespace between blocks.
     """
     blocks, error = self._blocks(text)
-    ahead, lead = list(self._leads), {}
+    ahead = list(self._leads)
+    lead: dict[str, Any] = {}
     for place, (name, content) in enumerate(blocks):
       if name in ahead:
         ahead = ahead[ahead.index(name) + 1 :]

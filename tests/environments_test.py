@@ -252,7 +252,7 @@ def test_partial_observability_hides_the_place():
 
 
 def _walk(environment, prompt, actions):
-  """The transitions of actions, of `5r` and `r`: with a plan, and keeping it."""
+  """The transitions of turns: `5r` plans, and `r` keeps the plan."""
   transitions = [environment.reset(types.Task(0, prompt), 0)]
   for text in actions:
     plan, way = text[:-1], text[-1]
@@ -312,9 +312,7 @@ def test_what_is_no_turn_of_errands_costs_and_moves_nothing(action, says):
 
 def test_errands_show_what_their_settings_say():
   environment = environments.load('errands', observability='full')
-  said = [
-    x.observation.text for x in _walk(environment, '2>3>5', ['3r', '5r'])
-  ]
+  said = [x.observation.text for x in _walk(environment, '2>3>5', ['3r', '5r'])]
   assert said == ['2>3>5', '3>5', '4>5']
   plain = environments.load('errands', plans=False)
   begin = plain.reset(types.Task(0, '0>1'), 0)

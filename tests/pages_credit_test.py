@@ -692,9 +692,7 @@ def test_hiper_is_driven_by_what_a_policy_says_of_its_plans():
     said, count = _said(episode, own), len(episode.turns)
     price = [0.0 if row[0] else 0.3 / count for row in said]
     assert 0 < sum(price) < 0.3
-    rewards = [
-      sum(t.reward.values()) - x for t, x in zip(episode.turns, price)
-    ]
+    rewards = [sum(t.reward.values()) - x for t, x in zip(episode.turns, price)]
     decisions, plans, steps = _plain_hiper(
       rewards, said, episode.truncated, discount=0.9, inner=0.8, outer=0.5
     )

@@ -176,8 +176,9 @@ class Errands:
 
   def admissible(self, state: State) -> Sequence[str]:
     """A step either way: towards the plan, or the due goal without one."""
-    return [self._say('' if state.plan else str(state.due), way)
-            for way in _WAYS]
+    return [
+      self._say('' if state.plan else str(state.due), way) for way in _WAYS
+    ]
 
   def privileged(self, state: State) -> str:
     """What is to be visited still."""
