@@ -68,9 +68,8 @@ class Errands:
       goal_reward: process reward of each goal visited.
       error_price: taken from the auxiliary reward for what is no action.
       observability: 'partial' shows the place; 'full' also the goals ahead.
-      skill: how often a plan or a step of the oracle is deliberate. Otherwise
-        it plans the goal after the due one, or steps either way by chance;
-        and what it has planned, it walks to.
+      skill: how often the oracle plans the goal that is due. Otherwise it plans
+        the one after that; and what it has planned, it walks to.
 
     Raises:
       ValueError: if a setting is out of its range.
@@ -192,10 +191,9 @@ class Errands:
       self._skill < 1 and state.plan in pending
     )
     goal = int(state.plan) if keeps else self._next(state, rng)
-    way = 'r' if goal > state.place else 'l'
-    if rng.random() >= self._skill:
-      way = rng.choice('lr')
-    return self._say('' if keeps else str(goal), way)
+    return self._say(
+      '' if keeps else str(goal), 'r' if goal > state.place else 'l'
+    )
 
   def _next(self, state: State, rng: random.Random) -> int:
     """The goal that the oracle plans."""
