@@ -316,7 +316,8 @@ def settings_of(run: Run) -> dict[str, Any]:
     for f in found
     if f.name not in free
   }
-  environment = run.world.environment
+  environment, grammar = run.world.environment, run.world.grammar
+  planning = [x for x in ('plan', 'switch') if getattr(grammar, x)]
   return {
     'version': __version__,
     'versions': {'jax': jax.__version__, 'python': sys.version.split()[0]},
@@ -334,7 +335,7 @@ def settings_of(run: Run) -> dict[str, Any]:
     'describe': {
       'horizon': run.world.limits.turns,
       'observability': getattr(environment, 'observability', 'unknown'),
-      'actions': ['text', 'tool'],
+      'actions': ['text', 'tool', *planning],
       'credit': run.recipe.granularity,
     },
   }

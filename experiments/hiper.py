@@ -4,14 +4,16 @@ Paper: HiPER, hierarchical reinforcement learning with explicit credit
   assignment for agents, 2026, arXiv:2602.16165.
 Changes: from turn_ppo, the tokens of plans, of decisions to plan again and of
   actions each have estimates of their own, each on its own scale.
-Command: python experiments/hiper.py --environment=corridor
+Command: python experiments/hiper.py --environment=errands
 Result: not run.
 Differences: the policy has one value head, read before the first token of each
-  role in a turn, where the paper has three heads; a turn without a plan lends
-  the value before its first token. The grammar of actions marks no plans, so
-  until an environment does, an episode is one segment of actions. A turn
-  switches where it holds a plan; there is no penalty for keeping a plan and
-  changing its text. Actions are all roles but plan and switch.
+  role in a turn, where the paper has three heads, and reads the value of a plan
+  before the decision to make it; a turn without a plan lends the value before
+  its first token. A plan that is kept is not written again, where the paper has
+  it copied and charges for a copy that differs: so a turn switches where it
+  holds a plan, and what form a turn has to have is for the world to say and to
+  charge for (errands do). Actions are all roles but plan and switch. A world
+  whose grammar has no plans is one segment of actions.
 """
 
 import dataclasses

@@ -39,13 +39,19 @@ def make(
   name, _, query = environment.partition('?')
   context_name, _, context_query = contexts.partition('?')
   loaded = environments.load(name, **_literals(query))
-  made: Any = tokenizer.ByteTokenizer()
+  grammar = getattr(loaded, 'grammar', protocol.Grammar())
+  if not isinstance(grammar, protocol.Grammar):
+    raise ValueError(
+      f'--environment={environment!r}: its attribute grammar is {grammar!r}; '
+      'wanted a protocol.Grammar, such as Grammar(plan="plan"), or none.'
+    )
+  made: Any = tokenizer.ByteTokenizer(grammar.tags)
   if tokens != 'byte':
     made = tokenizer.TextTokenizer(tokens)
   return rollout.World(
     loaded,
     made,
-    protocol.Grammar(),
+    grammar,
     context.load(context_name, **_literals(context_query)),
     limits(limit, base_limits),
     seed,
