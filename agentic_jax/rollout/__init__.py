@@ -5,6 +5,7 @@ from agentic_jax.rollout.episodes import Limits
 from agentic_jax.rollout.episodes import Request
 from agentic_jax.rollout.episodes import World
 from agentic_jax.rollout.episodes import derive_seed
+from agentic_jax.rollout.replay import states
 from agentic_jax.rollout.scripted import Demonstrations
 from agentic_jax.rollout.source import Batch
 from agentic_jax.rollout.source import Rollouts
@@ -21,5 +22,6 @@ __all__ = [
   'World',
   'collect',
   'derive_seed',
+  'states',
   'statistics',
 ]
