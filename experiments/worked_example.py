@@ -96,7 +96,10 @@ def estimators() -> list[Estimator]:
     Estimator(
       'Hindsight distillation',
       hindsight.recipe(),
-      'TODO',
+      'The number of GRPO, plus how much likelier the same policy would have '
+      'said a token, had it read first what the environment answered: a call '
+      'answered by an error is blamed at the characters that caused it, a good '
+      'one may look needless once its result is known.',
     ),
   ]
 

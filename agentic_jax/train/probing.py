@@ -9,6 +9,7 @@ import numpy as np
 from agentic_jax import batching
 from agentic_jax import probes as probes_lib
 from agentic_jax import recipe as recipe_lib
+from agentic_jax import rollout
 from agentic_jax import types
 from agentic_jax.models import transformer
 from agentic_jax.train import step as step_lib
@@ -134,8 +135,12 @@ def _metrics(before, after, answers) -> dict[str, float]:
   said = [float(x) for found in answers.values() for x in found]
   good = [(x, y) for x, y in zip(before, after) if not x.failure]
   gained = [new.reward - old.reward for old, new in good]
-  return {
+  metrics = {
     'probe/probes': float(len(answers)),
     'probe/logprob': float(np.mean(said)) if said else 0.0,
     'probe/reward': float(np.mean(gained)) if gained else 0.0,
   }
+  if any(gained):
+    name = 'rollout/zero_spread_groups'
+    metrics[name] = rollout.statistics(after)[name]
+  return metrics
