@@ -197,9 +197,13 @@ def test_every_setting_makes_a_difference(name):
 
 
 def test_the_settings_of_every_page_are_walked():
-  """Here, or in the files of credit and of preferences."""
+  """Here, or in the files of credit, of preferences and of probes."""
+  from tests import pages_probes_test  # It imports this one.
+
   elsewhere = (
-    pages_credit_test.OWN.keys() | pages_preferences_test.OTHERS.keys()
+    pages_credit_test.OWN.keys()
+    | pages_preferences_test.OTHERS.keys()
+    | pages_probes_test.OTHERS.keys()
   )
   assert OTHERS.keys() | elsewhere == pages.names().keys()
 

@@ -1,4 +1,4 @@
-"""Probes: laid out, answered by the policy that sampled, absorbed on the host."""
+"""Probes: packed in rows, answered by whoever sampled, absorbed on the host."""
 
 import dataclasses
 import functools
