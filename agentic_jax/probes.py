@@ -105,7 +105,8 @@ def lay_out(
   Raises:
     ValueError: a probe does not fit a row, or asks about its first token.
   """
-  row, used, starts = 0, 0, {}
+  row, used = 0, 0
+  starts: dict[int, tuple[int, int]] = {}
   filled = _empty(rows, row_tokens)
   for number, probe in enumerate(asked):
     n = len(probe.tokens)

@@ -198,8 +198,8 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
       'IGPO, information gain',
       '2510.14967',
       'igpo',
-      '`information_gain` on the host, of probes that ask for the answer; DR-Venus '
-      'takes logarithms and standardises apart',
+      '`information_gain` on the host, of probes that ask for the answer; '
+      'DR-Venus takes logarithms and standardises apart',
     ),
     (
       'SWEET-RL',

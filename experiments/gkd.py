@@ -20,6 +20,7 @@ Differences: all episodes are the policy's own; the paper plays half of them by
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -47,7 +48,7 @@ FUNCTIONS = {
   'top_forward': over_top(distillation.truncated_forward_kl),
   'top_reverse': over_top(distillation.tailed_reverse_kl),
 }
-FORMS = {
+FORMS: dict[str, dict[str, Any]] = {
   'jensen_shannon': {'beta': 0.5},
   'forward': {},
   'reverse': {},
