@@ -458,7 +458,7 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
       'Reverse and forward KL',
       '2306.08543, 1503.02531',
       'gkd',
-      '`reverse_kl`, `forward_kl`, in chunks by `Recipe.vocabulary`',
+      '`reverse_kl`, `forward_kl`, over chunks of logits',
     ),
     ('GKD', '2306.13649', 'gkd', '`jensen_shannon`; as above'),
     (

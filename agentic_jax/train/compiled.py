@@ -210,12 +210,16 @@ def compile_programs(
   )
 
 
-def fitting_teacher(config, teacher: Any) -> Any:
-  """The parameters of a teacher, without a value head that the policy lacks.
+def place_teacher(config, teacher: Any, shardings: Any) -> Any:
+  """The parameters of a teacher, if there is one, where the policy's live.
+
+  A value head is dropped or added, as the policy has one or not.
 
   Raises:
     ValueError: they are not of the size of the policy.
   """
+  if teacher is None:
+    return None
   wanted = dict(_shapes(config))
   found = {k: v for k, v in teacher.items() if k in wanted}
   sizes = lambda tree: jax.tree.map(lambda x: tuple(x.shape), tree)
@@ -228,7 +232,7 @@ def fitting_teacher(config, teacher: Any) -> Any:
       'The teacher is not of the size of the policy; use the --model that it '
       'was trained with, or another --set teacher=RUN_DIRECTORY.'
     )
-  return found
+  return jax.device_put(found, shardings)
 
 
 def _refuse(config, recipe, shape, mesh) -> None:

@@ -114,14 +114,6 @@ def _resumed(plan: Plan, step: int) -> str:
   return f'Going on from step {step}, the last checkpoint of {plan.workdir}.'
 
 
-def _teacher(recipe, plan: Plan, programs: compiled.Programs) -> Any:
-  """The parameters that the recipe brings, where the policy's live."""
-  if recipe.teacher is None:
-    return None
-  found = compiled.fitting_teacher(plan.config, recipe.teacher)
-  return jax.device_put(found, programs.state_shardings.params)
-
-
 class _Run:
   """The state of one `run`."""
 
@@ -135,7 +127,9 @@ class _Run:
     if recipe.uses_reference:
       # A copy: the policy's own buffers are donated to its updates.
       self.reference = jax.tree.map(jnp.copy, self.state.params)
-    self.teacher = _teacher(recipe, plan, self.programs)
+    self.teacher = compiled.place_teacher(
+      plan.config, recipe.teacher, self.programs.state_shardings.params
+    )
     self.step = 0
     self.tokens = 0
     self.seconds = 0.0
