@@ -126,7 +126,7 @@ def _fit(lengths, row: int, used: int, shape: Shape):
   return placed, row, used
 
 
-def _empty_trajectory(shape: Shape, kind) -> types.Trajectory:
+def _empty_trajectory(shape: Shape, kind, fills=()) -> types.Trajectory:
   size = (shape.rows, shape.row_tokens)
   full = lambda value, dtype: np.full(size, value, dtype)
   return types.Trajectory(
@@ -140,6 +140,7 @@ def _empty_trajectory(shape: Shape, kind) -> types.Trajectory:
     policy_step=full(-1, np.int32),
     sampler_logprobs=full(0, kind),
     temperature=full(1, np.float32),
+    **{name: full(0, np.float32) for name in fills},
   )
 
 
@@ -150,7 +151,9 @@ def _groups_of(episodes: Sequence[types.Episode]) -> list[list[int]]:
   return list(groups.values())
 
 
-def stack(episodes: Sequence[types.Episode], shape: Shape) -> Stacked:
+def stack(
+  episodes: Sequence[types.Episode], shape: Shape, fills: Sequence[str] = ()
+) -> Stacked:
   """Packs episodes into a batch of fixed shape.
 
   A failed episode takes its place in `Turns` as padding and trains nothing.
@@ -158,12 +161,14 @@ def stack(episodes: Sequence[types.Episode], shape: Shape) -> Stacked:
   Args:
     episodes: sorted by (draw, member); at most `shape.episodes`.
     shape: the sizes of the run.
+    fills: optional fields that every segment has, such as 'teacher_logprobs'.
 
   Returns:
     numpy arrays, in the layout of `types`.
 
   Raises:
-    ValueError: the episodes do not fit the shape, or have no baseline.
+    ValueError: the episodes do not fit the shape, have no baseline, or a
+      segment lacks a field.
   """
   if len(episodes) > shape.episodes:
     raise ValueError(
@@ -183,7 +188,8 @@ def stack(episodes: Sequence[types.Episode], shape: Shape) -> Stacked:
   wide = any(
     s.sampler_logprobs.dtype == np.float64 for e in episodes for s in e.segments
   )
-  trajectory = _empty_trajectory(shape, np.float64 if wide else np.float32)
+  kind = np.float64 if wide else np.float32
+  trajectory = _empty_trajectory(shape, kind, fills)
   turns = turns_of(episodes, shape)
   for group, group_places in zip(groups, places, strict=True):
     place = iter(group_places)
@@ -201,7 +207,15 @@ def _write(trajectory, turns, segments, places, index: int) -> None:
     n = len(segment.tokens)
     here = slice(start, start + n)
     for name in types.Segment._fields:
-      getattr(trajectory, name)[row, here] = getattr(segment, name)
+      kept, found = getattr(trajectory, name), getattr(segment, name)
+      if kept is not None and found is None:
+        raise ValueError(
+          f'Episode {index} has a segment without {name}, which the recipe '
+          'says it fills in; let the absorb of its probe set it in every '
+          'segment of every episode.'
+        )
+      if kept is not None:
+        kept[row, here] = found
     trajectory.segment[row, here] = trajectory.segment[row].max() + 1
     trajectory.position[row, here] = np.arange(n)
     trajectory.episode[row, here] = index

@@ -93,6 +93,7 @@ class Segment(NamedTuple):
   policy_step: np.ndarray  # int32 [n], -1 elsewhere
   sampler_logprobs: np.ndarray  # float32 [n], 0 elsewhere
   temperature: np.ndarray  # float32 [n], 1 elsewhere
+  teacher_logprobs: np.ndarray | None = None  # float32 [n], where probed
 
 
 class Episode(NamedTuple):
@@ -170,6 +171,21 @@ class Outputs(NamedTuple):
   logprobs: Array  # float32 [B, T], at the trajectory's temperature.
   entropy: Array | None = None  # float32 [B, T], of the same distribution.
   values: Array | None = None  # float32 [B, T], None without a value head.
+  vocabulary: dict[str, Array] | None = None  # float32 [B, T] by name, 0
+  #                outside the action mask: of the recipe's `vocabulary`.
+
+
+class Chunk(NamedTuple):
+  """C tokens of a batch, with what is said of the whole vocabulary there.
+
+  Logits are divided by the temperature, and lie at the token they predict.
+  """
+
+  logits: Array  # float32 [C, V], of the policy; gradients flow.
+  teacher_logits: Array | None  # float32 [C, V], without a gradient.
+  tokens: Array  # int32 [C]
+  mask: Array  # bool [C]: action tokens; all else is to be ignored.
+  index: Array  # int32 [C]: row * T + t in the rows at hand, -1 is padding.
 
 
 class Credit(NamedTuple):

@@ -195,9 +195,10 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     ),
     (
       'IGPO, information gain',
-      'no number checked',
-      LATER,
-      "`information_gain`; needs the answer's log-probability after each turn",
+      '2510.14967',
+      'igpo',
+      '`information_gain` on the host, of probes that ask for the answer; '
+      'DR-Venus takes logarithms and standardises apart',
     ),
     (
       'SWEET-RL',
@@ -455,23 +456,21 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'Reverse and forward KL',
       '2306.08543, 1503.02531',
-      '',
-      '`reverse_kl`, `forward_kl`; need logits in the loss, which a '
-      'recipe does not see',
+      'gkd',
+      '`reverse_kl`, `forward_kl`, over chunks of logits',
     ),
-    ('GKD', '2306.13649', '', '`jensen_shannon` of logits; as above'),
+    ('GKD', '2306.13649', 'gkd', '`jensen_shannon`; as above'),
     (
       'Truncated vocabularies',
       'verl, OpenClaw-RL',
-      '',
+      'gkd',
       '`top_tokens`, `truncated_forward_kl`, `tailed_reverse_kl`; as above',
     ),
     (
       'Hindsight-guided distillation',
       'OpenClaw-RL',
-      OMITTED,
-      'outcome plus `teacher_advantages` after a hint; needs rows with the '
-      'hint in the prompt; without one it is distill',
+      'hindsight',
+      'outcome plus `teacher_advantages`, of probes with a hint',
     ),
   ),
   'Search': (

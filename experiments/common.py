@@ -439,6 +439,7 @@ def train_run(
     steps=FLAGS.steps,
     pieces=run.world.tokenizer.pieces,
     what=what,
+    world=run.world,
     evaluate=evaluator(run, FLAGS.steps),
     evaluate_every=FLAGS.evaluate_every,
     checkpoint_every=FLAGS.checkpoint_every,
@@ -497,7 +498,14 @@ def inspect_episodes(run: Run) -> None:
     ).params
   batch = source(run).batch(0, params)
   group = batch.episodes[: max(run.recipe.group_size, 4)]
-  stacked = batching.stack(group, batch_shape(run, len(group), 1))
+  stacked = train.probed(
+    run.recipe,
+    run.config,
+    params,
+    group,
+    run.world,
+    batch_shape(run, len(group), 1),
+  )
   inspecting.show_group(
     group,
     run.world.tokenizer,

@@ -33,7 +33,7 @@ def credit_of(
     params: of the policy, and of the reference: those it began with.
     batch: a trajectory and its turns.
   """
-  networks = recipe_lib.Networks(params, params)
+  networks = recipe_lib.Networks(params, params, recipe.teacher)
   scored = recipe.score(apply, networks, batch.trajectory, batch.turns)
   credit = np.asarray(recipe.credit(scored, batch.turns).advantages)
   where = batch.trajectory

@@ -251,10 +251,13 @@ def walk(name: str, rows: Sequence[Others]) -> None:
 
 
 def test_the_settings_of_every_page_are_walked():
-  """Here, or in the files of credit, of preferences and of trees."""
+  """Here, or in the files of credit, preferences, trees and probes."""
+  from tests import pages_probes_test  # It imports this one.
+
   elsewhere = {
     *pages_credit_test.OWN,
     *pages_preferences_test.OTHERS,
+    *pages_probes_test.OTHERS,
     *tree_batches.PAGES,
   }
   assert OTHERS.keys() | elsewhere == pages.names().keys()

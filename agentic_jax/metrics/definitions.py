@@ -154,6 +154,18 @@ DEFINITIONS: Mapping[str, Definition] = {
   'validation/tokens': Definition(
     'action tokens of a validation episode', 'tokens'
   ),
+  'probe/probes': Definition(
+    'questions put to the policy outside of what it sampled, those that are '
+    'alike counted once',
+    'probes',
+  ),
+  'probe/logprob': Definition(
+    'log-probability of a token that a probe asks about, mean', 'nats'
+  ),
+  'probe/reward': Definition(
+    "what the probes add to an episode's reward, mean", 'reward'
+  ),
+  'time/probe': Definition('making and answering probes', 'seconds'),
   'time/sample': Definition('sampling episodes', 'seconds'),
   'time/train': Definition('scores, credit and updates', 'seconds'),
   'time/evaluate': Definition('evaluation', 'seconds'),

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from agentic_jax import types
 from agentic_jax.models import attention
+from agentic_jax.models import chunks
 from agentic_jax.types import Array
 
 # Up to this depth the scan over layers is unrolled: keeping what the backward
@@ -291,8 +292,29 @@ def decode_layout(config: TransformerConfig, params):
   return rest
 
 
+def _before(config, params, trajectory) -> Array:
+  """Hidden states [B, T, D] from which each token is predicted."""
+  context = attention.Packed(trajectory.segment, trajectory.position)
+  hidden, _ = Transformer(config).apply(
+    {'params': params}, trajectory.tokens, context
+  )
+  return jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
+
+
+def _score(config, params) -> chunks.Score:
+  model = Transformer(config)
+  return lambda hidden: model.apply(
+    {'params': params}, hidden, method=Transformer.logits
+  )
+
+
 def outputs(
-  config: TransformerConfig, params: Any, trajectory: types.Trajectory
+  config: TransformerConfig,
+  params: Any,
+  trajectory: types.Trajectory,
+  *,
+  vocabulary: chunks.Vocabulary | None = None,
+  teacher: Any = None,
 ) -> types.Outputs:
   """What the policy says of every token of a trajectory.
 
@@ -308,24 +330,35 @@ def outputs(
     config: the transformer's shape.
     params: in the training layout.
     trajectory: [B, T] arrays.
+    vocabulary: a function of the logits of a chunk of tokens, whose results
+      are `Outputs.vocabulary`; see `recipe.Recipe`.
+    teacher: parameters whose logits `vocabulary` gets too; no gradient flows
+      to them.
   """
-  model = Transformer(config)
-  context = attention.Packed(trajectory.segment, trajectory.position)
-  variables = {'params': params}
-  hidden, _ = model.apply(variables, trajectory.tokens, context)
-  shifted = jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
-  scores = model.apply(variables, shifted, method=Transformer.logits)
-  scores = scores / trajectory.temperature[..., None]  # [B, T, V]
-  total = jax.nn.logsumexp(scores, axis=-1)
-  chosen = jnp.take_along_axis(scores, trajectory.tokens[..., None], axis=-1)
-  entropy = total - jnp.sum(jnp.exp(scores - total[..., None]) * scores, -1)
+  hidden = _before(config, params, trajectory)
+  score = _score(config, params)
+  taught, teach = None, None
+  if teacher is not None:
+    taught = _before(config, teacher, trajectory)
+    teach = _score(config, teacher)
+  logprobs, entropy, found = chunks.read(
+    score,
+    hidden,
+    trajectory,
+    vocabulary=vocabulary,
+    teach=teach,
+    taught=taught,
+  )
   inside = (trajectory.segment > 0) & (trajectory.position > 0)
   values = None
   if config.value_head:
-    values = model.apply(variables, shifted, method=Transformer.values)
+    values = Transformer(config).apply(
+      {'params': params}, hidden, method=Transformer.values
+    )
     values = values.at[:, 0].set(0.0)
   return types.Outputs(
-    logprobs=jnp.where(inside, chosen[..., 0] - total, 0.0),
+    logprobs=jnp.where(inside, logprobs, 0.0),
     entropy=jnp.where(inside, entropy, 0.0),
     values=values,
+    vocabulary=found,
   )

@@ -28,6 +28,7 @@ from agentic_jax.recipe import settings
 Recipe = base.Recipe
 Networks = base.Networks
 Sampling = base.Sampling
+Probing = base.Probing
 training = base.training
 score_nothing = base.score_nothing
 prepare_nothing = base.prepare_nothing

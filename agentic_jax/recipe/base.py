@@ -1,12 +1,13 @@
 """The record of a recipe, and the settings that all recipes share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
 import optax
 
+from agentic_jax import probes
 from agentic_jax import types
 from agentic_jax.recipe import branching
 from agentic_jax.types import Array
@@ -19,12 +20,32 @@ class Networks(NamedTuple):
 
   policy: Any
   reference: Any = None  # The frozen anchor; None unless the recipe uses it.
+  teacher: Any = None  # Of another run; None unless the recipe brings one.
 
 
 class Sampling(NamedTuple):
   """How actions are sampled in training."""
 
   temperature: float = 1.0
+
+
+class Probing(NamedTuple):
+  """What a recipe asks the policy in contexts that nobody sampled.
+
+  Attributes:
+    ask: (episode, world) -> probes, on the host; none is fine. `world` has the
+      environment, the tokenizer and the grammar.
+    absorb: (episode, probes, logprobs) -> the episode with further rewards of
+      its turns, or with `teacher_logprobs` in its segments; its tokens stay.
+      `logprobs` are float32, one array a probe, of the tokens it asks about.
+    extra_tokens: by how many tokens a probe may be longer than a segment.
+    fills: the fields of Segment that `absorb` fills in, in every segment.
+  """
+
+  ask: Callable[[types.Episode, Any], Sequence[probes.Probe]]
+  absorb: Callable[..., types.Episode]
+  extra_tokens: int
+  fills: tuple[str, ...] = ()
 
 
 def score_nothing(
@@ -76,6 +97,14 @@ class Recipe:
       action tokens are logged as policy/name.
     keep: (turns) -> bool [E] on the host, for one group; None keeps all. A
       rejected group is replaced by that of the next task.
+    probe: what the policy that sampled a batch is asked in other contexts,
+      between sampling and batching; None is nothing. `keep` sees the episodes
+      before.
+    vocabulary: (types.Chunk) -> {name: [C]}, a function of the logits of some
+      tokens, such as a divergence from the teacher's. The loss finds the
+      results in `outputs.vocabulary`; [B, T, V] is never held.
+    teacher: parameters of another policy of the same size, which are
+      `networks.teacher`; without them the reference teaches.
     group_size: episodes of a task.
     demonstrations: how many of them, the last members of a group, are scripted
       demonstrations; the policy_step of their tokens is -1.
@@ -105,6 +134,9 @@ class Recipe:
   carried: Any = None
   measure: Callable[..., Terms] = measure_nothing
   keep: Callable[[types.Turns], np.ndarray] | None = None
+  probe: Probing | None = None
+  vocabulary: Callable[[types.Chunk], Terms] | None = None
+  teacher: Any = dataclasses.field(default=None, compare=False, repr=False)
   group_size: int = 8
   demonstrations: int = 0
   greedy_members: int = 0

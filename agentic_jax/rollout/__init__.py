@@ -8,6 +8,7 @@ from agentic_jax.rollout.episodes import Limits
 from agentic_jax.rollout.episodes import Request
 from agentic_jax.rollout.episodes import World
 from agentic_jax.rollout.episodes import derive_seed
+from agentic_jax.rollout.replay import states
 from agentic_jax.rollout.scripted import TooLongError
 from agentic_jax.rollout.scripted import play
 from agentic_jax.rollout.source import Batch
@@ -28,6 +29,7 @@ __all__ = [
   'derive_seed',
   'play',
   'refuse_branching',
+  'states',
   'statistics',
   'turn_fields',
 ]

@@ -13,6 +13,7 @@ from agentic_jax.train.loop import Plan
 from agentic_jax.train.loop import Result
 from agentic_jax.train.loop import Source
 from agentic_jax.train.loop import run
+from agentic_jax.train.probing import probed
 from agentic_jax.train.signals import Stopped
 from agentic_jax.train.step import TrainState
 from agentic_jax.train.step import apply_of
@@ -33,5 +34,6 @@ __all__ = [
   'keep_freed_memory',
   'load_params',
   'open_run',
+  'probed',
   'run',
 ]

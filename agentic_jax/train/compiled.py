@@ -23,14 +23,17 @@ class Programs(NamedTuple):
     score: (networks, trajectory, turns, start) -> trajectory with the scored
       fields of one microbatch filled in.
     credit: (trajectory, turns) -> Credit.
-    prepare: (params, trajectory, credit, carried, microbatches) -> (Credit,
-      carried).
+    prepare: (params, trajectory, credit, carried, microbatches, teacher) ->
+      (Credit, carried).
     weigh: (trajectory, turns, first, last) -> weights of rows [first, last).
-    accumulate: (params, gradients, trajectory, credit, weights, start) ->
-      (gradients, sums), those of one microbatch added.
+    accumulate: (params, gradients, trajectory, credit, weights, start,
+      teacher) -> (gradients, sums), those of one microbatch added. `teacher` is
+      None unless the recipe has a `vocabulary` that wants one.
     zero: () -> the gradients to begin with.
     update: (state, gradients) -> (state, norm, finite).
     state_shardings: of a TrainState.
+    probe: (params, trajectory [rows, T']) -> log-probabilities [rows, T'], for
+      rows of the recipe's probes, which are longer than those of a batch.
     scored_fields: names of the trajectory's fields that `score` fills in.
   """
 
@@ -42,6 +45,7 @@ class Programs(NamedTuple):
   accumulate: Callable
   zero: Callable
   update: Callable
+  probe: Callable
   state_shardings: step_lib.TrainState
   scored_fields: tuple[str, ...]
 
@@ -148,8 +152,13 @@ def compile_programs(
     scored = recipe.score(apply, networks, take(trajectory, start), turns)
     return step_lib.put_rows(trajectory, scored, start)
 
-  def outputs(params, trajectory, start):
-    return apply(params, take(trajectory, start))
+  def outputs(params, trajectory, start, teacher):
+    part = take(trajectory, start)
+    return step_lib.outputs_of(recipe, apply, params, part, teacher)
+
+  def probe(params, trajectory):
+    spread = jax.lax.with_sharding_constraint(trajectory, rows)
+    return apply(params, spread).logprobs
 
   def weigh(trajectory, turns, first, last):
     index = jnp.arange(shape.rows)[:, None]
@@ -159,15 +168,17 @@ def compile_programs(
   def zero():
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), _shapes(config))
 
-  def accumulate(params, grads, trajectory, credit, weights, start):
+  def accumulate(
+    params, grads, trajectory, credit, weights, start, teacher=None
+  ):
     part = take((trajectory, credit, weights), start)
-    more, sums = step_lib.gradients(recipe, apply, params, *part)
+    more, sums = step_lib.gradients(recipe, apply, params, *part, teacher)
     return jax.tree.map(jnp.add, grads, more), sums
 
   jitted_outputs = jax.jit(outputs, out_shardings=whole)
   prepared = jax.jit(functools.partial(_prepare, recipe), out_shardings=whole)
 
-  def prepare(params, trajectory, credit, carried, microbatches):
+  def prepare(params, trajectory, credit, carried, microbatches, teacher=None):
     if (
       recipe.prepare is recipe_lib.prepare_nothing
       and recipe.carry is recipe_lib.carry_nothing
@@ -176,7 +187,7 @@ def compile_programs(
     if not microbatches:
       return credit, carried
     parts = [
-      jitted_outputs(params, trajectory, jnp.int32(i * size))
+      jitted_outputs(params, trajectory, jnp.int32(i * size), teacher)
       for i in range(shape.rows // size)
     ]
     joined = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
@@ -197,6 +208,7 @@ def compile_programs(
       out_shardings=(states, whole, whole),
       donate_argnums=(0,),
     ),
+    probe=jax.jit(probe, out_shardings=whole),
     state_shardings=states,
     scored_fields=_scored_fields(config, recipe, apply, shape),
   )
@@ -207,6 +219,31 @@ def _prepare(recipe, outputs, trajectory, credit, carried):
   credit = recipe.prepare(outputs, trajectory, credit)
   credit, new = recipe.carry(outputs, trajectory, credit, carried)
   return credit, jax.tree.map(lambda x, old: x.astype(old.dtype), new, carried)
+
+
+def place_teacher(config, teacher: Any, shardings: Any) -> Any:
+  """The parameters of a teacher, if there is one, where the policy's live.
+
+  A value head is dropped or added, as the policy has one or not.
+
+  Raises:
+    ValueError: they are not of the size of the policy.
+  """
+  if teacher is None:
+    return None
+  wanted = dict(_shapes(config))
+  found = {k: v for k, v in teacher.items() if k in wanted}
+  sizes = lambda tree: jax.tree.map(lambda x: tuple(x.shape), tree)
+  shapes = [sizes(found), sizes(wanted)]
+  if wanted.keys() - found.keys() == {'value_head'}:
+    shapes[1].pop('value_head')
+    found['value_head'] = jnp.zeros(wanted['value_head'].shape)
+  if shapes[0] != shapes[1]:
+    raise ValueError(
+      'The teacher is not of the size of the policy; use the --model that it '
+      'was trained with, or another --set teacher=RUN_DIRECTORY.'
+    )
+  return jax.device_put(found, shardings)
 
 
 def _refuse(config, recipe, shape, mesh) -> None:

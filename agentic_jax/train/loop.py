@@ -19,6 +19,7 @@ from agentic_jax import rollout
 from agentic_jax import types
 from agentic_jax.models import transformer
 from agentic_jax.train import compiled
+from agentic_jax.train import probing
 from agentic_jax.train import records
 from agentic_jax.train import signals
 from agentic_jax.train import step as step_lib
@@ -54,6 +55,7 @@ class Plan(NamedTuple):
   steps: int
   pieces: Callable[[list[int]], list[bytes]]  # Of the tokenizer, for records.
   what: str = 'training'  # Said in the progress display.
+  world: Any = None  # Of the rollout, for recipes with probes.
   evaluate: Evaluate | None = None
   evaluate_every: int = 0  # Steps; 0 is only before and after.
   checkpoint_every: int = 20  # Steps.
@@ -133,6 +135,9 @@ class _Run:
       # Of the types that programs return, so that they compile once.
       jax.tree.map(lambda x: np.asarray(x, jnp.result_type(x)), recipe.carried)
     )
+    self.teacher = compiled.place_teacher(
+      plan.config, recipe.teacher, self.programs.state_shardings.params
+    )
     self.step = 0
     self.tokens = 0
     self.seconds = 0.0
@@ -203,7 +208,9 @@ class _Run:
     self.tokens += int(record.get('rollout/tokens', 0))
     began = time.monotonic()
     record['time/sample'] = began - started
-    trained, credit, trajectory = self._learn(batch.episodes)
+    episodes, probed = self._probe(batch.episodes)
+    record |= probed
+    trained, credit, trajectory = self._learn(episodes)
     record |= trained
     self.step += 1
     record['time/train'] = time.monotonic() - began
@@ -211,7 +218,7 @@ class _Run:
       advantages = records.per_segment(
         np.asarray(credit.advantages), trajectory.episode, trajectory.segment
       )
-      few = batch.episodes[: self.plan.record_episodes]
+      few = episodes[: self.plan.record_episodes]
       records.write(self.plan, self.step, 'train', few, advantages)
     every = self.plan.evaluate_every
     last = self.step == self.plan.steps
@@ -236,12 +243,32 @@ class _Run:
     records.write(self.plan, self.step, 'evaluate', played, None)
     return record | {'time/evaluate': time.monotonic() - began}
 
+  def _probe(self, episodes) -> tuple[Any, dict[str, float]]:
+    """The episodes with what their sampler says elsewhere; unless asked, as is.
+
+    Here and not in `score`, because a probe is another row than the one that is
+    trained on; and not in a source, so that it goes with every source.
+    """
+    if self.recipe.probe is None:
+      return episodes, {}
+    began = time.monotonic()
+    filled, record = probing.fill(
+      self.recipe.probe,
+      self.programs.probe,
+      self.state.params,
+      episodes,
+      self.plan.world,
+      self.plan.shape,
+    )
+    return filled, record | {'time/probe': time.monotonic() - began}
+
   def _learn(
     self, episodes
   ) -> tuple[dict[str, float], types.Credit, types.Trajectory]:
     """All optimiser steps of a batch: metrics, and what was trained on."""
     recipe, shape, programs = self.recipe, self.plan.shape, self.programs
-    stacked = batching.stack(episodes, shape)
+    fills = recipe.probe.fills if recipe.probe else ()
+    stacked = batching.stack(episodes, shape, fills)
     self._refuse_foreign(stacked.trajectory)
     scored = {
       name: np.zeros(stacked.trajectory.tokens.shape, np.float32)
@@ -251,14 +278,21 @@ class _Run:
       (stacked.trajectory._replace(**scored), stacked.turns)
     )
     size, used = shape.microbatch_rows, stacked.microbatches
-    networks = recipe_lib.Networks(self.state.params, self.reference)
+    networks = recipe_lib.Networks(
+      self.state.params, self.reference, self.teacher
+    )
     if scored:
       for i in range(used):
         start = jnp.int32(i * size)
         trajectory = programs.score(networks, trajectory, turns, start)
     credit = programs.credit(trajectory, turns)
     credit, self.carried = programs.prepare(
-      self.state.params, trajectory, credit, self.carried, used
+      self.state.params,
+      trajectory,
+      credit,
+      self.carried,
+      used,
+      self._vocabulary_teacher(),
     )
     collected = []
     for _ in range(recipe.epochs):
@@ -283,9 +317,16 @@ class _Run:
         credit,
         weights,
         jnp.int32(int(i) * size),
+        self._vocabulary_teacher(),
       )
       sums.append(more)
     return self._apply(grads, sums)
+
+  def _vocabulary_teacher(self) -> Any:
+    """Whose logits the recipe's `vocabulary` gets beside the policy's."""
+    if self.recipe.vocabulary is None:
+      return None
+    return self.reference if self.teacher is None else self.teacher
 
   def _apply(self, grads, sums) -> dict[str, float]:
     state, norm, finite = self.programs.update(self.state, grads)

@@ -18,7 +18,8 @@ from agentic_jax import types
 from agentic_jax.models import transformer
 from agentic_jax.types import Array
 
-Apply = Callable[[Any, types.Trajectory], types.Outputs]
+# (params, trajectory, *, vocabulary, teacher) -> Outputs.
+Apply = Callable[..., types.Outputs]
 
 
 class TrainState(NamedTuple):
@@ -59,6 +60,21 @@ def put_rows(tree: Any, part: Any, start: Array) -> Any:
   )
 
 
+def outputs_of(
+  recipe: recipe_lib.Recipe,
+  apply: Apply,
+  params: Any,
+  trajectory: types.Trajectory,
+  teacher: Any = None,
+) -> types.Outputs:
+  """What the policy says, with what the recipe reads off the vocabulary."""
+  if recipe.vocabulary is None:
+    return apply(params, trajectory)
+  return apply(
+    params, trajectory, vocabulary=recipe.vocabulary, teacher=teacher
+  )
+
+
 def objective(
   recipe: recipe_lib.Recipe,
   apply: Apply,
@@ -66,6 +82,7 @@ def objective(
   trajectory: types.Trajectory,
   credit: types.Credit,
   weights: dict[str, Array],
+  teacher: Any = None,
 ) -> tuple[Array, Sums]:
   """The scalar to minimise, and sums for the metrics.
 
@@ -78,11 +95,12 @@ def objective(
     trajectory: the rows of a microbatch.
     credit: of these rows.
     weights: of these rows, by term.
+    teacher: parameters whose logits the recipe's `vocabulary` gets.
 
   Raises:
     ValueError: the terms of `loss` and of `weigh` differ.
   """
-  outputs = apply(params, trajectory)
+  outputs = outputs_of(recipe, apply, params, trajectory, teacher)
   found = recipe.loss(outputs, trajectory, credit)
   _check_terms(found, weights, trajectory.action_mask.shape)
   terms = {
@@ -148,10 +166,11 @@ def gradients(
   trajectory: types.Trajectory,
   credit: types.Credit,
   weights: dict[str, Array],
+  teacher: Any = None,
 ) -> tuple[Any, Sums]:
   """Gradients of `objective`, and its sums."""
   grad = jax.grad(
-    lambda p: objective(recipe, apply, p, trajectory, credit, weights),
+    lambda p: objective(recipe, apply, p, trajectory, credit, weights, teacher),
     has_aux=True,
   )
   return grad(params)
