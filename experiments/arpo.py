@@ -49,6 +49,19 @@ def fork_uncertain(
   return sorted(found, key=lambda fork: (fork.turn, fork.leaf))
 
 
+def uncertain_tree(group_size, first, *, branches, first_tokens, **rule):
+  """The tree of `fork_uncertain`; refuses what leaves nothing to fork."""
+  if not 1 <= first <= group_size or min(branches, first_tokens) < 1:
+    raise ValueError(
+      f'{first=} must be 1 to {group_size=}, and {branches=} and '
+      f'{first_tokens=} at least 1.'
+    )
+  choose = functools.partial(
+    fork_uncertain, branches=branches, first_tokens=first_tokens, **rule
+  )
+  return recipe_lib.Tree(first=first, choose=choose)
+
+
 def share_advantages(trajectory, turns):
   """The hard form: a shared turn has the mean advantage of its leaves."""
   returns = recipe_lib.scores(turns)
@@ -97,11 +110,6 @@ def recipe(
     kl_coefficient: of k3 to the frozen initial policy.
     **training: see `recipe.training`.
   """
-  if not 1 <= first <= group_size or min(branches, first_tokens) < 1:
-    raise ValueError(
-      f'{first=} must be 1 to {group_size=}, and {branches=} and '
-      f'{first_tokens=} at least 1.'
-    )
   base = recipe_lib.grpo(
     group_size=group_size,
     clip_low=clip_low,
@@ -110,8 +118,9 @@ def recipe(
     **training,
   )
   names = recipe_lib.regularisers(kl_coefficient, 0.0)
-  choose = functools.partial(
-    fork_uncertain,
+  branch = uncertain_tree(
+    group_size,
+    first,
     alpha=alpha,
     beta=beta,
     threshold=threshold,
@@ -124,7 +133,7 @@ def recipe(
     weigh=recipe_lib.terms(
       recipe_lib.share(recipe_lib.weigh_tokens), 'policy', *names
     ),
-    branch=recipe_lib.Tree(first=first, choose=choose),
+    branch=branch,
   )
 
 

@@ -62,6 +62,21 @@ def compare(form):
   return credit
 
 
+def count_leaves(trees, expansions, rounds):
+  """Of a group; refuses what cannot be compared."""
+  if trees < 1 or expansions < 0 or rounds < 0:
+    raise ValueError(
+      f'{trees=} must be at least 1, {expansions=} and {rounds=} not negative.'
+    )
+  count = trees * (1 + expansions * rounds)
+  if count < 2:
+    raise ValueError(
+      f'{trees=} with {expansions=} and {rounds=} is a single leaf, which has '
+      'nothing to be compared with; raise one of them, such as --set trees=2.'
+    )
+  return count
+
+
 def recipe(
   *,
   trees: int = 2,
@@ -91,21 +106,11 @@ def recipe(
     **training: see `recipe.training`.
   """
   recipe_lib.refuse_unknown('form', form, FORMS)
-  if trees < 1 or expansions < 0 or rounds < 0:
-    raise ValueError(
-      f'{trees=} must be at least 1, {expansions=} and {rounds=} not negative.'
-    )
-  size = trees * (1 + expansions * rounds)
-  if size < 2:
-    raise ValueError(
-      f'{trees=} with {expansions=} and {rounds=} is a single leaf, which has '
-      'nothing to be compared with; raise one of them, such as --set trees=2.'
-    )
   names = recipe_lib.regularisers(kl_coefficient, 0.0)
   choose = functools.partial(expand, expansions=expansions, rounds=rounds)
   return dataclasses.replace(
     recipe_lib.grpo(
-      group_size=size,
+      group_size=count_leaves(trees, expansions, rounds),
       clip_low=clip_low,
       clip_high=clip_high,
       kl_coefficient=kl_coefficient,

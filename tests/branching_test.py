@@ -278,6 +278,11 @@ def test_bad_branches_are_refused():
     tree = recipe_lib.Tree(first=2, choose=lambda *_, fork=fork: [fork])
     with pytest.raises(ValueError, match='2 episodes .* have \\[4, 4\\] turns'):
       _batch(tree, tasks_per_step=1)
+  # One that failed has no turn to fork at, though it began some.
+  tree = recipe_lib.Tree(first=2, choose=lambda *_: [recipe_lib.Fork(0, 1)])
+  broken = Breaking(_seeds(0, 0)[2:])
+  with pytest.raises(ValueError, match='have \\[0, 4\\] turns'):
+    _batch(tree, tasks_per_step=1, environment=broken)
   with pytest.raises(ValueError, match='demonstrations do not fork'):
     dataclasses.replace(recipe_lib.supervised(), branch=_tree())
 
