@@ -10,7 +10,7 @@ Paper: Direct Preference Optimization, 2023, arXiv:2305.18290; on trajectories
 Changes: from supervised, the policy's own episodes are compared in pairs by
   their returns, and the loss is a function of the margin of implicit rewards.
 Command: python experiments/dpo.py --environment=corridor
-Result: 20 batches from three warm starts of the quickstart (docs/results.md), 2 CPU
+Result: 20 batches, three warm starts of the quickstart (docs/results.md), 2 CPU
   cores, about 30 s a run, defaults: it learns much slower, 62.9/68.2/63.1 %
   against 83.0/85.7/83.2 of rft (gap -19.2 ± 3.8), held-out 92.4/99.0/85.9
   (-4.0 ± 13.2): of eight episodes two are compared, and nothing is learnt from
