@@ -6,7 +6,7 @@ serves both.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,18 +29,58 @@ class Cache(NamedTuple):
   values: tuple[Array, ...]  # [slots, K, P, H] each
 
 
-def rotary(position: Array, width: int, theta: float, dtype) -> tuple:
-  """Cosines and signed sines of rotary position embeddings: [..., width].
+class Form(NamedTuple):
+  """What scores are made of, of one layer.
+
+  s = scale q k,   then cap tanh(s / cap),   of the last `window` positions
+  """
+
+  scale: float
+  cap: float = 0.0  # 0 is none.
+  window: Any = 0  # int or int32 []: 0 is all, its own position counts.
+
+  def cap_scores(self, scores: Array) -> Array:
+    """Scaled scores, capped where there is a cap."""
+    scores = scores * self.scale
+    return soft_cap(scores, self.cap)
+
+  def reaches(self, distance: Array) -> Array:
+    """bool: whether a key that lies `distance` >= 0 back is in the window."""
+    unlimited = jnp.iinfo(jnp.int32).max
+    window = jnp.where(self.window > 0, self.window, unlimited)
+    return distance < window
+
+  @property
+  def limited(self) -> bool:
+    """Whether there may be a window."""
+    return not isinstance(self.window, int) or self.window > 0
+
+
+def soft_cap(x: Array, cap: float) -> Array:
+  """cap tanh(x / cap), or x where the cap is 0."""
+  return cap * jnp.tanh(x / cap) if cap else x
+
+
+def rotary(position: Array, width: int, rope: Any, dtype) -> tuple:
+  """Cosines and signed sines of rotary position embeddings: [..., W].
 
   Computed in float32 at least, whatever the dtype of the activations.
 
-  References:
-    Su et al., 2021, arXiv:2104.09864, equation 34.
+  Args:
+    position: int32 [...].
+    width: of a head; W is the share of it that is rotated.
+    rope: a `config.Rope`.
+    dtype: of the activations.
   """
   kind = jnp.promote_types(dtype, jnp.float32)
-  frequency = theta ** (-jnp.arange(width // 2, dtype=kind) / (width // 2))
+  half = round(width * rope.share) // 2
+  frequency = rope.theta ** (-jnp.arange(half, dtype=kind) / half)
+  if rope.divisors:
+    frequency = frequency / jnp.asarray(rope.divisors, kind)
   angle = position[..., None].astype(kind) * frequency
   cosine, sine = jnp.cos(angle), jnp.sin(angle)
+  if rope.scale != 1.0:
+    cosine, sine = cosine * rope.scale, sine * rope.scale
   join = lambda a, b: jnp.concatenate([a, b], axis=-1)
   return join(cosine, cosine), join(-sine, sine)
 
@@ -51,8 +91,12 @@ def rotate(x: Array, cosine: Array, sine: Array) -> Array:
     first' = first cos - second sin,   second' = second cos + first sin
 
   The halves are swapped by a reversal, which XLA fuses with what follows; a
-  concatenation it does not.
+  concatenation it does not. Channels past those of `cosine` stay.
   """
+  width = cosine.shape[-1]
+  if width < x.shape[-1]:
+    turned = rotate(x[..., :width], cosine, sine)
+    return jnp.concatenate([turned, x[..., width:]], axis=-1)
   halves = x.reshape(*x.shape[:-1], 2, -1)
   swapped = jnp.flip(halves, axis=-2).reshape(x.shape)
   turned = x * cosine[..., None, :] + swapped * sine[..., None, :]
@@ -70,7 +114,9 @@ class Packed(NamedTuple):
   segment: Array
   position: Array
 
-  def attend(self, q: Array, k: Array, v: Array, cache: None) -> tuple:
+  def attend(
+    self, q: Array, k: Array, v: Array, cache: None, form: Form
+  ) -> tuple:
     """Attention output [B, T, heads, H] of q [B, T, heads, H], and no cache."""
     del cache
     b, t, heads, h = q.shape
@@ -80,11 +126,13 @@ class Packed(NamedTuple):
     q = q.reshape(b, kv_heads, g * t, h)
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)  # [B, K, T, H]
     scores = jnp.einsum('bkqh,bksh->bkqs', q, k)  # [B, K, g T, T]
-    scores = _softmax_dtype(scores) * h**-0.5
+    scores = form.cap_scores(_softmax_dtype(scores))
     index = jnp.arange(t)
     visible = (self.segment[:, :, None] == self.segment[:, None, :]) & (
       index[:, None] >= index[None, :]
     )
+    if form.limited:
+      visible &= form.reaches(index[:, None] - index[None, :])
     scores = scores.reshape(b, kv_heads, g, t, t)
     scores = jnp.where(visible[:, None, None], scores, MASKED)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
@@ -115,7 +163,9 @@ class Cached(NamedTuple):
   slot: Array | None
   active: Array
 
-  def attend(self, q: Array, k: Array, v: Array, cache: Cache) -> tuple:
+  def attend(
+    self, q: Array, k: Array, v: Array, cache: Cache, form: Form
+  ) -> tuple:
     """Writes k, v [R, P, K, H] and attends with q [R, P, heads, H]."""
     cache = self._write(k, v, cache)
     r, p, heads, h = q.shape
@@ -127,13 +177,14 @@ class Cached(NamedTuple):
     position = jnp.tile(self.position, (1, g))[:, None, :, None]
     last = jnp.max(jnp.where(self.active[:, None], self.position, 0))
     blocks = zip(cache.keys, cache.values, strict=True)
-    # The first block always holds something visible.
-    carry = self._look(q, position, None, *next(blocks))
+    # The first block holds something visible, or a window hides it from a row:
+    # then what it adds is forgotten to the bit once something is seen.
+    carry = self._look(form, q, position, None, *next(blocks))
     for j, (keys, values) in enumerate(blocks, start=1):
       first = j * keys.shape[-1]
       carry = jax.lax.cond(
         first <= last,
-        functools.partial(self._look, q, position - first),
+        functools.partial(self._look, form, q, position - first),
         lambda carry, *_: carry,
         carry,
         keys,
@@ -144,13 +195,16 @@ class Cached(NamedTuple):
     out = out.reshape(r, kv_heads, g, p, h).transpose(0, 3, 1, 2, 4)
     return out.reshape(r, p, heads, h), cache
 
-  def _look(self, q, position, carry, keys, values):
+  def _look(self, form, q, position, carry, keys, values):
     """Adds a block to the softmax, if begun; `position` is from its start."""
     if self.slot is not None:
       keys, values = keys[self.slot], values[self.slot]
     scores = jnp.einsum('rkqh,rkhc->rkqc', q, keys)
-    scores = _softmax_dtype(scores) * q.shape[-1] ** -0.5
-    visible = jnp.arange(keys.shape[-1]) <= position
+    scores = form.cap_scores(_softmax_dtype(scores))
+    index = jnp.arange(keys.shape[-1])
+    visible = index <= position
+    if form.limited:
+      visible &= form.reaches(position - index)
     scores = jnp.where(visible, scores, MASKED)
     top = jnp.max(scores, axis=-1)
     if carry is not None:

@@ -1,4 +1,6 @@
-"""A decoder-only transformer: RMSNorm, RoPE, grouped queries, SwiGLU.
+"""A decoder-only transformer: RMSNorm, RoPE, grouped queries, a gated MLP.
+
+One transformer is every family of `models.config`'s options.
 
 The same modules train and sample. Training keeps the parameters of all layers
 stacked and scans over them; decoding wants them unstacked, with the matrices
@@ -6,7 +8,6 @@ that share an input fused (`decode_layout`), which the modules read when they
 are built with `fused=True`.
 """
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -16,54 +17,24 @@ import jax.numpy as jnp
 
 from agentic_jax import types
 from agentic_jax.models import attention
+from agentic_jax.models import config as config_lib
 from agentic_jax.types import Array
 
 # Up to this depth the scan over layers is unrolled: keeping what the backward
 # pass needs in stacked arrays costs a CPU more than the larger program.
 _UNROLLED_LAYERS = 8
 
+_ACTIVATIONS = {
+  'silu': nn.silu,
+  'gelu_tanh': functools.partial(nn.gelu, approximate=True),
+}
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
-  """The shape of a transformer.
 
-  Attributes:
-    vocab_size: V.
-    width: D, of the residual stream.
-    layers: number of blocks.
-    heads: query heads.
-    kv_heads: key and value heads; divides `heads`.
-    head_dim: width of a head; even.
-    mlp_width: hidden width of the gated MLP.
-    rope_theta: base of the rotary frequencies.
-    qk_norm: whether queries and keys are normalised per head.
-    tied: whether the output projection is the embedding.
-    value_head: whether there is a linear value head on the trunk.
-    norm_epsilon: added to the mean square.
-    dtype: of parameters and activations; normalisation, softmax and
-      log-probabilities are computed in float32 at least.
-  """
-
-  vocab_size: int
-  width: int
-  layers: int
-  heads: int
-  kv_heads: int
-  head_dim: int
-  mlp_width: int
-  rope_theta: float = 10_000.0
-  qk_norm: bool = False
-  tied: bool = True
-  value_head: bool = False
-  norm_epsilon: float = 1e-6
-  dtype: str = 'float32'
-
-  def __post_init__(self):
-    if self.heads % self.kv_heads or self.head_dim % 2:
-      raise ValueError(
-        f'heads={self.heads} must be a multiple of kv_heads={self.kv_heads}, '
-        f'and head_dim={self.head_dim} even.'
-      )
+# Matrices that share an input, and what they are called as one.
+_FUSED = {
+  'query_key_value': ('query', 'key', 'value'),
+  'gate_up': ('gate', 'up'),
+}
 
 
 def _matmul(x: Array, matrix: Array, kind: Any = None) -> Array:
@@ -83,52 +54,88 @@ def _parameter(module, name, shape, axes, initializer):
   return module.param(name, initializer, shape, jnp.dtype(module.config.dtype))
 
 
+def _any_biased(config, joint):
+  return bool(set(_FUSED[joint]) & set(config.biases))
+
+
 class Norm(nn.Module):
   """Root-mean-square normalisation over the last axis, with a scale."""
 
-  config: TransformerConfig
+  config: config_lib.TransformerConfig
   axes: tuple[str, ...] = ('embed',)  # Of the scale, the last ones of x.
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Normalises x [..., D]; computed in float32 at least."""
     shape = x.shape[x.ndim - len(self.axes) :]
-    scale = _parameter(self, 'scale', shape, self.axes, nn.initializers.ones)
+    offset = self.config.norm_offset
+    begin = nn.initializers.constant(1 - offset)
+    scale = _parameter(self, 'scale', shape, self.axes, begin)
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     square = jnp.mean(wide * wide, axis=-1, keepdims=True)
     wide = wide * jax.lax.rsqrt(square + self.config.norm_epsilon)
+    if offset:
+      return (wide * (offset + scale.astype(wide.dtype))).astype(x.dtype)
     return wide.astype(x.dtype) * scale
 
 
 class Block(nn.Module):
   """Attention and a gated MLP, each behind a norm and a residual."""
 
-  config: TransformerConfig
+  config: config_lib.TransformerConfig
   fused: bool = False
 
   @nn.compact
-  def __call__(self, x, cache, context, rotation):
-    """Returns (x [B, T, D], cache); a scan carries x and maps over caches."""
-    normed = Norm(self.config, name='input_norm')(x)
+  def __call__(self, x, cache, window, context, rotations):
+    """Returns (x [B, T, D], cache); a scan maps over caches and windows."""
+    c = self.config
+    window = 0 if window is None else window
+    norm = lambda name, y, wanted: Norm(c, name=name)(y) if wanted else y
+    rotation = self._rotation(rotations, window)
+    normed = norm('input_norm', x, c.pre_norms)
     q, k, v = self._queries_keys_values(normed, rotation)
-    mixed, cache = context.attend(q, k, v, cache)
-    mixed = mixed.reshape(*x.shape[:-1], -1)
-    output = self._matrix('output', mixed.shape[-1], 'heads', out=True)
-    x = x + _matmul(mixed, output)
-    gate, up = self._gate_up(Norm(self.config, name='mlp_norm')(x))
-    hidden = nn.silu(gate) * up  # [B, T, F]
-    down = self._matrix('down', self.config.mlp_width, 'mlp', out=True)
-    return x + _matmul(hidden, down), cache
+    form = attention.Form(
+      c.query_scale or c.head_dim**-0.5, c.score_cap, window
+    )
+    mixed, cache = context.attend(q, k, v, cache, form)
+    mixed = self._project(
+      mixed.reshape(*x.shape[:-1], -1), 'output', c.width, 'heads', out=True
+    )
+    x = x + norm('output_norm', mixed, c.post_norms)
+    hidden = self._mlp(norm('mlp_norm', x, c.pre_norms))
+    return x + norm('down_norm', hidden, c.post_norms), cache
 
-  def _matrix(self, name, size, axis, out=False):
-    """A matrix [D, size], or [size, D] if it leads back to the stream."""
+  def _rotation(self, rotations, window):
+    """Of a layer with a window the local one, where there are two."""
+    if len(rotations) == 1:
+      return rotations[0]
+    if isinstance(window, int):
+      return rotations[1 if window else 0]
+    pick = lambda whole, local: jnp.where(window > 0, local, whole)
+    return jax.tree.map(pick, *rotations)
+
+  def _project(self, x, name, size, axis, *, out=False, biased=None):
+    """x [..., n] @ a matrix [n, size], plus its bias.
+
+    Args:
+      x: the input.
+      name: of the matrix.
+      size: of the output.
+      axis: the logical name of the axis that is not the stream's.
+      out: whether the matrix leads back to the stream.
+      biased: whether there is a bias; by default the configuration says so.
+    """
     config = self.config
-    shape = (size, config.width) if out else (config.width, size)
     axes = (axis, 'embed') if out else ('embed', axis)
     # Two projections a layer write to the stream: keep its variance constant.
     scale = (2 * config.layers) ** -1 if out else 1.0
     initializer = nn.initializers.variance_scaling(scale, 'fan_in', 'normal')
-    return _parameter(self, name, shape, axes, initializer)
+    matrix = _parameter(self, name, (x.shape[-1], size), axes, initializer)
+    y = _matmul(x, matrix)
+    if name in config.biases if biased is None else biased:
+      zeros = nn.initializers.zeros
+      y = y + _parameter(self, f'{name}_bias', (size,), axes[1:], zeros)
+    return y
 
   def _queries_keys_values(self, x, rotation):
     """q [B, T, heads, H], and k and v [B, T, K, H]; q and k are rotated."""
@@ -137,34 +144,55 @@ class Block(nn.Module):
     queries, keys = c.heads * c.head_dim, c.kv_heads * c.head_dim
     if self.fused:
       size = queries + 2 * keys
-      joint = split(_matmul(x, self._matrix('query_key_value', size, 'heads')))
-      both, v = jnp.split(joint, [c.heads + c.kv_heads], axis=-2)
-      if c.qk_norm:
-        both = Norm(c, ('heads', 'head_dim'), name='query_key_norm')(both)
-      both = attention.rotate(both, *rotation)
-      return *jnp.split(both, [c.heads], axis=-2), v
-    q = split(_matmul(x, self._matrix('query', queries, 'heads')))
-    k = split(_matmul(x, self._matrix('key', keys, 'kv_heads')))
-    v = split(_matmul(x, self._matrix('value', keys, 'kv_heads')))
-    if c.qk_norm:
+      joint = self._project(
+        x,
+        'query_key_value',
+        size,
+        'heads',
+        biased=_any_biased(c, 'query_key_value'),
+      )
+      if c.qk_norm != 'all':
+        joint = split(joint)
+        both, v = jnp.split(joint, [c.heads + c.kv_heads], axis=-2)
+        if c.qk_norm:
+          both = Norm(c, ('heads', 'head_dim'), name='query_key_norm')(both)
+        both = attention.rotate(both, *rotation)
+        return *jnp.split(both, [c.heads], axis=-2), v
+      q, k, v = jnp.split(joint, [queries, queries + keys], axis=-1)
+    else:
+      q = self._project(x, 'query', queries, 'heads')
+      k = self._project(x, 'key', keys, 'kv_heads')
+      v = self._project(x, 'value', keys, 'kv_heads')
+    if c.qk_norm == 'all':
+      q = Norm(c, ('heads',), name='query_norm')(q)
+      k = Norm(c, ('kv_heads',), name='key_norm')(k)
+    q, k, v = split(q), split(k), split(v)
+    if c.qk_norm == 'head':
       q = Norm(c, ('head_dim',), name='query_norm')(q)
       k = Norm(c, ('head_dim',), name='key_norm')(k)
     rotate = lambda y: attention.rotate(y, *rotation)
     return rotate(q), rotate(k), v
 
-  def _gate_up(self, x):
-    size = self.config.mlp_width
+  def _mlp(self, x):
+    """What the gated MLP writes to the stream: [B, T, D]."""
+    c = self.config
     if self.fused:
-      joint = _matmul(x, self._matrix('gate_up', 2 * size, 'mlp'))
-      return jnp.split(joint, 2, axis=-1)
-    gate = _matmul(x, self._matrix('gate', size, 'mlp'))
-    return gate, _matmul(x, self._matrix('up', size, 'mlp'))
+      size = 2 * c.mlp_width
+      joint = self._project(
+        x, 'gate_up', size, 'mlp', biased=_any_biased(c, 'gate_up')
+      )
+      gate, up = jnp.split(joint, 2, axis=-1)
+    else:
+      gate = self._project(x, 'gate', c.mlp_width, 'mlp')
+      up = self._project(x, 'up', c.mlp_width, 'mlp')
+    hidden = _ACTIVATIONS[c.activation](gate) * up  # [B, T, F]
+    return self._project(hidden, 'down', c.width, 'mlp', out=True)
 
 
 class Transformer(nn.Module):
   """The trunk, the output projection and the optional value head."""
 
-  config: TransformerConfig
+  config: config_lib.TransformerConfig
   fused: bool = False
 
   def setup(self):
@@ -185,7 +213,7 @@ class Transformer(nn.Module):
         Block,
         variable_axes={'params': 0},
         split_rngs={'params': True},
-        in_axes=(0, nn.broadcast, nn.broadcast),
+        in_axes=(0, 0, nn.broadcast, nn.broadcast),
         length=c.layers,
         unroll=c.layers if c.layers <= _UNROLLED_LAYERS else 1,
         metadata_params={nn.PARTITION_NAME: 'layers'},
@@ -216,25 +244,35 @@ class Transformer(nn.Module):
       Normalised hidden states [B, T, D] and the new cache.
     """
     c = self.config
-    rotation = attention.rotary(
-      context.position, c.head_dim, c.rope_theta, c.dtype
-    )
+    ropes = [c.rope] if c.local_rope is None else [c.rope, c.local_rope]
+    rotations = [
+      attention.rotary(context.position, c.head_dim, rope, c.dtype)
+      for rope in ropes
+    ]
     x = self.embedding[tokens]
+    if c.embedding_scale != 1.0:
+      x = x * jnp.asarray(c.embedding_scale, x.dtype)
     if self.fused:
       caches = []
-      for block, layer_cache in zip(self.blocks, cache, strict=True):
-        x, layer_cache = block(x, layer_cache, context, rotation)
+      windows = c.windows or (0,) * c.layers
+      for block, layer_cache, window in zip(
+        self.blocks, cache, windows, strict=True
+      ):
+        x, layer_cache = block(x, layer_cache, window, context, rotations)
         caches.append(layer_cache)
       cache = tuple(caches)
     else:
-      x, cache = self.blocks(x, cache, context, rotation)
+      windows = jnp.asarray(c.windows, jnp.int32) if any(c.windows) else None
+      x, cache = self.blocks(x, cache, windows, context, rotations)
     return self.final_norm(x), cache
 
   def logits(self, hidden: Array) -> Array:
     """Scores [..., V] of the next token; float32 at least."""
     matrix = self.embedding if self.config.tied else self.unembedding
     kind = jnp.promote_types(hidden.dtype, jnp.float32)
-    return _matmul(hidden, matrix.T, kind)
+    return attention.soft_cap(
+      _matmul(hidden, matrix.T, kind), self.config.logit_cap
+    )
 
   def values(self, hidden: Array) -> Array:
     """The value head's reading [...] of hidden states [..., D]."""
@@ -249,7 +287,7 @@ class Transformer(nn.Module):
       self.values(hidden)
 
 
-def _boxed(config: TransformerConfig, key: Array):
+def _boxed(config: config_lib.TransformerConfig, key: Array):
   tokens = jnp.zeros((1, 2), jnp.int32)
   context = attention.Packed(segment=tokens + 1, position=tokens)
   return Transformer(config).init(
@@ -257,42 +295,51 @@ def _boxed(config: TransformerConfig, key: Array):
   )['params']
 
 
-def init(config: TransformerConfig, key: Array):
+def init(config: config_lib.TransformerConfig, key: Array):
   """Fresh parameters in the training layout, a tree of arrays."""
   return nn.unbox(_boxed(config, key))
 
 
-def logical_axes(config: TransformerConfig):
+def logical_axes(config: config_lib.TransformerConfig):
   """The names of the axes of every parameter, a tree of PartitionSpecs."""
   boxed = jax.eval_shape(functools.partial(_boxed, config), jax.random.key(0))
   return nn.get_partition_spec(boxed)
 
 
-def decode_layout(config: TransformerConfig, params):
+def decode_layout(config: config_lib.TransformerConfig, params):
   """The parameters unstacked, with matrices that share an input fused."""
   rest = {k: v for k, v in params.items() if k not in ('blocks', 'value_head')}
-  stacked = params['blocks']
-  joint = lambda *names: jnp.concatenate([stacked[n] for n in names], axis=-1)
-  single = {'query', 'key', 'value', 'gate', 'up', 'query_norm', 'key_norm'}
-  fused = {k: v for k, v in stacked.items() if k not in single}
-  fused['query_key_value'] = joint('query', 'key', 'value')
-  fused['gate_up'] = joint('gate', 'up')
-  if config.qk_norm:
-    of_heads = lambda name, heads: jnp.repeat(
-      stacked[name]['scale'][:, None], heads, axis=1
-    )
-    scales = (
-      of_heads('query_norm', config.heads),
-      of_heads('key_norm', config.kv_heads),
-    )
+  fused = dict(params['blocks'])
+  for joint, names in _FUSED.items():
+    _join(fused, joint, names)
+    biases = [f'{name}_bias' for name in names]
+    if set(biases) & fused.keys():
+      for name, bias in zip(names, biases, strict=True):
+        shape = params['blocks'][name].shape
+        fused.setdefault(bias, jnp.zeros((shape[0], shape[2]), config.dtype))
+      _join(fused, f'{joint}_bias', biases)
+  if config.qk_norm == 'head':
+    heads = {'query_norm': config.heads, 'key_norm': config.kv_heads}
+    scales = [
+      jnp.repeat(fused.pop(name)['scale'][:, None], number, axis=1)
+      for name, number in heads.items()
+    ]
     fused['query_key_norm'] = {'scale': jnp.concatenate(scales, axis=1)}
   for i in range(config.layers):
     rest[f'block_{i}'] = jax.tree.map(lambda x: x[i], fused)  # noqa: B023
   return rest
 
 
+def _join(parameters: dict[str, Array], joint: str, names) -> None:
+  """Replaces parameters of these names by one, along the last axis."""
+  parts = [parameters.pop(name) for name in names]
+  parameters[joint] = jnp.concatenate(parts, axis=-1)
+
+
 def outputs(
-  config: TransformerConfig, params: Any, trajectory: types.Trajectory
+  config: config_lib.TransformerConfig,
+  params: Any,
+  trajectory: types.Trajectory,
 ) -> types.Outputs:
   """What the policy says of every token of a trajectory.
 

@@ -11,6 +11,7 @@ from agentic_jax import batching
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import sharding
 from agentic_jax import types
+from agentic_jax.models import config as config_lib
 from agentic_jax.models import transformer
 from agentic_jax.train import step as step_lib
 
@@ -121,7 +122,7 @@ def _refuse_unknown(params: Any, found: dict[str, Any]) -> None:
 
 
 def compile_programs(
-  config: transformer.TransformerConfig,
+  config: config_lib.TransformerConfig,
   recipe: recipe_lib.Recipe,
   shape: batching.Shape,
   mesh: jax.sharding.Mesh,

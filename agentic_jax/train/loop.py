@@ -16,7 +16,7 @@ from agentic_jax import checkpoint as checkpoint_lib
 from agentic_jax import metrics as metrics_lib
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
-from agentic_jax.models import transformer
+from agentic_jax.models import config as config_lib
 from agentic_jax.train import compiled
 from agentic_jax.train import records
 from agentic_jax.train import signals
@@ -46,7 +46,7 @@ Evaluate = Callable[[int, Any], tuple[dict[str, float], list[types.Episode]]]
 class Plan(NamedTuple):
   """What a run does, besides its recipe and source."""
 
-  config: transformer.TransformerConfig
+  config: config_lib.TransformerConfig
   shape: batching.Shape
   mesh: jax.sharding.Mesh
   workdir: pathlib.Path

@@ -15,6 +15,7 @@ import optax
 
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
+from agentic_jax.models import config as config_lib
 from agentic_jax.models import transformer
 from agentic_jax.types import Array
 
@@ -36,7 +37,7 @@ class Sums(NamedTuple):
   tokens: Array  # How many action tokens these sums are over.
 
 
-def apply_of(config: transformer.TransformerConfig) -> Apply:
+def apply_of(config: config_lib.TransformerConfig) -> Apply:
   """The policy as a function (params, trajectory) -> Outputs."""
   return functools.partial(transformer.outputs, config)
 

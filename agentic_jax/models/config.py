@@ -1,0 +1,119 @@
+"""The shape of a transformer: all in which families of models differ."""
+
+import dataclasses
+
+# What lies between the gate of an MLP and its product with the other half.
+ACTIVATIONS = ('silu', 'gelu_tanh')
+
+# Matrices that may have a bias.
+BIASES = ('query', 'key', 'value', 'output', 'gate', 'up', 'down')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rope:
+  """Rotary position embeddings.
+
+    angle of pair i at position p = p theta^(-2i/W) / divisor_i
+
+  of W rotated channels. Every way of stretching a context (linear, by parts,
+  YaRN, LongRoPE) is a list of divisors.
+
+  Attributes:
+    theta: base of the frequencies.
+    divisors: one a pair of channels; () is 1 for all.
+    share: of a head's channels, the first ones, that are rotated.
+    scale: of cosines and sines.
+
+  References:
+    Su et al., 2021, arXiv:2104.09864, equation 34.
+  """
+
+  theta: float = 10_000.0
+  divisors: tuple[float, ...] = ()
+  share: float = 1.0
+  scale: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+  """The shape of a transformer.
+
+  Attributes:
+    vocab_size: V.
+    width: D, of the residual stream.
+    layers: number of blocks.
+    heads: query heads.
+    kv_heads: key and value heads; divides `heads`.
+    head_dim: width of a head; even.
+    mlp_width: hidden width of the gated MLP.
+    activation: of the gate, of ACTIVATIONS.
+    biases: names of the matrices that have one, of BIASES.
+    rope: of positions.
+    local_rope: of the layers that have a window; None is `rope`.
+    windows: of each layer, how many positions back it sees, its own included;
+      0 is all. () is 0 for all layers.
+    query_scale: scores are multiplied by it; 0 is head_dim^-1/2.
+    score_cap: scores s become cap tanh(s / cap); 0 leaves them.
+    logit_cap: the same of logits.
+    qk_norm: '' for none, 'head' normalises queries and keys per head, 'all'
+      over all heads at once.
+    pre_norms: whether attention and MLP read a normalised stream.
+    post_norms: whether what they write to the stream is normalised.
+    norm_epsilon: added to the mean square.
+    norm_offset: added to the scale of a norm, which then begins at 0.
+    embedding_scale: embeddings are multiplied by it.
+    tied: whether the output projection is the embedding.
+    value_head: whether there is a linear value head on the trunk.
+    dtype: of parameters and activations; normalisation, softmax and
+      log-probabilities are computed in float32 at least.
+  """
+
+  vocab_size: int
+  width: int
+  layers: int
+  heads: int
+  kv_heads: int
+  head_dim: int
+  mlp_width: int
+  activation: str = 'silu'
+  biases: tuple[str, ...] = ()
+  rope: Rope = Rope()
+  local_rope: Rope | None = None
+  windows: tuple[int, ...] = ()
+  query_scale: float = 0.0
+  score_cap: float = 0.0
+  logit_cap: float = 0.0
+  qk_norm: str = ''
+  pre_norms: bool = True
+  post_norms: bool = False
+  norm_epsilon: float = 1e-6
+  norm_offset: float = 0.0
+  embedding_scale: float = 1.0
+  tied: bool = True
+  value_head: bool = False
+  dtype: str = 'float32'
+
+  def __post_init__(self):
+    if self.heads % self.kv_heads or self.head_dim % 2:
+      raise ValueError(
+        f'heads={self.heads} must be a multiple of kv_heads={self.kv_heads}, '
+        f'and head_dim={self.head_dim} even.'
+      )
+    if self.windows and len(self.windows) != self.layers:
+      raise ValueError(
+        f'{len(self.windows)} windows do not fit {self.layers} layers; give '
+        'one a layer, 0 where a layer sees everything.'
+      )
+    if self.activation not in ACTIVATIONS or self.qk_norm not in (
+      '',
+      'head',
+      'all',
+    ):
+      raise ValueError(
+        f'activation={self.activation!r} is one of {ACTIVATIONS}, and '
+        f"qk_norm={self.qk_norm!r} is '', 'head' or 'all'."
+      )
+    if not set(self.biases) <= set(BIASES):
+      raise ValueError(
+        f'biases={self.biases} must be of the matrices {BIASES}.'
+      )
