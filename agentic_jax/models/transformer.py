@@ -254,9 +254,9 @@ class Transformer(nn.Module):
       x = x * jnp.asarray(c.embedding_scale, x.dtype)
     if self.fused:
       caches = []
-      windows = c.windows or (0,) * c.layers
+      of_layers = c.windows or (0,) * c.layers
       for block, layer_cache, window in zip(
-        self.blocks, cache, windows, strict=True
+        self.blocks, cache, of_layers, strict=True
       ):
         x, layer_cache = block(x, layer_cache, window, context, rotations)
         caches.append(layer_cache)
