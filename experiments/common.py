@@ -478,12 +478,11 @@ def introduce(run: Run) -> None:
 def inspect_episodes(run: Run) -> None:
   """Prints the episodes of one group as the model sees them."""
   key = jax.random.key(FLAGS.seed)
-  params = train.init_state(run.config, run.recipe, run.mesh, key).params
+  state = train.init_state(run.config, run.recipe, run.mesh, key)
   if FLAGS.init_from:
-    state = train.TrainState(params, None)
-    params = train.begin_with(
-      state, train.load_params(pathlib.Path(FLAGS.init_from))
-    ).params
+    params = train.load_params(pathlib.Path(FLAGS.init_from))
+    state = train.begin_with(state, params)
+  params = state.policy
   batch = source(run).batch(0, params)
   group = batch.episodes[: max(run.recipe.group_size, 4)]
   stacked = batching.stack(group, batch_shape(run, len(group), 1))

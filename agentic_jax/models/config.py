@@ -5,8 +5,13 @@ import dataclasses
 # What lies between the gate of an MLP and its product with the other half.
 ACTIVATIONS = ('silu', 'gelu_tanh')
 
-# Matrices that may have a bias.
-BIASES = ('query', 'key', 'value', 'output', 'gate', 'up', 'down')
+# The matrices of a block.
+ATTENTION = ('query', 'key', 'value', 'output')
+MLP = ('gate', 'up', 'down')
+MATRICES = ATTENTION + MLP
+
+# How the matrices of a frozen base may be kept.
+BASES = ('', 'bfloat16', 'int8')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,49 @@ class Rope:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Lora:
+  """Adapters of low rank beside frozen matrices.
+
+    y = x W + scale (x A) B,   scale = alpha / rank, or alpha / rank^1/2
+
+  B begins at 0, and with it what the adapters add.
+
+  Attributes:
+    rank: of A B.
+    alpha: see above.
+    targets: which matrices have one, of MATRICES.
+    rank_stabilised: the second scale, whose effect does not fade with rank.
+
+  References:
+    Hu et al., 2021, arXiv:2106.09685, equation 3.
+    Kalajdzievski, 2023, arXiv:2312.03732, definition 1 (rank-stabilised).
+  """
+
+  rank: int
+  alpha: float = 16.0
+  targets: tuple[str, ...] = MATRICES
+  rank_stabilised: bool = False
+
+  def __post_init__(self):
+    if self.rank < 1 or not self.targets:
+      raise ValueError(
+        f'Adapters have a rank of at least 1 and some targets; got '
+        f'rank={self.rank}, targets={self.targets}.'
+      )
+    _refuse_unknown('targets', self.targets)
+
+  @property
+  def scale(self) -> float:
+    """What A B is multiplied by."""
+    return self.alpha / self.rank ** (0.5 if self.rank_stabilised else 1.0)
+
+
+def _refuse_unknown(field: str, names: tuple[str, ...]) -> None:
+  if not set(names) <= set(MATRICES):
+    raise ValueError(f'{field}={names} must be of the matrices {MATRICES}.')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
   """The shape of a transformer.
 
@@ -47,7 +95,7 @@ class TransformerConfig:
     head_dim: width of a head; even.
     mlp_width: hidden width of the gated MLP.
     activation: of the gate, of ACTIVATIONS.
-    biases: names of the matrices that have one, of BIASES.
+    biases: names of the matrices that have one, of MATRICES.
     rope: of positions.
     local_rope: of the layers that have a window; None is `rope`.
     windows: of each layer, how many positions back it sees, its own included;
@@ -66,6 +114,10 @@ class TransformerConfig:
     value_head: whether there is a linear value head on the trunk.
     dtype: of parameters and activations; normalisation, softmax and
       log-probabilities are computed in float32 at least.
+    lora: adapters; then they and the value head are all that trains.
+    base: of BASES; how the frozen matrices of the blocks are kept beside
+      adapters: '' as `dtype`, else as the name says (int8: with a scale a
+      column).
   """
 
   vocab_size: int
@@ -92,6 +144,8 @@ class TransformerConfig:
   tied: bool = True
   value_head: bool = False
   dtype: str = 'float32'
+  lora: Lora | None = None
+  base: str = ''
 
   def __post_init__(self):
     if self.heads % self.kv_heads or self.head_dim % 2:
@@ -113,7 +167,9 @@ class TransformerConfig:
         f'activation={self.activation!r} is one of {ACTIVATIONS}, and '
         f"qk_norm={self.qk_norm!r} is '', 'head' or 'all'."
       )
-    if not set(self.biases) <= set(BIASES):
+    _refuse_unknown('biases', self.biases)
+    if self.base not in BASES or (self.base and self.lora is None):
       raise ValueError(
-        f'biases={self.biases} must be of the matrices {BIASES}.'
+        f"base={self.base!r} is one of {BASES}, and anything but '' needs "
+        'adapters: the base is frozen then.'
       )

@@ -8,6 +8,7 @@ that share an input fused (`decode_layout`), which the modules read when they
 are built with `fused=True`.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -17,176 +18,14 @@ import jax.numpy as jnp
 
 from agentic_jax import types
 from agentic_jax.models import attention
+from agentic_jax.models import block
 from agentic_jax.models import config as config_lib
+from agentic_jax.models import lora
 from agentic_jax.types import Array
 
 # Up to this depth the scan over layers is unrolled: keeping what the backward
 # pass needs in stacked arrays costs a CPU more than the larger program.
 _UNROLLED_LAYERS = 8
-
-_ACTIVATIONS = {
-  'silu': nn.silu,
-  'gelu_tanh': functools.partial(nn.gelu, approximate=True),
-}
-
-
-# Matrices that share an input, and what they are called as one.
-_FUSED = {
-  'query_key_value': ('query', 'key', 'value'),
-  'gate_up': ('gate', 'up'),
-}
-
-
-def _matmul(x: Array, matrix: Array, kind: Any = None) -> Array:
-  """x [..., D] @ matrix [D, F], as a product of two matrices.
-
-  With the leading axes merged, the gradient of the matrix contracts over one
-  axis. Over several, XLA transposes both operands first, which on a CPU takes
-  longer than the product.
-  """
-  flat = x.reshape(-1, x.shape[-1])
-  out = jnp.matmul(flat, matrix, preferred_element_type=kind)
-  return out.reshape(*x.shape[:-1], matrix.shape[-1])
-
-
-def _parameter(module, name, shape, axes, initializer):
-  initializer = nn.with_logical_partitioning(initializer, axes)
-  return module.param(name, initializer, shape, jnp.dtype(module.config.dtype))
-
-
-def _any_biased(config, joint):
-  return bool(set(_FUSED[joint]) & set(config.biases))
-
-
-class Norm(nn.Module):
-  """Root-mean-square normalisation over the last axis, with a scale."""
-
-  config: config_lib.TransformerConfig
-  axes: tuple[str, ...] = ('embed',)  # Of the scale, the last ones of x.
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    """Normalises x [..., D]; computed in float32 at least."""
-    shape = x.shape[x.ndim - len(self.axes) :]
-    offset = self.config.norm_offset
-    begin = nn.initializers.constant(1 - offset)
-    scale = _parameter(self, 'scale', shape, self.axes, begin)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    square = jnp.mean(wide * wide, axis=-1, keepdims=True)
-    wide = wide * jax.lax.rsqrt(square + self.config.norm_epsilon)
-    if offset:
-      return (wide * (offset + scale.astype(wide.dtype))).astype(x.dtype)
-    return wide.astype(x.dtype) * scale
-
-
-class Block(nn.Module):
-  """Attention and a gated MLP, each behind a norm and a residual."""
-
-  config: config_lib.TransformerConfig
-  fused: bool = False
-
-  @nn.compact
-  def __call__(self, x, cache, window, context, rotations):
-    """Returns (x [B, T, D], cache); a scan maps over caches and windows."""
-    c = self.config
-    window = 0 if window is None else window
-    norm = lambda name, y, wanted: Norm(c, name=name)(y) if wanted else y
-    rotation = self._rotation(rotations, window)
-    normed = norm('input_norm', x, c.pre_norms)
-    q, k, v = self._queries_keys_values(normed, rotation)
-    form = attention.Form(
-      c.query_scale or c.head_dim**-0.5, c.score_cap, window
-    )
-    mixed, cache = context.attend(q, k, v, cache, form)
-    mixed = self._project(
-      mixed.reshape(*x.shape[:-1], -1), 'output', c.width, 'heads', out=True
-    )
-    x = x + norm('output_norm', mixed, c.post_norms)
-    hidden = self._mlp(norm('mlp_norm', x, c.pre_norms))
-    return x + norm('down_norm', hidden, c.post_norms), cache
-
-  def _rotation(self, rotations, window):
-    """Of a layer with a window the local one, where there are two."""
-    if len(rotations) == 1:
-      return rotations[0]
-    if isinstance(window, int):
-      return rotations[1 if window else 0]
-    pick = lambda whole, local: jnp.where(window > 0, local, whole)
-    return jax.tree.map(pick, *rotations)
-
-  def _project(self, x, name, size, axis, *, out=False, biased=None):
-    """x [..., n] @ a matrix [n, size], plus its bias.
-
-    Args:
-      x: the input.
-      name: of the matrix.
-      size: of the output.
-      axis: the logical name of the axis that is not the stream's.
-      out: whether the matrix leads back to the stream.
-      biased: whether there is a bias; by default the configuration says so.
-    """
-    config = self.config
-    axes = (axis, 'embed') if out else ('embed', axis)
-    # Two projections a layer write to the stream: keep its variance constant.
-    scale = (2 * config.layers) ** -1 if out else 1.0
-    initializer = nn.initializers.variance_scaling(scale, 'fan_in', 'normal')
-    matrix = _parameter(self, name, (x.shape[-1], size), axes, initializer)
-    y = _matmul(x, matrix)
-    if name in config.biases if biased is None else biased:
-      zeros = nn.initializers.zeros
-      y = y + _parameter(self, f'{name}_bias', (size,), axes[1:], zeros)
-    return y
-
-  def _queries_keys_values(self, x, rotation):
-    """q [B, T, heads, H], and k and v [B, T, K, H]; q and k are rotated."""
-    c = self.config
-    split = lambda y: y.reshape(*y.shape[:-1], -1, c.head_dim)
-    queries, keys = c.heads * c.head_dim, c.kv_heads * c.head_dim
-    if self.fused:
-      size = queries + 2 * keys
-      joint = self._project(
-        x,
-        'query_key_value',
-        size,
-        'heads',
-        biased=_any_biased(c, 'query_key_value'),
-      )
-      if c.qk_norm != 'all':
-        joint = split(joint)
-        both, v = jnp.split(joint, [c.heads + c.kv_heads], axis=-2)
-        if c.qk_norm:
-          both = Norm(c, ('heads', 'head_dim'), name='query_key_norm')(both)
-        both = attention.rotate(both, *rotation)
-        return *jnp.split(both, [c.heads], axis=-2), v
-      q, k, v = jnp.split(joint, [queries, queries + keys], axis=-1)
-    else:
-      q = self._project(x, 'query', queries, 'heads')
-      k = self._project(x, 'key', keys, 'kv_heads')
-      v = self._project(x, 'value', keys, 'kv_heads')
-    if c.qk_norm == 'all':
-      q = Norm(c, ('heads',), name='query_norm')(q)
-      k = Norm(c, ('kv_heads',), name='key_norm')(k)
-    q, k, v = split(q), split(k), split(v)
-    if c.qk_norm == 'head':
-      q = Norm(c, ('head_dim',), name='query_norm')(q)
-      k = Norm(c, ('head_dim',), name='key_norm')(k)
-    rotate = lambda y: attention.rotate(y, *rotation)
-    return rotate(q), rotate(k), v
-
-  def _mlp(self, x):
-    """What the gated MLP writes to the stream: [B, T, D]."""
-    c = self.config
-    if self.fused:
-      size = 2 * c.mlp_width
-      joint = self._project(
-        x, 'gate_up', size, 'mlp', biased=_any_biased(c, 'gate_up')
-      )
-      gate, up = jnp.split(joint, 2, axis=-1)
-    else:
-      gate = self._project(x, 'gate', c.mlp_width, 'mlp')
-      up = self._project(x, 'up', c.mlp_width, 'mlp')
-    hidden = _ACTIVATIONS[c.activation](gate) * up  # [B, T, F]
-    return self._project(hidden, 'down', c.width, 'mlp', out=True)
 
 
 class Transformer(nn.Module):
@@ -197,7 +36,7 @@ class Transformer(nn.Module):
 
   def setup(self):
     c = self.config
-    self.embedding = _parameter(
+    self.embedding = block.parameter(
       self,
       'embedding',
       (c.vocab_size, c.width),
@@ -206,11 +45,11 @@ class Transformer(nn.Module):
     )
     if self.fused:
       self.blocks = [
-        Block(c, fused=True, name=f'block_{i}') for i in range(c.layers)
+        block.Block(c, fused=True, name=f'block_{i}') for i in range(c.layers)
       ]
     else:
       self.blocks = nn.scan(
-        Block,
+        block.Block,
         variable_axes={'params': 0},
         split_rngs={'params': True},
         in_axes=(0, 0, nn.broadcast, nn.broadcast),
@@ -218,9 +57,9 @@ class Transformer(nn.Module):
         unroll=c.layers if c.layers <= _UNROLLED_LAYERS else 1,
         metadata_params={nn.PARTITION_NAME: 'layers'},
       )(c, name='blocks')
-    self.final_norm = Norm(c)
+    self.final_norm = block.Norm(c)
     if not c.tied:
-      self.unembedding = _parameter(
+      self.unembedding = block.parameter(
         self,
         'unembedding',
         (c.vocab_size, c.width),
@@ -228,7 +67,7 @@ class Transformer(nn.Module):
         nn.initializers.normal(c.width**-0.5),
       )
     if c.value_head and not self.fused:  # Decoding has no use for it.
-      self.value_head = _parameter(
+      self.value_head = block.parameter(
         self, 'value_head', (c.width,), ('embed',), nn.initializers.zeros
       )
 
@@ -255,10 +94,10 @@ class Transformer(nn.Module):
     if self.fused:
       caches = []
       of_layers = c.windows or (0,) * c.layers
-      for block, layer_cache, window in zip(
+      for layer, layer_cache, window in zip(
         self.blocks, cache, of_layers, strict=True
       ):
-        x, layer_cache = block(x, layer_cache, window, context, rotations)
+        x, layer_cache = layer(x, layer_cache, window, context, rotations)
         caches.append(layer_cache)
       cache = tuple(caches)
     else:
@@ -271,13 +110,13 @@ class Transformer(nn.Module):
     matrix = self.embedding if self.config.tied else self.unembedding
     kind = jnp.promote_types(hidden.dtype, jnp.float32)
     return attention.soft_cap(
-      _matmul(hidden, matrix.T, kind), self.config.logit_cap
+      block.matmul(hidden, matrix.T, kind), self.config.logit_cap
     )
 
   def values(self, hidden: Array) -> Array:
     """The value head's reading [...] of hidden states [..., D]."""
     kind = jnp.promote_types(hidden.dtype, jnp.float32)
-    return _matmul(hidden, self.value_head[:, None], kind)[..., 0]
+    return block.matmul(hidden, self.value_head[:, None], kind)[..., 0]
 
   def initialize(self, tokens: Array, context) -> None:
     """Touches every parameter once; only for `init`."""
@@ -297,7 +136,8 @@ def _boxed(config: config_lib.TransformerConfig, key: Array):
 
 def init(config: config_lib.TransformerConfig, key: Array):
   """Fresh parameters in the training layout, a tree of arrays."""
-  return nn.unbox(_boxed(config, key))
+  wide = dataclasses.replace(config, base='')
+  return lora.narrow(config, nn.unbox(_boxed(wide, key)))
 
 
 def logical_axes(config: config_lib.TransformerConfig):
@@ -307,26 +147,35 @@ def logical_axes(config: config_lib.TransformerConfig):
 
 
 def decode_layout(config: config_lib.TransformerConfig, params):
-  """The parameters unstacked, with matrices that share an input fused."""
+  """The parameters unstacked, with matrices that share an input fused.
+
+  Adapters are added to the matrices where float32 leaves room for that, and
+  stand beside the fused matrix otherwise.
+  """
   rest = {k: v for k, v in params.items() if k not in ('blocks', 'value_head')}
-  fused = dict(params['blocks'])
-  for joint, names in _FUSED.items():
-    _join(fused, joint, names)
+  blocks = dict(params['blocks'])
+  if lora.merges(config):
+    blocks = lora.merge(config, blocks)
+  for joint, names in lora.FUSED.items():
+    lora.fuse_adapters(config, blocks, joint, names)
     biases = [f'{name}_bias' for name in names]
-    if set(biases) & fused.keys():
+    if set(biases) & blocks.keys():
       for name, bias in zip(names, biases, strict=True):
-        shape = params['blocks'][name].shape
-        fused.setdefault(bias, jnp.zeros((shape[0], shape[2]), config.dtype))
-      _join(fused, f'{joint}_bias', biases)
+        shape = blocks[name].shape
+        blocks.setdefault(bias, jnp.zeros((shape[0], shape[2]), config.dtype))
+      _join(blocks, f'{joint}_bias', biases)
+    if config.base == 'int8':
+      _join(blocks, f'{joint}_scale', [f'{name}_scale' for name in names])
+    _join(blocks, joint, names)
   if config.qk_norm == 'head':
     heads = {'query_norm': config.heads, 'key_norm': config.kv_heads}
     scales = [
-      jnp.repeat(fused.pop(name)['scale'][:, None], number, axis=1)
+      jnp.repeat(blocks.pop(name)['scale'][:, None], number, axis=1)
       for name, number in heads.items()
     ]
-    fused['query_key_norm'] = {'scale': jnp.concatenate(scales, axis=1)}
+    blocks['query_key_norm'] = {'scale': jnp.concatenate(scales, axis=1)}
   for i in range(config.layers):
-    rest[f'block_{i}'] = jax.tree.map(lambda x: x[i], fused)  # noqa: B023
+    rest[f'block_{i}'] = jax.tree.map(lambda x: x[i], blocks)  # noqa: B023
   return rest
 
 

@@ -12,6 +12,7 @@ from agentic_jax import recipe as recipe_lib
 from agentic_jax import sharding
 from agentic_jax import types
 from agentic_jax.models import config as config_lib
+from agentic_jax.models import lora
 from agentic_jax.models import transformer
 from agentic_jax.train import step as step_lib
 
@@ -24,12 +25,13 @@ class Programs(NamedTuple):
     score: (networks, trajectory, turns, start) -> trajectory with the scored
       fields of one microbatch filled in.
     credit: (trajectory, turns) -> Credit.
-    prepare: (params, trajectory, credit, microbatches) -> Credit.
+    prepare: (policy, trajectory, credit, microbatches) -> Credit.
     weigh: (trajectory, turns, first, last) -> weights of rows [first, last).
-    accumulate: (params, gradients, trajectory, credit, weights, start) ->
-      (gradients, sums), those of one microbatch added.
+    accumulate: (params, frozen, gradients, trajectory, credit, weights,
+      start) -> (gradients, sums), those of one microbatch added.
     zero: () -> the gradients to begin with.
-    update: (state, gradients) -> (state, norm, finite).
+    update: (state, gradients) -> (state, norm, finite), without what is
+      frozen: it gives up its memory to the new state.
     state_shardings: of a TrainState.
     scored_fields: names of the trajectory's fields that `score` fills in.
   """
@@ -48,29 +50,33 @@ class Programs(NamedTuple):
 
 @functools.cache
 def _shapes(config):
-  """The parameters' shapes and types, a tree."""
+  """The shapes and types of all parameters, a tree."""
   init = functools.partial(transformer.init, config)
   return jax.eval_shape(init, jax.random.key(0))
 
 
+def policy_shardings(config, mesh) -> Any:
+  """Where all parameters live."""
+  axes = transformer.logical_axes(config)
+  return sharding.parameter_shardings(axes, _shapes(config), mesh)
+
+
 def state_shardings(config, recipe, mesh) -> step_lib.TrainState:
   """Where the parameters and the optimiser's state live."""
-  shapes = _shapes(config)
-  params = sharding.parameter_shardings(
-    transformer.logical_axes(config), shapes, mesh
-  )
+  shapes, _ = lora.split(config, _shapes(config))
+  params, frozen = lora.split(config, policy_shardings(config, mesh))
   optimizer_state = sharding.like_parameters(
     jax.eval_shape(recipe.optimizer.init, shapes), shapes, params, mesh
   )
-  return step_lib.TrainState(params, optimizer_state)
+  return step_lib.TrainState(params, optimizer_state, frozen)
 
 
 def init_state(config, recipe, mesh, key) -> step_lib.TrainState:
   """A fresh state, made where it is to live."""
 
   def make(key):
-    params = transformer.init(config, key)
-    return step_lib.TrainState(params, recipe.optimizer.init(params))
+    params, frozen = lora.split(config, transformer.init(config, key))
+    return step_lib.TrainState(params, recipe.optimizer.init(params), frozen)
 
   shardings = state_shardings(config, recipe, mesh)
   return jax.jit(make, out_shardings=shardings)(key)
@@ -79,20 +85,21 @@ def init_state(config, recipe, mesh, key) -> step_lib.TrainState:
 def begin_with(state: step_lib.TrainState, params: Any) -> step_lib.TrainState:
   """The state with other parameters, where it has parameters of that name.
 
-  A value head that `params` lack stays as it is, and one too many is dropped.
-  `params` stay usable: the new state holds copies.
+  A value head or adapters that `params` lack stay as they are, and a value
+  head too many is dropped. `params` stay usable: the new state holds copies.
 
   Raises:
     ValueError: the names or the shapes differ.
   """
   known = jax.tree_util.tree_leaves_with_path(params)
   found = {jax.tree_util.keystr(path): leaf for path, leaf in known}
-  _refuse_unknown(state.params, found)
+  _refuse_unknown(state.policy, found)
 
   def take(path, leaf):
     name = jax.tree_util.keystr(path)
     other = found.get(name)
-    if other is None and name != "['value_head']":
+    own = name == "['value_head']" or lora.is_adapter(path[-1].key)
+    if other is None and not own:
       raise ValueError(
         f'The parameters to begin with lack {name}; use those of a model of '
         'the same size.'
@@ -106,8 +113,11 @@ def begin_with(state: step_lib.TrainState, params: Any) -> step_lib.TrainState:
       )
     return jax.device_put(other, leaf.sharding, may_alias=False)
 
-  fresh = jax.tree_util.tree_map_with_path(take, state.params)
-  return step_lib.TrainState(fresh, state.optimizer_state)
+  fresh, frozen = (
+    jax.tree_util.tree_map_with_path(take, tree)
+    for tree in (state.params, state.frozen)
+  )
+  return state._replace(params=fresh, frozen=frozen)
 
 
 def _refuse_unknown(params: Any, found: dict[str, Any]) -> None:
@@ -157,11 +167,13 @@ def compile_programs(
     return recipe.weigh(trajectory._replace(action_mask=mask), turns)
 
   def zero():
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), _shapes(config))
+    trains, _ = lora.split(config, _shapes(config))
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), trains)
 
-  def accumulate(params, grads, trajectory, credit, weights, start):
+  def accumulate(params, frozen, grads, trajectory, credit, weights, start):
     part = take((trajectory, credit, weights), start)
-    more, sums = step_lib.gradients(recipe, apply, params, *part)
+    joined = lambda params, rows: apply(lora.join(params, frozen), rows)
+    more, sums = step_lib.gradients(recipe, joined, params, *part)
     return jax.tree.map(jnp.add, grads, more), sums
 
   jitted_outputs = jax.jit(outputs, out_shardings=whole)
@@ -186,12 +198,12 @@ def compile_programs(
     prepare=prepare,
     weigh=jax.jit(weigh, out_shardings=whole),
     accumulate=jax.jit(
-      accumulate, out_shardings=(states.params, whole), donate_argnums=(1,)
+      accumulate, out_shardings=(states.params, whole), donate_argnums=(2,)
     ),
     zero=jax.jit(zero, out_shardings=states.params),
     update=jax.jit(
       functools.partial(step_lib.update, recipe.optimizer),
-      out_shardings=(states, whole, whole),
+      out_shardings=(states._replace(frozen=None), whole, whole),
       donate_argnums=(0,),
     ),
     state_shardings=states,

@@ -17,7 +17,9 @@ from agentic_jax import metrics as metrics_lib
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
 from agentic_jax.models import config as config_lib
+from agentic_jax.models import lora
 from agentic_jax.train import compiled
+from agentic_jax.train import directory
 from agentic_jax.train import records
 from agentic_jax.train import signals
 from agentic_jax.train import step as step_lib
@@ -123,7 +125,8 @@ class _Run:
     self.state = jax.device_put(state, self.programs.state_shardings)
     self.reference = None
     if recipe.uses_reference:
-      # A copy: the policy's own buffers are donated to its updates.
+      # A copy: the policy's own buffers are donated to its updates. What is
+      # frozen it shares.
       self.reference = jax.tree.map(jnp.copy, self.state.params)
     self.step = 0
     self.tokens = 0
@@ -190,7 +193,7 @@ class _Run:
   def _step(self, shown) -> dict[str, float]:
     """One batch, all its optimiser steps, and the metrics of both."""
     started = time.monotonic()
-    batch = self.source.batch(self.step, self.state.params)
+    batch = self.source.batch(self.step, self.state.policy)
     record = dict(batch.metrics)
     self.tokens += int(record.get('rollout/tokens', 0))
     began = time.monotonic()
@@ -224,7 +227,7 @@ class _Run:
   def _evaluate(self) -> dict[str, float]:
     began = time.monotonic()
     assert self.plan.evaluate is not None
-    record, played = self.plan.evaluate(self.step, self.state.params)
+    record, played = self.plan.evaluate(self.step, self.state.policy)
     records.write(self.plan, self.step, 'evaluate', played, None)
     return record | {'time/evaluate': time.monotonic() - began}
 
@@ -243,19 +246,24 @@ class _Run:
       (stacked.trajectory._replace(**scored), stacked.turns)
     )
     size, used = shape.microbatch_rows, stacked.microbatches
-    networks = recipe_lib.Networks(self.state.params, self.reference)
+    networks = recipe_lib.Networks(self.state.policy, self._reference())
     if scored:
       for i in range(used):
         start = jnp.int32(i * size)
         trajectory = programs.score(networks, trajectory, turns, start)
     credit = programs.credit(trajectory, turns)
-    credit = programs.prepare(self.state.params, trajectory, credit, used)
+    credit = programs.prepare(self.state.policy, trajectory, credit, used)
     collected = []
     for _ in range(recipe.epochs):
       for part in np.array_split(np.arange(used), recipe.minibatches):
         if len(part):
           collected.append(self._update(trajectory, turns, credit, part))
     return self._average(collected), credit, stacked.trajectory
+
+  def _reference(self) -> Any:
+    if self.reference is None:
+      return None
+    return lora.join(self.reference, self.state.frozen)
 
   def _update(self, trajectory, turns, credit, part) -> dict[str, float]:
     """One optimiser step on the microbatches named in `part`."""
@@ -268,6 +276,7 @@ class _Run:
     for i in part:
       grads, more = programs.accumulate(
         self.state.params,
+        self.state.frozen,
         grads,
         trajectory,
         credit,
@@ -278,7 +287,11 @@ class _Run:
     return self._apply(grads, sums)
 
   def _apply(self, grads, sums) -> dict[str, float]:
-    state, norm, finite = self.programs.update(self.state, grads)
+    frozen = self.state.frozen
+    state, norm, finite = self.programs.update(
+      self.state._replace(frozen=None), grads
+    )
+    state = state._replace(frozen=frozen)
     total = jax.tree.map(lambda *x: float(sum(np.asarray(y) for y in x)), *sums)
     self._refuse_infinite(total.terms, finite)
     tokens = max(total.tokens, 1.0)
@@ -337,26 +350,47 @@ class _Run:
       )
 
   def _save(self) -> None:
-    arrays = {'state': self.state, 'reference': self.reference}
     host = {
       'step': self.step,
       'tokens': self.tokens,
       'seconds': self.seconds,
       'source': self.source.position(),
     }
-    self.checkpoints.save(self.step, arrays, host)
+    self.checkpoints.save(self.step, self._arrays(), host)
+
+  def _arrays(self) -> dict[str, Any]:
+    """What changes in a run."""
+    state = self.state._replace(frozen=None)
+    return {'state': state, 'reference': self.reference}
 
   def _restore(self) -> None:
-    arrays = {'state': self.state, 'reference': self.reference}
-    template = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-      arrays,
-    )
-    restored = self.checkpoints.restore_latest(template)
+    self._keep_frozen()
+    restored = self.checkpoints.restore_latest(_template(self._arrays()))
     if restored is None:
       return
     arrays, host = restored.arrays, restored.host
-    self.state, self.reference = arrays['state'], arrays['reference']
+    self.state = arrays['state']._replace(frozen=self.state.frozen)
+    self.reference = arrays['reference']
     self.step, self.tokens = host['step'], host['tokens']
     self.seconds = host['seconds']
     self.source.restore(host['source'])
+
+  def _keep_frozen(self) -> None:
+    """Saves what is frozen, once a run, or takes what was saved."""
+    arrays = {'frozen': self.state.frozen}
+    if arrays['frozen'] is None:
+      return
+    with directory.frozen_of(self.plan.workdir) as kept:
+      if self.checkpoints.latest_step() is None:
+        kept.save(0, arrays, {})
+      else:
+        frozen = kept.restore(0, _template(arrays)).arrays['frozen']
+        self.state = self.state._replace(frozen=frozen)
+
+
+def _template(arrays: Any) -> Any:
+  """The shapes, types and places of arrays."""
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+    arrays,
+  )
