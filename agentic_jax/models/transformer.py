@@ -28,6 +28,17 @@ from agentic_jax.types import Array
 _UNROLLED_LAYERS = 8
 
 
+def _kept(remat: str):
+  """A block that keeps for its gradient what the name says."""
+  if not remat:
+    return block.Block
+  policy = {
+    'products': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    'block': jax.checkpoint_policies.nothing_saveable,
+  }[remat]
+  return nn.remat(block.Block, policy=policy, prevent_cse=False)
+
+
 class Transformer(nn.Module):
   """The trunk, the output projection and the optional value head."""
 
@@ -49,7 +60,7 @@ class Transformer(nn.Module):
       ]
     else:
       self.blocks = nn.scan(
-        block.Block,
+        _kept(c.remat),
         variable_axes={'params': 0},
         split_rngs={'params': True},
         in_axes=(0, 0, nn.broadcast, nn.broadcast),
