@@ -21,6 +21,7 @@ CORE = [
   'optax>=0.2.8,<0.3',
   'orbax-checkpoint>=0.12.8,<1',
   'rich>=13.7',
+  'safetensors>=0.5,<1',
   'tensorboardX>=2.6.2,<3',
   'tensorflow-datasets>=4.9.10,<5',
   'tokenizers>=0.21,<1',
@@ -31,6 +32,7 @@ EXTRAS = {
   'check': ['mypy>=1.15', 'ruff>=0.12'],
   'cuda12': ['jax[cuda12]>=0.10.2,<0.12'],
   'cuda13': ['jax[cuda13]>=0.10.2,<0.12'],
+  'gguf': ['gguf>=0.17,<1'],
   'tpu': ['jax[tpu]>=0.10.2,<0.12'],
 }
 

@@ -20,6 +20,7 @@ RULES = {
   'kv_heads': 'tensor',
   'mlp': 'tensor',
   'head_dim': None,
+  'rank': None,
 }
 
 # Rows of a microbatch.

@@ -23,6 +23,7 @@ from agentic_jax import protocol
 from agentic_jax import rollout
 from agentic_jax import tokenizer
 from agentic_jax import types
+from agentic_jax.models import config as config_lib
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
 from agentic_jax.sampling import programs
@@ -80,7 +81,7 @@ class Talk:
     )
 
 
-def config() -> transformer.TransformerConfig:
+def config() -> config_lib.TransformerConfig:
   """The policy's shape: 3.28M parameters."""
   return sizes.load('bench', VOCABULARY)
 

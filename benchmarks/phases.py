@@ -163,7 +163,13 @@ class _Batch:
     total = self._programs.zero()
     for start in self._starts:
       total, _ = self._programs.accumulate(
-        self._networks.policy, total, self._trajectory, found, weights, start
+        self._networks.policy,
+        None,
+        total,
+        self._trajectory,
+        found,
+        weights,
+        start,
       )
     return total
 

@@ -7,6 +7,7 @@ against the signature of the recipe.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 import functools
 import json
 import logging
@@ -30,8 +31,8 @@ from agentic_jax import sharding
 from agentic_jax import tasks
 from agentic_jax import train
 from agentic_jax import types
+from agentic_jax.models import config as config_lib
 from agentic_jax.models import sizes
-from agentic_jax.models import transformer
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.tasks import pool
@@ -128,7 +129,7 @@ class Run(NamedTuple):
   settings: dict[str, Any]
   recipe: recipe_lib.Recipe
   world: rollout.World
-  config: transformer.TransformerConfig
+  config: config_lib.TransformerConfig
   sampler: sampler_lib.Sampler
   workers: rollout.Workers
   mesh: jax.sharding.Mesh
@@ -328,7 +329,7 @@ def settings_of(run: Run) -> dict[str, Any]:
       'name': pages.name_of(run.make_recipe, FLAGS.recipe),
       'settings': chosen | run.settings,
     },
-    'model': vars(run.config) | {'name': FLAGS.model},
+    'model': dataclasses.asdict(run.config) | {'name': FLAGS.model},
     'flags': own,
     'files': train.digests(_files()),
     'limits': run.world.limits._asdict(),
@@ -490,12 +491,11 @@ def introduce(run: Run) -> None:
 def inspect_episodes(run: Run) -> None:
   """Prints the episodes of one group as the model sees them."""
   key = jax.random.key(FLAGS.seed)
-  params = train.init_state(run.config, run.recipe, run.mesh, key).params
+  state = train.init_state(run.config, run.recipe, run.mesh, key)
   if FLAGS.init_from:
-    state = train.TrainState(params, None)
-    params = train.begin_with(
-      state, train.load_params(pathlib.Path(FLAGS.init_from))
-    ).params
+    params = train.load_params(pathlib.Path(FLAGS.init_from))
+    state = train.begin_with(state, params)
+  params = state.policy
   batch = source(run).batch(0, params)
   group = batch.episodes[: max(run.recipe.group_size, 4)]
   stacked = train.probed(

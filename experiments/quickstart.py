@@ -113,7 +113,7 @@ def main() -> None:
   )
   common.introduce(run)
   warm = warm_start(run)
-  result = common.train_run(run, warm.state.params, what='RL')
+  result = common.train_run(run, warm.state.policy, what='RL')
   before = metrics.read(run.workdir / 'warm_start')[0]['evaluate/success']
   records = metrics.read(run.workdir)
   seconds = (

@@ -21,6 +21,7 @@ from agentic_jax import rollout
 from agentic_jax import train
 from agentic_jax import types
 from agentic_jax.models import attention
+from agentic_jax.models import config as config_lib
 from agentic_jax.models import transformer
 from agentic_jax.tasks import tool_math
 from agentic_jax.train import records
@@ -119,7 +120,7 @@ def write(run: common.Run, params: Any) -> None:
     )
     return
   critic = _fit_critic(run, params)
-  config = transformer.TransformerConfig(
+  config = config_lib.TransformerConfig(
     **(vars(run.config) | {'value_head': True})
   )
   shape = common.batch_shape(run, 1, _GROUP_SIZE)

@@ -10,6 +10,7 @@ import pytest
 from agentic_jax import sharding
 from agentic_jax import types
 from agentic_jax.models import attention
+from agentic_jax.models import config as config_lib
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
 from tests import plain_model
@@ -19,7 +20,7 @@ VARIANTS = {
   'grouped': {},
   'one_each': dict(kv_heads=4),
   'shared_by_all': dict(kv_heads=1),
-  'normalised': dict(qk_norm=True),
+  'normalised': dict(qk_norm='head'),
   'untied': dict(tied=False),
   'scanned': dict(layers=9),
 }
@@ -105,7 +106,7 @@ def _cached_logits(config, params, tokens, chunks, block=8, capacity=48):
 
 def cached_error(dtype):
   """The largest difference of logits, cached to packed."""
-  config, params = _made(dict(qk_norm=True, tied=False), dtype)
+  config, params = _made(dict(qk_norm='head', tied=False), dtype)
   tokens = _tokens(2, 40)
   packed = _packed_logits(config, params, tokens)
   chunks = [16, 1, 1, 1, 16, 1, 1, 1, 1, 1]
@@ -209,14 +210,19 @@ def test_rotation_depends_on_distance_only():
 
   def score(i, j):
     turn = lambda x, p: attention.rotate(
-      x, *attention.rotary(jnp.asarray([p]), 8, 100.0, 'float32')
+      x,
+      *attention.rotary(
+        jnp.asarray([p]), 8, config_lib.Rope(theta=100.0), 'float32'
+      ),
     )
     return float(jnp.sum(turn(q, i) * turn(k, j)))
 
   assert score(0, 0) == pytest.approx(float(np.sum(q * k)), abs=1e-5)
   assert score(9, 4) == pytest.approx(score(25, 20), abs=1e-5)
   assert score(9, 4) != pytest.approx(score(9, 5), abs=1e-2)
-  cosine, sine = attention.rotary(jnp.asarray([3]), 4, 100.0, 'bfloat16')
+  cosine, sine = attention.rotary(
+    jnp.asarray([3]), 4, config_lib.Rope(theta=100.0), 'bfloat16'
+  )
   assert cosine.dtype == jnp.float32
   np.testing.assert_allclose(cosine[0, :2], np.cos([3.0, 0.3]), rtol=1e-6)
   np.testing.assert_allclose(cosine[0, 2:], cosine[0, :2])
@@ -226,7 +232,7 @@ def test_rotation_depends_on_distance_only():
 
 @pytest.mark.parametrize(
   'settings',
-  [{}, dict(qk_norm=True, tied=False, value_head=True)],
+  [{}, dict(qk_norm='head', tied=False, value_head=True)],
   ids=['least', 'most'],
 )
 def test_every_axis_of_every_parameter_has_a_name(settings):
@@ -244,7 +250,7 @@ def test_every_axis_of_every_parameter_has_a_name(settings):
 
 
 def test_decode_layout_holds_the_same_numbers():
-  config, params = _made(dict(qk_norm=True, value_head=True, tied=False))
+  config, params = _made(dict(qk_norm='head', value_head=True, tied=False))
   laid_out = jax.jit(functools.partial(transformer.decode_layout, config))(
     params
   )

@@ -206,7 +206,7 @@ def check_updates_leave_everything_where_it_was():
   placed = programs.state_shardings
   state = jax.device_put(tiny_training.state_of(recipe), placed)
   grads, _ = programs.accumulate(
-    state.params, programs.zero(), *batch, jnp.int32(8)
+    state.params, None, programs.zero(), *batch, jnp.int32(8)
   )
   found = [jax.tree.map(lambda x: x.sharding, grads)]
   state, _, _ = programs.update(state, grads)

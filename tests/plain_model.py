@@ -39,7 +39,7 @@ def _attend(config, block, x, xp):
     if config.qk_norm:
       q = _norm(q, block['query_norm']['scale'], config.norm_epsilon, xp)
       k = _norm(k, block['key_norm']['scale'], config.norm_epsilon, xp)
-    q, k = (_rotate(y, config.rope_theta, xp) for y in (q, k))
+    q, k = (_rotate(y, config.rope.theta, xp) for y in (q, k))
     scores = xp.where(future, -np.inf, q @ k.T / np.sqrt(size))
     heads.append(_softmax(scores, xp) @ (x @ block['value'][:, shared]))
   return xp.concatenate(heads, axis=1) @ block['output']

@@ -20,7 +20,7 @@ def _abstract(description: str) -> jax.sharding.AbstractMesh:
 
 def _specs(description: str, **settings):
   """The PartitionSpec of each parameter, by name."""
-  config = sizes.load('toy', 64, value_head=True, qk_norm=True, **settings)
+  config = sizes.load('toy', 64, value_head=True, qk_norm='head', **settings)
   shapes = jax.eval_shape(lambda key: transformer.init(config, key), _key())
   found = sharding.parameter_shardings(
     transformer.logical_axes(config), shapes, _abstract(description)
@@ -86,7 +86,7 @@ def test_an_axis_that_does_not_divide_stays_whole():
 
 
 def test_every_logical_axis_has_a_rule():
-  config = sizes.load('toy', 64, value_head=True, qk_norm=True, tied=False)
+  config = sizes.load('toy', 64, value_head=True, qk_norm='head', tied=False)
   axes = transformer.logical_axes(config)
   leaves = jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, PartitionSpec))
   assert {name for spec in leaves for name in spec} <= sharding.RULES.keys()

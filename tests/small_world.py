@@ -19,6 +19,7 @@ from agentic_jax import protocol
 from agentic_jax import rollout
 from agentic_jax import tokenizer as tokenizer_lib
 from agentic_jax import types
+from agentic_jax.models import config as config_lib
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
 from agentic_jax.sampling import programs
@@ -105,13 +106,13 @@ class Wander:
 
 
 @functools.cache
-def config(**settings) -> transformer.TransformerConfig:
+def config(**settings) -> config_lib.TransformerConfig:
   """The toy size, for the vocabulary of bytes."""
   return sizes.load('toy', TOKENIZER.vocab_size, **settings)
 
 
 @functools.cache
-def params(made: transformer.TransformerConfig | None = None):
+def params(made: config_lib.TransformerConfig | None = None):
   """Fresh parameters, by default of `config()`."""
   init = jax.jit(functools.partial(transformer.init, made or config()))
   return init(jax.random.key(1))

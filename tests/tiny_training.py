@@ -26,6 +26,7 @@ from agentic_jax import sharding
 from agentic_jax import tokenizer
 from agentic_jax import train
 from agentic_jax import types
+from agentic_jax.models import config as config_lib
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
 
@@ -195,7 +196,7 @@ def remembering(
 
 
 @functools.cache
-def _params(shape: transformer.TransformerConfig, seed: int) -> Any:
+def _params(shape: config_lib.TransformerConfig, seed: int) -> Any:
   """Fresh parameters on the host; a value head, if there is one, is not 0."""
   made = jax.jit(functools.partial(transformer.init, shape))(
     jax.random.key(seed)

@@ -6,7 +6,7 @@ serves both.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,9 @@ from agentic_jax.types import Array
 
 # Finite, so that a row without any visible key stays free of NaN.
 MASKED = -1e30
+
+# Longer rows are attended to in pieces of this many queries.
+_ROWS = 512
 
 
 class Cache(NamedTuple):
@@ -29,18 +32,58 @@ class Cache(NamedTuple):
   values: tuple[Array, ...]  # [slots, K, P, H] each
 
 
-def rotary(position: Array, width: int, theta: float, dtype) -> tuple:
-  """Cosines and signed sines of rotary position embeddings: [..., width].
+class Form(NamedTuple):
+  """What scores are made of, of one layer.
+
+  s = scale q k,   then cap tanh(s / cap),   of the last `window` positions
+  """
+
+  scale: float
+  cap: float = 0.0  # 0 is none.
+  window: Any = 0  # int or int32 []: 0 is all, its own position counts.
+
+  def cap_scores(self, scores: Array) -> Array:
+    """Scaled scores, capped where there is a cap."""
+    scores = scores * self.scale
+    return soft_cap(scores, self.cap)
+
+  def reaches(self, distance: Array) -> Array:
+    """bool: whether a key that lies `distance` >= 0 back is in the window."""
+    unlimited = jnp.iinfo(jnp.int32).max
+    window = jnp.where(self.window > 0, self.window, unlimited)
+    return distance < window
+
+  @property
+  def limited(self) -> bool:
+    """Whether there may be a window."""
+    return not isinstance(self.window, int) or self.window > 0
+
+
+def soft_cap(x: Array, cap: float) -> Array:
+  """cap tanh(x / cap), or x where the cap is 0."""
+  return cap * jnp.tanh(x / cap) if cap else x
+
+
+def rotary(position: Array, width: int, rope: Any, dtype) -> tuple:
+  """Cosines and signed sines of rotary position embeddings: [..., W].
 
   Computed in float32 at least, whatever the dtype of the activations.
 
-  References:
-    Su et al., 2021, arXiv:2104.09864, equation 34.
+  Args:
+    position: int32 [...].
+    width: of a head; W is the share of it that is rotated.
+    rope: a `config.Rope`.
+    dtype: of the activations.
   """
   kind = jnp.promote_types(dtype, jnp.float32)
-  frequency = theta ** (-jnp.arange(width // 2, dtype=kind) / (width // 2))
+  half = round(width * rope.share) // 2
+  frequency = rope.theta ** (-jnp.arange(half, dtype=kind) / half)
+  if rope.divisors:
+    frequency = frequency / jnp.asarray(rope.divisors, kind)
   angle = position[..., None].astype(kind) * frequency
   cosine, sine = jnp.cos(angle), jnp.sin(angle)
+  if rope.scale != 1.0:
+    cosine, sine = cosine * rope.scale, sine * rope.scale
   join = lambda a, b: jnp.concatenate([a, b], axis=-1)
   return join(cosine, cosine), join(-sine, sine)
 
@@ -51,8 +94,12 @@ def rotate(x: Array, cosine: Array, sine: Array) -> Array:
     first' = first cos - second sin,   second' = second cos + first sin
 
   The halves are swapped by a reversal, which XLA fuses with what follows; a
-  concatenation it does not.
+  concatenation it does not. Channels past those of `cosine` stay.
   """
+  width = cosine.shape[-1]
+  if width < x.shape[-1]:
+    turned = rotate(x[..., :width], cosine, sine)
+    return jnp.concatenate([turned, x[..., width:]], axis=-1)
   halves = x.reshape(*x.shape[:-1], 2, -1)
   swapped = jnp.flip(halves, axis=-2).reshape(x.shape)
   turned = x * cosine[..., None, :] + swapped * sine[..., None, :]
@@ -70,28 +117,77 @@ class Packed(NamedTuple):
   segment: Array
   position: Array
 
-  def attend(self, q: Array, k: Array, v: Array, cache: None) -> tuple:
-    """Attention output [B, T, heads, H] of q [B, T, heads, H], and no cache."""
+  def attend(
+    self, q: Array, k: Array, v: Array, cache: None, form: Form
+  ) -> tuple:
+    """Attention output [B, T, heads, H] of q [B, T, heads, H], and no cache.
+
+    Rows of more than `_ROWS` tokens go piece by piece: a piece of queries sees
+    the keys up to its own end, and its scores are computed again for the
+    gradient. Memory is then linear in T, and nothing is computed for keys that
+    all its queries precede.
+    """
     del cache
-    b, t, heads, h = q.shape
-    kv_heads = k.shape[2]
-    g = heads // kv_heads
-    q = q.reshape(b, t, kv_heads, g, h).transpose(0, 2, 3, 1, 4)
-    q = q.reshape(b, kv_heads, g * t, h)
-    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)  # [B, K, T, H]
-    scores = jnp.einsum('bkqh,bksh->bkqs', q, k)  # [B, K, g T, T]
-    scores = _softmax_dtype(scores) * h**-0.5
-    index = jnp.arange(t)
-    visible = (self.segment[:, :, None] == self.segment[:, None, :]) & (
-      index[:, None] >= index[None, :]
+    length = q.shape[1]
+    pieces = [
+      self._piece(q, k, v, form, start, min(start + _ROWS, length))
+      for start in range(0, length, _ROWS)
+    ]
+    return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, 1), None
+
+  def _piece(self, q, k, v, form, start, end):
+    """The output of queries [start, end)."""
+    first = 0
+    if isinstance(form.window, int) and form.window:
+      first = max(0, start - form.window + 1)
+    keys, queries = slice(first, end), slice(start, end)
+    arrays = (
+      q[:, queries],
+      k[:, keys],
+      v[:, keys],
+      self.segment[:, queries],
+      self.segment[:, keys],
     )
-    scores = scores.reshape(b, kv_heads, g, t, t)
-    scores = jnp.where(visible[:, None, None], scores, MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    weights = weights.reshape(b, kv_heads, g * t, t)
-    out = jnp.einsum('bkqs,bksh->bkqh', weights, v)
-    out = out.reshape(b, kv_heads, g, t, h).transpose(0, 3, 1, 2, 4)
-    return out.reshape(b, t, heads, h), None
+    index = (jnp.arange(start, end), jnp.arange(first, end))
+    look = functools.partial(_look_back, form)
+    if q.shape[1] > _ROWS:
+      look = jax.checkpoint(look)
+    return look(*arrays, *index)
+
+
+def _look_back(form, q, k, v, segment, key_segment, index, key_index):
+  """Attention of queries [B, Q, heads, H] to keys and values [B, S, K, H].
+
+  Args:
+    form: a `Form`.
+    q: queries.
+    k: keys.
+    v: values.
+    segment: int32 [B, Q], of the queries.
+    key_segment: int32 [B, S], of the keys.
+    index: int32 [Q], where the queries stand in their row.
+    key_index: int32 [S], where the keys do.
+  """
+  b, t, heads, h = q.shape
+  s, kv_heads = k.shape[1:3]
+  g = heads // kv_heads
+  q = q.reshape(b, t, kv_heads, g, h).transpose(0, 2, 3, 1, 4)
+  q = q.reshape(b, kv_heads, g * t, h)
+  k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)  # [B, K, S, H]
+  scores = jnp.einsum('bkqh,bksh->bkqs', q, k)  # [B, K, g Q, S]
+  scores = form.cap_scores(_softmax_dtype(scores))
+  visible = (segment[:, :, None] == key_segment[:, None, :]) & (
+    index[:, None] >= key_index[None, :]
+  )
+  if form.limited:
+    visible &= form.reaches(index[:, None] - key_index[None, :])
+  scores = scores.reshape(b, kv_heads, g, t, s)
+  scores = jnp.where(visible[:, None, None], scores, MASKED)
+  weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+  weights = weights.reshape(b, kv_heads, g * t, s)
+  out = jnp.einsum('bkqs,bksh->bkqh', weights, v)
+  out = out.reshape(b, kv_heads, g, t, h).transpose(0, 3, 1, 2, 4)
+  return out.reshape(b, t, heads, h)
 
 
 class Cached(NamedTuple):
@@ -115,7 +211,9 @@ class Cached(NamedTuple):
   slot: Array | None
   active: Array
 
-  def attend(self, q: Array, k: Array, v: Array, cache: Cache) -> tuple:
+  def attend(
+    self, q: Array, k: Array, v: Array, cache: Cache, form: Form
+  ) -> tuple:
     """Writes k, v [R, P, K, H] and attends with q [R, P, heads, H]."""
     cache = self._write(k, v, cache)
     r, p, heads, h = q.shape
@@ -127,13 +225,14 @@ class Cached(NamedTuple):
     position = jnp.tile(self.position, (1, g))[:, None, :, None]
     last = jnp.max(jnp.where(self.active[:, None], self.position, 0))
     blocks = zip(cache.keys, cache.values, strict=True)
-    # The first block always holds something visible.
-    carry = self._look(q, position, None, *next(blocks))
+    # The first block holds something visible, or a window hides it from a row:
+    # then what it adds is forgotten to the bit once something is seen.
+    carry = self._look(form, q, position, None, *next(blocks))
     for j, (keys, values) in enumerate(blocks, start=1):
       first = j * keys.shape[-1]
       carry = jax.lax.cond(
         first <= last,
-        functools.partial(self._look, q, position - first),
+        functools.partial(self._look, form, q, position - first),
         lambda carry, *_: carry,
         carry,
         keys,
@@ -144,13 +243,16 @@ class Cached(NamedTuple):
     out = out.reshape(r, kv_heads, g, p, h).transpose(0, 3, 1, 2, 4)
     return out.reshape(r, p, heads, h), cache
 
-  def _look(self, q, position, carry, keys, values):
+  def _look(self, form, q, position, carry, keys, values):
     """Adds a block to the softmax, if begun; `position` is from its start."""
     if self.slot is not None:
       keys, values = keys[self.slot], values[self.slot]
     scores = jnp.einsum('rkqh,rkhc->rkqc', q, keys)
-    scores = _softmax_dtype(scores) * q.shape[-1] ** -0.5
-    visible = jnp.arange(keys.shape[-1]) <= position
+    scores = form.cap_scores(_softmax_dtype(scores))
+    index = jnp.arange(keys.shape[-1])
+    visible = index <= position
+    if form.limited:
+      visible &= form.reaches(position - index)
     scores = jnp.where(visible, scores, MASKED)
     top = jnp.max(scores, axis=-1)
     if carry is not None:

@@ -1,8 +1,10 @@
 """Named sizes of the transformer. A size is everything but the vocabulary."""
 
-from agentic_jax.models import transformer
+from typing import Any
 
-SIZES = {
+from agentic_jax.models import config as config_lib
+
+SIZES: dict[str, dict[str, Any]] = {
   # For tests: compiles in a second or two.
   'toy': dict(
     width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp_width=64
@@ -19,14 +21,14 @@ SIZES = {
     kv_heads=2,
     head_dim=64,
     mlp_width=768,
-    qk_norm=True,
+    qk_norm='head',
   ),
 }
 
 
 def load(
   name: str, vocab_size: int, **settings
-) -> transformer.TransformerConfig:
+) -> config_lib.TransformerConfig:
   """The configuration of a named size.
 
   Args:
@@ -43,6 +45,6 @@ def load(
       'or add a line to agentic_jax/models/sizes.py.'
     )
   vocab_size = -(-vocab_size // 16) * 16
-  return transformer.TransformerConfig(
+  return config_lib.TransformerConfig(
     vocab_size=vocab_size, **(SIZES[name] | settings)
   )

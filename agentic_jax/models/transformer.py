@@ -1,4 +1,6 @@
-"""A decoder-only transformer: RMSNorm, RoPE, grouped queries, SwiGLU.
+"""A decoder-only transformer: RMSNorm, RoPE, grouped queries, a gated MLP.
+
+One transformer is every family of `models.config`'s options.
 
 The same modules train and sample. Training keeps the parameters of all layers
 stacked and scans over them; decoding wants them unstacked, with the matrices
@@ -16,7 +18,10 @@ import jax.numpy as jnp
 
 from agentic_jax import types
 from agentic_jax.models import attention
+from agentic_jax.models import block
 from agentic_jax.models import chunks
+from agentic_jax.models import config as config_lib
+from agentic_jax.models import lora
 from agentic_jax.types import Array
 
 # Up to this depth the scan over layers is unrolled: keeping what the backward
@@ -24,153 +29,26 @@ from agentic_jax.types import Array
 _UNROLLED_LAYERS = 8
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
-  """The shape of a transformer.
-
-  Attributes:
-    vocab_size: V.
-    width: D, of the residual stream.
-    layers: number of blocks.
-    heads: query heads.
-    kv_heads: key and value heads; divides `heads`.
-    head_dim: width of a head; even.
-    mlp_width: hidden width of the gated MLP.
-    rope_theta: base of the rotary frequencies.
-    qk_norm: whether queries and keys are normalised per head.
-    tied: whether the output projection is the embedding.
-    value_head: whether there is a linear value head on the trunk.
-    norm_epsilon: added to the mean square.
-    dtype: of parameters and activations; normalisation, softmax and
-      log-probabilities are computed in float32 at least.
-  """
-
-  vocab_size: int
-  width: int
-  layers: int
-  heads: int
-  kv_heads: int
-  head_dim: int
-  mlp_width: int
-  rope_theta: float = 10_000.0
-  qk_norm: bool = False
-  tied: bool = True
-  value_head: bool = False
-  norm_epsilon: float = 1e-6
-  dtype: str = 'float32'
-
-  def __post_init__(self):
-    if self.heads % self.kv_heads or self.head_dim % 2:
-      raise ValueError(
-        f'heads={self.heads} must be a multiple of kv_heads={self.kv_heads}, '
-        f'and head_dim={self.head_dim} even.'
-      )
-
-
-def _matmul(x: Array, matrix: Array, kind: Any = None) -> Array:
-  """x [..., D] @ matrix [D, F], as a product of two matrices.
-
-  With the leading axes merged, the gradient of the matrix contracts over one
-  axis. Over several, XLA transposes both operands first, which on a CPU takes
-  longer than the product.
-  """
-  flat = x.reshape(-1, x.shape[-1])
-  out = jnp.matmul(flat, matrix, preferred_element_type=kind)
-  return out.reshape(*x.shape[:-1], matrix.shape[-1])
-
-
-def _parameter(module, name, shape, axes, initializer):
-  initializer = nn.with_logical_partitioning(initializer, axes)
-  return module.param(name, initializer, shape, jnp.dtype(module.config.dtype))
-
-
-class Norm(nn.Module):
-  """Root-mean-square normalisation over the last axis, with a scale."""
-
-  config: TransformerConfig
-  axes: tuple[str, ...] = ('embed',)  # Of the scale, the last ones of x.
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    """Normalises x [..., D]; computed in float32 at least."""
-    shape = x.shape[x.ndim - len(self.axes) :]
-    scale = _parameter(self, 'scale', shape, self.axes, nn.initializers.ones)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    square = jnp.mean(wide * wide, axis=-1, keepdims=True)
-    wide = wide * jax.lax.rsqrt(square + self.config.norm_epsilon)
-    return wide.astype(x.dtype) * scale
-
-
-class Block(nn.Module):
-  """Attention and a gated MLP, each behind a norm and a residual."""
-
-  config: TransformerConfig
-  fused: bool = False
-
-  @nn.compact
-  def __call__(self, x, cache, context, rotation):
-    """Returns (x [B, T, D], cache); a scan carries x and maps over caches."""
-    normed = Norm(self.config, name='input_norm')(x)
-    q, k, v = self._queries_keys_values(normed, rotation)
-    mixed, cache = context.attend(q, k, v, cache)
-    mixed = mixed.reshape(*x.shape[:-1], -1)
-    output = self._matrix('output', mixed.shape[-1], 'heads', out=True)
-    x = x + _matmul(mixed, output)
-    gate, up = self._gate_up(Norm(self.config, name='mlp_norm')(x))
-    hidden = nn.silu(gate) * up  # [B, T, F]
-    down = self._matrix('down', self.config.mlp_width, 'mlp', out=True)
-    return x + _matmul(hidden, down), cache
-
-  def _matrix(self, name, size, axis, out=False):
-    """A matrix [D, size], or [size, D] if it leads back to the stream."""
-    config = self.config
-    shape = (size, config.width) if out else (config.width, size)
-    axes = (axis, 'embed') if out else ('embed', axis)
-    # Two projections a layer write to the stream: keep its variance constant.
-    scale = (2 * config.layers) ** -1 if out else 1.0
-    initializer = nn.initializers.variance_scaling(scale, 'fan_in', 'normal')
-    return _parameter(self, name, shape, axes, initializer)
-
-  def _queries_keys_values(self, x, rotation):
-    """q [B, T, heads, H], and k and v [B, T, K, H]; q and k are rotated."""
-    c = self.config
-    split = lambda y: y.reshape(*y.shape[:-1], -1, c.head_dim)
-    queries, keys = c.heads * c.head_dim, c.kv_heads * c.head_dim
-    if self.fused:
-      size = queries + 2 * keys
-      joint = split(_matmul(x, self._matrix('query_key_value', size, 'heads')))
-      both, v = jnp.split(joint, [c.heads + c.kv_heads], axis=-2)
-      if c.qk_norm:
-        both = Norm(c, ('heads', 'head_dim'), name='query_key_norm')(both)
-      both = attention.rotate(both, *rotation)
-      return *jnp.split(both, [c.heads], axis=-2), v
-    q = split(_matmul(x, self._matrix('query', queries, 'heads')))
-    k = split(_matmul(x, self._matrix('key', keys, 'kv_heads')))
-    v = split(_matmul(x, self._matrix('value', keys, 'kv_heads')))
-    if c.qk_norm:
-      q = Norm(c, ('head_dim',), name='query_norm')(q)
-      k = Norm(c, ('head_dim',), name='key_norm')(k)
-    rotate = lambda y: attention.rotate(y, *rotation)
-    return rotate(q), rotate(k), v
-
-  def _gate_up(self, x):
-    size = self.config.mlp_width
-    if self.fused:
-      joint = _matmul(x, self._matrix('gate_up', 2 * size, 'mlp'))
-      return jnp.split(joint, 2, axis=-1)
-    gate = _matmul(x, self._matrix('gate', size, 'mlp'))
-    return gate, _matmul(x, self._matrix('up', size, 'mlp'))
+def _kept(remat: str):
+  """A block that keeps for its gradient what the name says."""
+  if not remat:
+    return block.Block
+  policy = {
+    'products': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    'block': jax.checkpoint_policies.nothing_saveable,
+  }[remat]
+  return nn.remat(block.Block, policy=policy, prevent_cse=False)
 
 
 class Transformer(nn.Module):
   """The trunk, the output projection and the optional value head."""
 
-  config: TransformerConfig
+  config: config_lib.TransformerConfig
   fused: bool = False
 
   def setup(self):
     c = self.config
-    self.embedding = _parameter(
+    self.embedding = block.parameter(
       self,
       'embedding',
       (c.vocab_size, c.width),
@@ -179,21 +57,21 @@ class Transformer(nn.Module):
     )
     if self.fused:
       self.blocks = [
-        Block(c, fused=True, name=f'block_{i}') for i in range(c.layers)
+        block.Block(c, fused=True, name=f'block_{i}') for i in range(c.layers)
       ]
     else:
       self.blocks = nn.scan(
-        Block,
+        _kept(c.remat),
         variable_axes={'params': 0},
         split_rngs={'params': True},
-        in_axes=(0, nn.broadcast, nn.broadcast),
+        in_axes=(0, 0, nn.broadcast, nn.broadcast),
         length=c.layers,
         unroll=c.layers if c.layers <= _UNROLLED_LAYERS else 1,
         metadata_params={nn.PARTITION_NAME: 'layers'},
       )(c, name='blocks')
-    self.final_norm = Norm(c)
+    self.final_norm = block.Norm(c)
     if not c.tied:
-      self.unembedding = _parameter(
+      self.unembedding = block.parameter(
         self,
         'unembedding',
         (c.vocab_size, c.width),
@@ -201,7 +79,7 @@ class Transformer(nn.Module):
         nn.initializers.normal(c.width**-0.5),
       )
     if c.value_head and not self.fused:  # Decoding has no use for it.
-      self.value_head = _parameter(
+      self.value_head = block.parameter(
         self, 'value_head', (c.width,), ('embed',), nn.initializers.zeros
       )
 
@@ -217,30 +95,40 @@ class Transformer(nn.Module):
       Normalised hidden states [B, T, D] and the new cache.
     """
     c = self.config
-    rotation = attention.rotary(
-      context.position, c.head_dim, c.rope_theta, c.dtype
-    )
+    ropes = [c.rope] if c.local_rope is None else [c.rope, c.local_rope]
+    rotations = [
+      attention.rotary(context.position, c.head_dim, rope, c.dtype)
+      for rope in ropes
+    ]
     x = self.embedding[tokens]
+    if c.embedding_scale != 1.0:
+      x = x * jnp.asarray(c.embedding_scale, x.dtype)
     if self.fused:
       caches = []
-      for block, layer_cache in zip(self.blocks, cache, strict=True):
-        x, layer_cache = block(x, layer_cache, context, rotation)
+      of_layers = c.windows or (0,) * c.layers
+      for layer, layer_cache, window in zip(
+        self.blocks, cache, of_layers, strict=True
+      ):
+        x, layer_cache = layer(x, layer_cache, window, context, rotations)
         caches.append(layer_cache)
       cache = tuple(caches)
     else:
-      x, cache = self.blocks(x, cache, context, rotation)
+      windows = jnp.asarray(c.windows, jnp.int32) if any(c.windows) else None
+      x, cache = self.blocks(x, cache, windows, context, rotations)
     return self.final_norm(x), cache
 
   def logits(self, hidden: Array) -> Array:
     """Scores [..., V] of the next token; float32 at least."""
     matrix = self.embedding if self.config.tied else self.unembedding
     kind = jnp.promote_types(hidden.dtype, jnp.float32)
-    return _matmul(hidden, matrix.T, kind)
+    return attention.soft_cap(
+      block.matmul(hidden, matrix.T, kind), self.config.logit_cap
+    )
 
   def values(self, hidden: Array) -> Array:
     """The value head's reading [...] of hidden states [..., D]."""
     kind = jnp.promote_types(hidden.dtype, jnp.float32)
-    return _matmul(hidden, self.value_head[:, None], kind)[..., 0]
+    return block.matmul(hidden, self.value_head[:, None], kind)[..., 0]
 
   def initialize(self, tokens: Array, context) -> None:
     """Touches every parameter once; only for `init`."""
@@ -250,7 +138,7 @@ class Transformer(nn.Module):
       self.values(hidden)
 
 
-def _boxed(config: TransformerConfig, key: Array):
+def _boxed(config: config_lib.TransformerConfig, key: Array):
   tokens = jnp.zeros((1, 2), jnp.int32)
   context = attention.Packed(segment=tokens + 1, position=tokens)
   return Transformer(config).init(
@@ -258,38 +146,55 @@ def _boxed(config: TransformerConfig, key: Array):
   )['params']
 
 
-def init(config: TransformerConfig, key: Array):
+def init(config: config_lib.TransformerConfig, key: Array):
   """Fresh parameters in the training layout, a tree of arrays."""
-  return nn.unbox(_boxed(config, key))
+  wide = dataclasses.replace(config, base='')
+  return lora.narrow(config, nn.unbox(_boxed(wide, key)))
 
 
-def logical_axes(config: TransformerConfig):
+def logical_axes(config: config_lib.TransformerConfig):
   """The names of the axes of every parameter, a tree of PartitionSpecs."""
   boxed = jax.eval_shape(functools.partial(_boxed, config), jax.random.key(0))
   return nn.get_partition_spec(boxed)
 
 
-def decode_layout(config: TransformerConfig, params):
-  """The parameters unstacked, with matrices that share an input fused."""
+def decode_layout(config: config_lib.TransformerConfig, params):
+  """The parameters unstacked, with matrices that share an input fused.
+
+  Adapters are added to the matrices where float32 leaves room for that, and
+  stand beside the fused matrix otherwise.
+  """
   rest = {k: v for k, v in params.items() if k not in ('blocks', 'value_head')}
-  stacked = params['blocks']
-  joint = lambda *names: jnp.concatenate([stacked[n] for n in names], axis=-1)
-  single = {'query', 'key', 'value', 'gate', 'up', 'query_norm', 'key_norm'}
-  fused = {k: v for k, v in stacked.items() if k not in single}
-  fused['query_key_value'] = joint('query', 'key', 'value')
-  fused['gate_up'] = joint('gate', 'up')
-  if config.qk_norm:
-    of_heads = lambda name, heads: jnp.repeat(
-      stacked[name]['scale'][:, None], heads, axis=1
-    )
-    scales = (
-      of_heads('query_norm', config.heads),
-      of_heads('key_norm', config.kv_heads),
-    )
-    fused['query_key_norm'] = {'scale': jnp.concatenate(scales, axis=1)}
+  blocks = dict(params['blocks'])
+  if lora.merges(config):
+    blocks = lora.merge(config, blocks)
+  for joint, names in lora.FUSED.items():
+    lora.fuse_adapters(config, blocks, joint, names)
+    biases = [f'{name}_bias' for name in names]
+    if set(biases) & blocks.keys():
+      for name, bias in zip(names, biases, strict=True):
+        shape = blocks[name].shape
+        blocks.setdefault(bias, jnp.zeros((shape[0], shape[2]), config.dtype))
+      _join(blocks, f'{joint}_bias', biases)
+    if config.base == 'int8':
+      _join(blocks, f'{joint}_scale', [f'{name}_scale' for name in names])
+    _join(blocks, joint, names)
+  if config.qk_norm == 'head':
+    heads = {'query_norm': config.heads, 'key_norm': config.kv_heads}
+    scales = [
+      jnp.repeat(blocks.pop(name)['scale'][:, None], number, axis=1)
+      for name, number in heads.items()
+    ]
+    blocks['query_key_norm'] = {'scale': jnp.concatenate(scales, axis=1)}
   for i in range(config.layers):
-    rest[f'block_{i}'] = jax.tree.map(lambda x: x[i], fused)  # noqa: B023
+    rest[f'block_{i}'] = jax.tree.map(lambda x: x[i], blocks)  # noqa: B023
   return rest
+
+
+def _join(parameters: dict[str, Array], joint: str, names) -> None:
+  """Replaces parameters of these names by one, along the last axis."""
+  parts = [parameters.pop(name) for name in names]
+  parameters[joint] = jnp.concatenate(parts, axis=-1)
 
 
 def _before(config, params, trajectory) -> Array:
@@ -309,7 +214,7 @@ def _score(config, params) -> chunks.Score:
 
 
 def outputs(
-  config: TransformerConfig,
+  config: config_lib.TransformerConfig,
   params: Any,
   trajectory: types.Trajectory,
   *,

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentic_jax.models import attention
+from agentic_jax.models import config as config_lib
 from agentic_jax.models import transformer
 from agentic_jax.types import Array
 
@@ -77,7 +78,7 @@ def shape_for(
 
 
 def empty_caches(
-  config: transformer.TransformerConfig, shape: Shape
+  config: config_lib.TransformerConfig, shape: Shape
 ) -> tuple[attention.Cache, ...]:
   """Caches of zeros, one a layer."""
   k, h, size = config.kv_heads, config.head_dim, shape.cache_block

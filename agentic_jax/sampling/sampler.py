@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from agentic_jax.models import transformer
+from agentic_jax.models import config as config_lib
 from agentic_jax.sampling import programs
 
 
@@ -48,7 +48,7 @@ class Sampler:
 
   def __init__(
     self,
-    config: transformer.TransformerConfig,
+    config: config_lib.TransformerConfig,
     shape: programs.Shape,
     *,
     stop_ids: tuple[int, ...],

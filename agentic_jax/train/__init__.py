@@ -4,6 +4,7 @@ from agentic_jax.train.compiled import begin_with
 from agentic_jax.train.compiled import compile_programs
 from agentic_jax.train.compiled import init_state
 from agentic_jax.train.directory import digests
+from agentic_jax.train.directory import frozen_of
 from agentic_jax.train.directory import git_commit
 from agentic_jax.train.directory import load_params
 from agentic_jax.train.directory import open_run
@@ -29,6 +30,7 @@ __all__ = [
   'apply_of',
   'begin_with',
   'digests',
+  'frozen_of',
   'git_commit',
   'init_state',
   'keep_freed_memory',

@@ -11,6 +11,8 @@ from agentic_jax import batching
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import sharding
 from agentic_jax import types
+from agentic_jax.models import config as config_lib
+from agentic_jax.models import lora
 from agentic_jax.models import transformer
 from agentic_jax.train import step as step_lib
 
@@ -23,14 +25,15 @@ class Programs(NamedTuple):
     score: (networks, trajectory, turns, start) -> trajectory with the scored
       fields of one microbatch filled in.
     credit: (trajectory, turns) -> Credit.
-    prepare: (params, trajectory, credit, carried, microbatches, teacher) ->
+    prepare: (policy, trajectory, credit, carried, microbatches, teacher) ->
       (Credit, carried).
     weigh: (trajectory, turns, first, last) -> weights of rows [first, last).
-    accumulate: (params, gradients, trajectory, credit, weights, start,
+    accumulate: (params, frozen, gradients, trajectory, credit, weights, start,
       teacher) -> (gradients, sums), those of one microbatch added. `teacher` is
       None unless the recipe has a `vocabulary` that wants one.
     zero: () -> the gradients to begin with.
-    update: (state, gradients) -> (state, norm, finite).
+    update: (state, gradients) -> (state, norm, finite), without what is
+      frozen: it gives up its memory to the new state.
     state_shardings: of a TrainState.
     probe: (params, trajectory [rows, T']) -> log-probabilities [rows, T'], for
       rows of the recipe's probes, which are longer than those of a batch.
@@ -52,29 +55,33 @@ class Programs(NamedTuple):
 
 @functools.cache
 def _shapes(config):
-  """The parameters' shapes and types, a tree."""
+  """The shapes and types of all parameters, a tree."""
   init = functools.partial(transformer.init, config)
   return jax.eval_shape(init, jax.random.key(0))
 
 
+def policy_shardings(config, mesh) -> Any:
+  """Where all parameters live."""
+  axes = transformer.logical_axes(config)
+  return sharding.parameter_shardings(axes, _shapes(config), mesh)
+
+
 def state_shardings(config, recipe, mesh) -> step_lib.TrainState:
   """Where the parameters and the optimiser's state live."""
-  shapes = _shapes(config)
-  params = sharding.parameter_shardings(
-    transformer.logical_axes(config), shapes, mesh
-  )
+  shapes, _ = lora.split(config, _shapes(config))
+  params, frozen = lora.split(config, policy_shardings(config, mesh))
   optimizer_state = sharding.like_parameters(
     jax.eval_shape(recipe.optimizer.init, shapes), shapes, params, mesh
   )
-  return step_lib.TrainState(params, optimizer_state)
+  return step_lib.TrainState(params, optimizer_state, frozen)
 
 
 def init_state(config, recipe, mesh, key) -> step_lib.TrainState:
   """A fresh state, made where it is to live."""
 
   def make(key):
-    params = transformer.init(config, key)
-    return step_lib.TrainState(params, recipe.optimizer.init(params))
+    params, frozen = lora.split(config, transformer.init(config, key))
+    return step_lib.TrainState(params, recipe.optimizer.init(params), frozen)
 
   shardings = state_shardings(config, recipe, mesh)
   return jax.jit(make, out_shardings=shardings)(key)
@@ -83,20 +90,20 @@ def init_state(config, recipe, mesh, key) -> step_lib.TrainState:
 def begin_with(state: step_lib.TrainState, params: Any) -> step_lib.TrainState:
   """The state with other parameters, where it has parameters of that name.
 
-  A value head that `params` lack stays as it is, and one too many is dropped.
-  `params` stay usable: the new state holds copies.
+  A value head or adapters that `params` lack stay as they are, and a value
+  head too many is dropped. `params` stay usable: the new state holds copies.
 
   Raises:
     ValueError: the names or the shapes differ.
   """
   known = jax.tree_util.tree_leaves_with_path(params)
   found = {jax.tree_util.keystr(path): leaf for path, leaf in known}
-  _refuse_unknown(state.params, found)
+  _refuse_unknown(state.policy, found)
 
   def take(path, leaf):
     name = jax.tree_util.keystr(path)
     other = found.get(name)
-    if other is None and name != "['value_head']":
+    if other is None and not _is_own(path):
       raise ValueError(
         f'The parameters to begin with lack {name}; use those of a model of '
         'the same size.'
@@ -110,8 +117,11 @@ def begin_with(state: step_lib.TrainState, params: Any) -> step_lib.TrainState:
       )
     return jax.device_put(other, leaf.sharding, may_alias=False)
 
-  fresh = jax.tree_util.tree_map_with_path(take, state.params)
-  return step_lib.TrainState(fresh, state.optimizer_state)
+  fresh, frozen = (
+    jax.tree_util.tree_map_with_path(take, tree)
+    for tree in (state.params, state.frozen)
+  )
+  return state._replace(params=fresh, frozen=frozen)
 
 
 def _refuse_unknown(params: Any, found: dict[str, Any]) -> None:
@@ -126,7 +136,7 @@ def _refuse_unknown(params: Any, found: dict[str, Any]) -> None:
 
 
 def compile_programs(
-  config: transformer.TransformerConfig,
+  config: config_lib.TransformerConfig,
   recipe: recipe_lib.Recipe,
   shape: batching.Shape,
   mesh: jax.sharding.Mesh,
@@ -166,13 +176,15 @@ def compile_programs(
     return recipe.weigh(trajectory._replace(action_mask=mask), turns)
 
   def zero():
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), _shapes(config))
+    trains, _ = lora.split(config, _shapes(config))
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), trains)
 
   def accumulate(
-    params, grads, trajectory, credit, weights, start, teacher=None
+    params, frozen, grads, trajectory, credit, weights, start, teacher=None
   ):
     part = take((trajectory, credit, weights), start)
-    more, sums = step_lib.gradients(recipe, apply, params, *part, teacher)
+    joined = lambda own, *rest: apply(lora.join(own, frozen), *rest)
+    more, sums = step_lib.gradients(recipe, joined, params, *part, teacher)
     return jax.tree.map(jnp.add, grads, more), sums
 
   jitted_outputs = jax.jit(outputs, out_shardings=whole)
@@ -200,12 +212,12 @@ def compile_programs(
     prepare=prepare,
     weigh=jax.jit(weigh, out_shardings=whole),
     accumulate=jax.jit(
-      accumulate, out_shardings=(states.params, whole), donate_argnums=(1,)
+      accumulate, out_shardings=(states.params, whole), donate_argnums=(2,)
     ),
     zero=jax.jit(zero, out_shardings=states.params),
     update=jax.jit(
       functools.partial(step_lib.update, recipe.optimizer),
-      out_shardings=(states, whole, whole),
+      out_shardings=(states._replace(frozen=None), whole, whole),
       donate_argnums=(0,),
     ),
     probe=jax.jit(probe, out_shardings=whole),
@@ -221,29 +233,39 @@ def _prepare(recipe, outputs, trajectory, credit, carried):
   return credit, jax.tree.map(lambda x, old: x.astype(old.dtype), new, carried)
 
 
-def place_teacher(config, teacher: Any, shardings: Any) -> Any:
+def place_teacher(config, teacher: Any, mesh: jax.sharding.Mesh) -> Any:
   """The parameters of a teacher, if there is one, where the policy's live.
 
-  A value head is dropped or added, as the policy has one or not.
+  A value head is dropped or added, as the policy has one or not; adapters that
+  it lacks add nothing.
 
   Raises:
     ValueError: they are not of the size of the policy.
   """
   if teacher is None:
     return None
-  wanted = dict(_shapes(config))
-  found = {k: v for k, v in teacher.items() if k in wanted}
-  sizes = lambda tree: jax.tree.map(lambda x: tuple(x.shape), tree)
-  shapes = [sizes(found), sizes(wanted)]
-  if wanted.keys() - found.keys() == {'value_head'}:
-    shapes[1].pop('value_head')
-    found['value_head'] = jnp.zeros(wanted['value_head'].shape)
-  if shapes[0] != shapes[1]:
-    raise ValueError(
-      'The teacher is not of the size of the policy; use the --model that it '
-      'was trained with, or another --set teacher=RUN_DIRECTORY.'
-    )
-  return jax.device_put(found, shardings)
+  known = jax.tree_util.tree_leaves_with_path(teacher)
+  found = {jax.tree_util.keystr(path): leaf for path, leaf in known}
+
+  def take(path, shape):
+    leaf = found.get(jax.tree_util.keystr(path))
+    if leaf is None and _is_own(path):
+      return jnp.zeros(shape.shape, shape.dtype)
+    if leaf is None or leaf.shape != shape.shape:
+      raise ValueError(
+        'The teacher is not of the size of the policy; use the --model that it '
+        'was trained with, or another --set teacher=RUN_DIRECTORY.'
+      )
+    return leaf
+
+  placed = jax.tree_util.tree_map_with_path(take, _shapes(config))
+  return jax.device_put(placed, policy_shardings(config, mesh))
+
+
+def _is_own(path: Any) -> bool:
+  """Whether parameters from elsewhere may lack this one."""
+  name = jax.tree_util.keystr(path)
+  return name == "['value_head']" or lora.is_adapter(path[-1].key)
 
 
 def _refuse(config, recipe, shape, mesh) -> None:

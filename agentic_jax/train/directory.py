@@ -9,6 +9,7 @@ import subprocess
 from typing import Any
 
 from agentic_jax import checkpoint
+from agentic_jax.models import lora
 
 # What may change between two starts of one run.
 _FREE = ('command', 'commit', 'version', 'versions')
@@ -75,13 +76,22 @@ def digests(paths: Mapping[str, str]) -> dict[str, str]:
 
 
 def load_params(workdir: pathlib.Path) -> Any:
-  """The parameters of a run's last checkpoint, on the host.
+  """The parameters of a run's last checkpoint, on the host, frozen ones too.
 
   Raises:
     ValueError: there is none.
   """
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
-  return checkpoints.arrays_under('state.params')
+  params = checkpoints.arrays_under('state.params')
+  frozen = frozen_of(workdir)
+  if frozen.latest_step() is None:
+    return params
+  return lora.join(params, frozen.arrays_under('frozen'))
+
+
+def frozen_of(workdir: pathlib.Path) -> checkpoint.Checkpoints:
+  """Where a run keeps, once, the parameters that it does not train."""
+  return checkpoint.Checkpoints(workdir / 'frozen')
 
 
 def _differences(before: Any, after: Any, name: str = '') -> list[str]:

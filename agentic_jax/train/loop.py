@@ -4,22 +4,19 @@ from collections.abc import Callable, Mapping
 import pathlib
 import re
 import time
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from agentic_jax import batching
 from agentic_jax import checkpoint as checkpoint_lib
 from agentic_jax import metrics as metrics_lib
 from agentic_jax import recipe as recipe_lib
-from agentic_jax import rollout
 from agentic_jax import types
-from agentic_jax.models import transformer
-from agentic_jax.train import compiled
-from agentic_jax.train import probing
+from agentic_jax.models import config as config_lib
+from agentic_jax.train import directory
+from agentic_jax.train import learner as learner_lib
 from agentic_jax.train import records
 from agentic_jax.train import signals
 from agentic_jax.train import step as step_lib
@@ -48,7 +45,7 @@ Evaluate = Callable[[int, Any], tuple[dict[str, float], list[types.Episode]]]
 class Plan(NamedTuple):
   """What a run does, besides its recipe and source."""
 
-  config: transformer.TransformerConfig
+  config: config_lib.TransformerConfig
   shape: batching.Shape
   mesh: jax.sharding.Mesh
   workdir: pathlib.Path
@@ -119,25 +116,8 @@ class _Run:
   """The state of one `run`."""
 
   def __init__(self, recipe, source, plan: Plan, state):
-    fields = rollout.turn_fields(recipe)
-    plan = plan._replace(shape=plan.shape._replace(turn_fields=fields))
-    self.recipe, self.source, self.plan = recipe, source, plan
-    self.programs = compiled.compile_programs(
-      plan.config, recipe, plan.shape, plan.mesh
-    )
-    self.state = jax.device_put(state, self.programs.state_shardings)
-    self.reference = None
-    if recipe.uses_reference:
-      # A copy: the policy's own buffers are donated to its updates.
-      self.reference = jax.tree.map(jnp.copy, self.state.params)
-    # From step to step; None where the recipe carries nothing.
-    self.carried = self.programs.place(
-      # Of the types that programs return, so that they compile once.
-      jax.tree.map(lambda x: np.asarray(x, jnp.result_type(x)), recipe.carried)
-    )
-    self.teacher = compiled.place_teacher(
-      plan.config, recipe.teacher, self.programs.state_shardings.params
-    )
+    self.source, self.plan = source, plan
+    self.learner = learner_lib.Learner(recipe, plan, state)
     self.step = 0
     self.tokens = 0
     self.seconds = 0.0
@@ -180,7 +160,7 @@ class _Run:
       self.checkpoints.close()
       self.compilations.close()
       self.writer.close()
-    return Result(self.state, self.reference, self._summary())
+    return Result(self.learner.state, self.learner.reference, self._summary())
 
   def _warn(self, shown, record) -> None:
     """Says what is worth a warning, and again only after a while."""
@@ -203,14 +183,17 @@ class _Run:
   def _step(self, shown) -> dict[str, float]:
     """One batch, all its optimiser steps, and the metrics of both."""
     started = time.monotonic()
-    batch = self.source.batch(self.step, self.state.params)
+    batch = self.source.batch(self.step, self.learner.state.policy)
     record = dict(batch.metrics)
     self.tokens += int(record.get('rollout/tokens', 0))
     began = time.monotonic()
     record['time/sample'] = began - started
-    episodes, probed = self._probe(batch.episodes)
+    episodes, probed = self.learner.probe(batch.episodes)
     record |= probed
-    trained, credit, trajectory = self._learn(episodes)
+    try:
+      trained, credit, trajectory = self.learner.learn(episodes)
+    except learner_lib.InfiniteError as error:
+      self._stop_infinite(error)
     record |= trained
     self.step += 1
     record['time/train'] = time.monotonic() - began
@@ -239,164 +222,22 @@ class _Run:
   def _evaluate(self) -> dict[str, float]:
     began = time.monotonic()
     assert self.plan.evaluate is not None
-    record, played = self.plan.evaluate(self.step, self.state.params)
+    record, played = self.plan.evaluate(self.step, self.learner.state.policy)
     records.write(self.plan, self.step, 'evaluate', played, None)
     return record | {'time/evaluate': time.monotonic() - began}
 
-  def _probe(self, episodes) -> tuple[Any, dict[str, float]]:
-    """The episodes with what their sampler says elsewhere; unless asked, as is.
-
-    Here and not in `score`, because a probe is another row than the one that is
-    trained on; and not in a source, so that it goes with every source.
-    """
-    if self.recipe.probe is None:
-      return episodes, {}
-    began = time.monotonic()
-    filled, record = probing.fill(
-      self.recipe.probe,
-      self.programs.probe,
-      self.state.params,
-      episodes,
-      self.plan.world,
-      self.plan.shape,
-    )
-    return filled, record | {'time/probe': time.monotonic() - began}
-
-  def _learn(
-    self, episodes
-  ) -> tuple[dict[str, float], types.Credit, types.Trajectory]:
-    """All optimiser steps of a batch: metrics, and what was trained on."""
-    recipe, shape, programs = self.recipe, self.plan.shape, self.programs
-    fills = recipe.probe.fills if recipe.probe else ()
-    stacked = batching.stack(episodes, shape, fills)
-    self._refuse_foreign(stacked.trajectory)
-    scored = {
-      name: np.zeros(stacked.trajectory.tokens.shape, np.float32)
-      for name in programs.scored_fields
-    }
-    trajectory, turns = programs.place(
-      (stacked.trajectory._replace(**scored), stacked.turns)
-    )
-    size, used = shape.microbatch_rows, stacked.microbatches
-    networks = recipe_lib.Networks(
-      self.state.params, self.reference, self.teacher
-    )
-    if scored:
-      for i in range(used):
-        start = jnp.int32(i * size)
-        trajectory = programs.score(networks, trajectory, turns, start)
-    credit = programs.credit(trajectory, turns)
-    credit, self.carried = programs.prepare(
-      self.state.params,
-      trajectory,
-      credit,
-      self.carried,
-      used,
-      self._vocabulary_teacher(),
-    )
-    collected = []
-    for _ in range(recipe.epochs):
-      for part in np.array_split(np.arange(used), recipe.minibatches):
-        if len(part):
-          collected.append(self._update(trajectory, turns, credit, part))
-    return self._average(collected), credit, stacked.trajectory
-
-  def _update(self, trajectory, turns, credit, part) -> dict[str, float]:
-    """One optimiser step on the microbatches named in `part`."""
-    programs, size = self.programs, self.plan.shape.microbatch_rows
-    first, last = int(part[0]) * size, (int(part[-1]) + 1) * size
-    weights = programs.weigh(
-      trajectory, turns, jnp.int32(first), jnp.int32(last)
-    )
-    grads, sums = programs.zero(), []
-    for i in part:
-      grads, more = programs.accumulate(
-        self.state.params,
-        grads,
-        trajectory,
-        credit,
-        weights,
-        jnp.int32(int(i) * size),
-        self._vocabulary_teacher(),
-      )
-      sums.append(more)
-    return self._apply(grads, sums)
-
-  def _vocabulary_teacher(self) -> Any:
-    """Whose logits the recipe's `vocabulary` gets beside the policy's."""
-    if self.recipe.vocabulary is None:
-      return None
-    return self.reference if self.teacher is None else self.teacher
-
-  def _apply(self, grads, sums) -> dict[str, float]:
-    state, norm, finite = self.programs.update(self.state, grads)
-    total = jax.tree.map(lambda *x: float(sum(np.asarray(y) for y in x)), *sums)
-    self._refuse_infinite(total.terms, finite)
-    record = {
-      f'policy/{k}': v / max(total.counts[k], 1.0)
-      for k, v in total.means.items()
-    }
-    record |= {f'train/loss_{k}': v for k, v in total.terms.items()}
-    record['train/loss'] = sum(total.terms.values())
-    record['train/gradient_norm'] = float(norm)
-    record |= self._learning_rate(state)
-    self.state = state
-    return record
-
-  def _learning_rate(self, state) -> dict[str, float]:
-    """The rate of an optimiser that keeps it in its state, else nothing."""
-    held = optax.tree.get_all_with_path(state.optimizer_state, 'learning_rate')
-    rates = [value for _, value in held if isinstance(value, jax.Array)]
-    if len(rates) != 1:
-      return {}
-    return {'train/learning_rate': float(rates[0])}
-
-  def _refuse_infinite(self, terms: Mapping[str, float], finite: Any) -> None:
-    """Stops the run before a broken update is ever saved."""
-    bad = [f'loss term {k!r}' for k, v in terms.items() if not np.isfinite(v)]
-    bad += [
-      f'gradient of {jax.tree_util.keystr(path)}'
-      for path, good in jax.tree_util.tree_leaves_with_path(finite)
-      if not good
-    ]
-    if bad:
-      self.checkpoints.wait()
-      last = self.checkpoints.latest_step()
-      good = 'There is no checkpoint yet'
-      if last is not None:
-        good = f'The last good checkpoint is that of step {last}'
-      raise FloatingPointError(
-        f'Step {self.step + 1}: not finite: {", ".join(bad[:8])}. {good}, in '
-        f'{self.plan.workdir}. Lower learning_rate by --set, or look at the '
-        'rewards of this step.'
-      )
-
-  def _average(self, collected) -> dict[str, float]:
-    if not collected:
-      return {}
-    first, last = collected[0], collected[-1]
-    found = {k: float(np.mean([c[k] for c in collected])) for k in first}
-    # Later updates leave the sampler behind, which is no fault of sampling.
-    chosen = {'policy/ratio_mismatch': first, 'train/learning_rate': last}
-    return found | {k: at[k] for k, at in chosen.items() if k in found}
-
-  def _refuse_foreign(self, trajectory) -> None:
-    foreign = trajectory.action_mask & (trajectory.policy_step < 0)
-    asked = self.recipe.demonstrations or not self.recipe.uses_sampler
-    if np.any(foreign) and not asked:
-      raise ValueError(
-        f'{int(foreign.sum())} action tokens were not sampled by this policy, '
-        'but the loss of this recipe takes a ratio to their sampler; train on '
-        'them with --recipe=supervised, or a recipe that mixes demonstrations '
-        'into its groups, such as --recipe=luffy.'
-      )
-
-  def _arrays(self) -> dict[str, Any]:
-    """What a checkpoint holds of the device."""
-    arrays = {'state': self.state, 'reference': self.reference}
-    if self.recipe.carried is not None:
-      arrays['carried'] = self.carried
-    return arrays
+  def _stop_infinite(self, error: learner_lib.InfiniteError) -> NoReturn:
+    """Ends the run before a broken update is ever saved."""
+    self.checkpoints.wait()
+    last = self.checkpoints.latest_step()
+    good = 'There is no checkpoint yet'
+    if last is not None:
+      good = f'The last good checkpoint is that of step {last}'
+    raise FloatingPointError(
+      f'Step {self.step + 1}: not finite: {", ".join(error.names[:8])}. '
+      f'{good}, in {self.plan.workdir}. Lower learning_rate by --set, or look '
+      'at the rewards of this step.'
+    ) from error
 
   def _save(self) -> None:
     host = {
@@ -405,19 +246,36 @@ class _Run:
       'seconds': self.seconds,
       'source': self.source.position(),
     }
-    self.checkpoints.save(self.step, self._arrays(), host)
+    self.checkpoints.save(self.step, self.learner.arrays(), host)
 
   def _restore(self) -> None:
-    template = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-      self._arrays(),
-    )
-    restored = self.checkpoints.restore_latest(template)
+    self._keep_frozen()
+    restored = self.checkpoints.restore_latest(_template(self.learner.arrays()))
     if restored is None:
       return
-    arrays, host = restored.arrays, restored.host
-    self.state, self.reference = arrays['state'], arrays['reference']
-    self.carried = arrays.get('carried')
+    self.learner.take(restored.arrays)
+    host = restored.host
     self.step, self.tokens = host['step'], host['tokens']
     self.seconds = host['seconds']
     self.source.restore(host['source'])
+
+  def _keep_frozen(self) -> None:
+    """Saves what is frozen, once a run, or takes what was saved."""
+    state = self.learner.state
+    arrays = {'frozen': state.frozen}
+    if arrays['frozen'] is None:
+      return
+    with directory.frozen_of(self.plan.workdir) as kept:
+      if self.checkpoints.latest_step() is None:
+        kept.save(0, arrays, {})
+      else:
+        frozen = kept.restore(0, _template(arrays)).arrays['frozen']
+        self.learner.state = state._replace(frozen=frozen)
+
+
+def _template(arrays: Any) -> Any:
+  """The shapes, types and places of arrays."""
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+    arrays,
+  )

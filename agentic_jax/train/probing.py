@@ -11,7 +11,7 @@ from agentic_jax import probes as probes_lib
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax import types
-from agentic_jax.models import transformer
+from agentic_jax.models import config as config_lib
 from agentic_jax.train import step as step_lib
 
 # (params, trajectory [rows, T]) -> log-probabilities [rows, T].
@@ -25,7 +25,7 @@ def row_tokens(probing: recipe_lib.Probing, shape: batching.Shape) -> int:
 
 def probed(
   recipe: recipe_lib.Recipe,
-  config: transformer.TransformerConfig,
+  config: config_lib.TransformerConfig,
   params: Any,
   episodes: Sequence[types.Episode],
   world: Any,

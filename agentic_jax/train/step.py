@@ -15,6 +15,8 @@ import optax
 
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
+from agentic_jax.models import config as config_lib
+from agentic_jax.models import lora
 from agentic_jax.models import transformer
 from agentic_jax.types import Array
 
@@ -23,10 +25,16 @@ Apply = Callable[..., types.Outputs]
 
 
 class TrainState(NamedTuple):
-  """What an optimiser step changes."""
+  """What an optimiser step changes, and the frozen rest of the policy."""
 
-  params: Any
+  params: Any  # Those that train.
   optimizer_state: Any
+  frozen: Any = None  # The others, beside adapters; None if all train.
+
+  @property
+  def policy(self) -> Any:
+    """All parameters of the policy, in one tree."""
+    return lora.join(self.params, self.frozen)
 
 
 class Sums(NamedTuple):
@@ -37,7 +45,7 @@ class Sums(NamedTuple):
   counts: dict[str, Array]  # How many tokens these are.
 
 
-def apply_of(config: transformer.TransformerConfig) -> Apply:
+def apply_of(config: config_lib.TransformerConfig) -> Apply:
   """The policy as a function (params, trajectory) -> Outputs."""
   return functools.partial(transformer.outputs, config)
 
@@ -190,4 +198,5 @@ def update(
   )
   params = optax.apply_updates(state.params, updates)
   finite = jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), grads)
-  return TrainState(params, optimizer_state), optax.tree.norm(grads), finite
+  state = state._replace(params=params, optimizer_state=optimizer_state)
+  return state, optax.tree.norm(grads), finite

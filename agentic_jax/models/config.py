@@ -1,0 +1,183 @@
+"""The shape of a transformer: all in which families of models differ."""
+
+import dataclasses
+
+# What lies between the gate of an MLP and its product with the other half.
+ACTIVATIONS = ('silu', 'gelu_tanh')
+
+# The matrices of a block.
+ATTENTION = ('query', 'key', 'value', 'output')
+MLP = ('gate', 'up', 'down')
+MATRICES = ATTENTION + MLP
+
+# What of a block is kept for its gradient: all of it, the results of its
+# products, or only its input, from which the rest is computed again.
+REMATS = ('', 'products', 'block')
+
+# How the matrices of a frozen base may be kept.
+BASES = ('', 'bfloat16', 'int8')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rope:
+  """Rotary position embeddings.
+
+    angle of pair i at position p = p theta^(-2i/W) / divisor_i
+
+  of W rotated channels. Every way of stretching a context (linear, by parts,
+  YaRN, LongRoPE) is a list of divisors.
+
+  Attributes:
+    theta: base of the frequencies.
+    divisors: one a pair of channels; () is 1 for all.
+    share: of a head's channels, the first ones, that are rotated.
+    scale: of cosines and sines.
+
+  References:
+    Su et al., 2021, arXiv:2104.09864, equation 34.
+  """
+
+  theta: float = 10_000.0
+  divisors: tuple[float, ...] = ()
+  share: float = 1.0
+  scale: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lora:
+  """Adapters of low rank beside frozen matrices.
+
+    y = x W + scale (x A) B,   scale = alpha / rank, or alpha / rank^1/2
+
+  B begins at 0, and with it what the adapters add.
+
+  Attributes:
+    rank: of A B.
+    alpha: see above.
+    targets: which matrices have one, of MATRICES.
+    rank_stabilised: the second scale, whose effect does not fade with rank.
+
+  References:
+    Hu et al., 2021, arXiv:2106.09685, equation 3.
+    Kalajdzievski, 2023, arXiv:2312.03732, definition 1 (rank-stabilised).
+  """
+
+  rank: int
+  alpha: float = 16.0
+  targets: tuple[str, ...] = MATRICES
+  rank_stabilised: bool = False
+
+  def __post_init__(self):
+    if self.rank < 1 or not self.targets:
+      raise ValueError(
+        f'Adapters have a rank of at least 1 and some targets; got '
+        f'rank={self.rank}, targets={self.targets}.'
+      )
+    _refuse_unknown('targets', self.targets)
+
+  @property
+  def scale(self) -> float:
+    """What A B is multiplied by."""
+    return self.alpha / self.rank ** (0.5 if self.rank_stabilised else 1.0)
+
+
+def _refuse_unknown(field: str, names: tuple[str, ...]) -> None:
+  if not set(names) <= set(MATRICES):
+    raise ValueError(f'{field}={names} must be of the matrices {MATRICES}.')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+  """The shape of a transformer.
+
+  Attributes:
+    vocab_size: V.
+    width: D, of the residual stream.
+    layers: number of blocks.
+    heads: query heads.
+    kv_heads: key and value heads; divides `heads`.
+    head_dim: width of a head; even.
+    mlp_width: hidden width of the gated MLP.
+    activation: of the gate, of ACTIVATIONS.
+    biases: names of the matrices that have one, of MATRICES.
+    rope: of positions.
+    local_rope: of the layers that have a window; None is `rope`.
+    windows: of each layer, how many positions back it sees, its own included;
+      0 is all. () is 0 for all layers.
+    query_scale: scores are multiplied by it; 0 is head_dim^-1/2.
+    score_cap: scores s become cap tanh(s / cap); 0 leaves them.
+    logit_cap: the same of logits.
+    qk_norm: '' for none, 'head' normalises queries and keys per head, 'all'
+      over all heads at once.
+    pre_norms: whether attention and MLP read a normalised stream.
+    post_norms: whether what they write to the stream is normalised.
+    norm_epsilon: added to the mean square.
+    norm_offset: added to the scale of a norm, which then begins at 0.
+    embedding_scale: embeddings are multiplied by it.
+    tied: whether the output projection is the embedding.
+    value_head: whether there is a linear value head on the trunk.
+    dtype: of parameters and activations; normalisation, softmax and
+      log-probabilities are computed in float32 at least.
+    lora: adapters; then they and the value head are all that trains.
+    base: of BASES; how the frozen matrices of the blocks are kept beside
+      adapters: '' as `dtype`, else as the name says (int8: with a scale a
+      column).
+    remat: of REMATS; what is kept for the gradient of a block.
+  """
+
+  vocab_size: int
+  width: int
+  layers: int
+  heads: int
+  kv_heads: int
+  head_dim: int
+  mlp_width: int
+  activation: str = 'silu'
+  biases: tuple[str, ...] = ()
+  rope: Rope = Rope()
+  local_rope: Rope | None = None
+  windows: tuple[int, ...] = ()
+  query_scale: float = 0.0
+  score_cap: float = 0.0
+  logit_cap: float = 0.0
+  qk_norm: str = ''
+  pre_norms: bool = True
+  post_norms: bool = False
+  norm_epsilon: float = 1e-6
+  norm_offset: float = 0.0
+  embedding_scale: float = 1.0
+  tied: bool = True
+  value_head: bool = False
+  dtype: str = 'float32'
+  lora: Lora | None = None
+  base: str = ''
+  remat: str = ''
+
+  def __post_init__(self):
+    if self.heads % self.kv_heads or self.head_dim % 2:
+      raise ValueError(
+        f'heads={self.heads} must be a multiple of kv_heads={self.kv_heads}, '
+        f'and head_dim={self.head_dim} even.'
+      )
+    if self.windows and len(self.windows) != self.layers:
+      raise ValueError(
+        f'{len(self.windows)} windows do not fit {self.layers} layers; give '
+        'one a layer, 0 where a layer sees everything.'
+      )
+    if self.activation not in ACTIVATIONS or self.qk_norm not in (
+      '',
+      'head',
+      'all',
+    ):
+      raise ValueError(
+        f'activation={self.activation!r} is one of {ACTIVATIONS}, and '
+        f"qk_norm={self.qk_norm!r} is '', 'head' or 'all'."
+      )
+    _refuse_unknown('biases', self.biases)
+    if self.remat not in REMATS:
+      raise ValueError(f'remat={self.remat!r} is none of {REMATS}.')
+    if self.base not in BASES or (self.base and self.lora is None):
+      raise ValueError(
+        f"base={self.base!r} is one of {BASES}, and anything but '' needs "
+        'adapters: the base is frozen then.'
+      )

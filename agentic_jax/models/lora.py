@@ -1,0 +1,137 @@
+"""Adapters of low rank: which parameters train, how they join the base."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from agentic_jax.models import config as config_lib
+from agentic_jax.types import Array
+
+# Matrices that share an input, and what they are called as one.
+FUSED = {
+  'query_key_value': ('query', 'key', 'value'),
+  'gate_up': ('gate', 'up'),
+}
+
+
+def merges(config: config_lib.TransformerConfig) -> bool:
+  """Whether decoding adds the adapters to the base.
+
+  In float32 that costs a rounding; narrower matrices would swallow them.
+  """
+  wide = jnp.dtype(config.dtype).itemsize >= 4
+  return wide and not config.base
+
+
+def rank_of(
+  config: config_lib.TransformerConfig, name: str, *, fused: bool
+) -> int:
+  """The rank of a matrix's adapter, or of several fused ones; 0 is none."""
+  if config.lora is None or (fused and merges(config)):
+    return 0
+  names = FUSED.get(name, (name,))
+  return config.lora.rank * sum(n in config.lora.targets for n in names)
+
+
+def merge(config: config_lib.TransformerConfig, blocks: Any) -> Any:
+  """The stacked blocks with adapters added: W + scale A B."""
+  if config.lora is None:
+    return blocks
+  found = {k: v for k, v in blocks.items() if not is_adapter(k)}
+  for name in config.lora.targets:
+    a, b = blocks[f'{name}_lora_a'], blocks[f'{name}_lora_b']
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    delta = jnp.matmul(
+      a.astype(wide), b.astype(wide), precision=jax.lax.Precision.HIGHEST
+    )
+    whole = found[name].astype(wide) + config.lora.scale * delta
+    found[name] = whole.astype(config.dtype)
+  return found
+
+
+def fuse_adapters(
+  config: config_lib.TransformerConfig,
+  blocks: dict[str, Array],
+  joint: str,
+  names: tuple[str, ...],
+) -> None:
+  """Replaces the adapters of some matrices by that of the fused one.
+
+  [x A_1, x A_2] diag(B_1, B_2) = [x A_1 B_1, x A_2 B_2]
+  """
+  targets = [n for n in names if f'{n}_lora_a' in blocks]
+  if not targets:
+    return
+  sizes = [blocks[name].shape[-1] for name in names]
+  starts = dict(
+    zip(names, [sum(sizes[:i]) for i in range(len(sizes))], strict=True)
+  )
+  lefts = [blocks.pop(f'{name}_lora_a') for name in targets]
+  rights = [blocks.pop(f'{name}_lora_b') for name in targets]
+  layers, rank = rights[0].shape[:2]
+  whole = jnp.zeros((layers, rank * len(targets), sum(sizes)), rights[0].dtype)
+  for i, (name, right) in enumerate(zip(targets, rights, strict=True)):
+    at = (0, i * rank, starts[name])
+    whole = jax.lax.dynamic_update_slice(whole, right, at)
+  blocks[f'{joint}_lora_a'] = jnp.concatenate(lefts, axis=-1)
+  blocks[f'{joint}_lora_b'] = whole
+
+
+def is_adapter(name: str) -> bool:
+  """Whether a parameter belongs to an adapter."""
+  return name.endswith(('_lora_a', '_lora_b'))
+
+
+def split(config: config_lib.TransformerConfig, params: Any) -> tuple[Any, Any]:
+  """The parameters that train, and those that do not: two trees.
+
+  Without adapters all of them train, and the second tree is None.
+  """
+  if config.lora is None:
+    return params, None
+  blocks = params['blocks']
+  trains = {'blocks': {k: v for k, v in blocks.items() if is_adapter(k)}}
+  frozen = {k: v for k, v in params.items() if k != 'value_head'}
+  frozen['blocks'] = {k: v for k, v in blocks.items() if not is_adapter(k)}
+  if 'value_head' in params:
+    trains['value_head'] = params['value_head']
+  return trains, frozen
+
+
+def join(trains: Any, frozen: Any) -> Any:
+  """The whole tree again."""
+  if frozen is None:
+    return trains
+  return {
+    **frozen,
+    **trains,
+    'blocks': {**frozen['blocks'], **trains['blocks']},
+  }
+
+
+def quantise(matrix: Array) -> tuple[Array, Array]:
+  """int8 [..., n, m] and scales [..., m] that give a matrix back, nearly.
+
+    W ~ round(W / s) s,   s = max |W| of a column / 127
+
+  The error of an entry is at most half a scale.
+  """
+  wide = jnp.asarray(matrix, jnp.float32)
+  scale = jnp.max(jnp.abs(wide), axis=-2) / 127
+  safe = jnp.where(scale > 0, scale, 1.0)
+  return jnp.round(wide / safe[..., None, :]).astype(jnp.int8), scale
+
+
+def narrow(config: config_lib.TransformerConfig, params: Any) -> Any:
+  """Full-width parameters as the configuration keeps its frozen base."""
+  if not config.base:
+    return params
+  blocks = dict(params['blocks'])
+  for name in config_lib.MATRICES:
+    if config.base == 'int8':
+      blocks[name], scale = quantise(blocks[name])
+      blocks[f'{name}_scale'] = scale.astype(config.dtype)
+    else:
+      blocks[name] = blocks[name].astype(config.base)
+  return {**params, 'blocks': blocks}

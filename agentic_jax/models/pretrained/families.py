@@ -1,0 +1,379 @@
+"""Families of published models: what their config.json and tensors mean.
+
+A family is a line of `FAMILIES`. What they have in common is read by `read`;
+what a family does otherwise stands in its functions below.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from agentic_jax.models import config as config_lib
+from agentic_jax.models.pretrained import ropes
+
+# Fields of config.json that change nothing of what a forward pass computes.
+_HARMLESS = frozenset(
+  """
+  _attn_implementation _name_or_path architectures attention_dropout auto_map
+  bos_token_id cache_implementation chunk_size_feed_forward dtype embd_pdrop
+  eos_token_id hidden_dropout_prob id2label initializer_range label2id
+  max_position_embeddings model_type output_attentions output_hidden_states
+  output_router_logits pad_token_id pretraining_tp problem_type resid_pdrop
+  return_dict router_aux_loss_coef router_jitter_noise torch_dtype
+  transformers_version unk_token_id use_cache
+  """.split()
+)
+
+# What `read` understands of every family.
+_COMMON = frozenset(
+  """
+  attention_bias head_dim hidden_act hidden_activation hidden_size
+  intermediate_size layer_types mlp_bias num_attention_heads num_hidden_layers
+  num_key_value_heads original_max_position_embeddings partial_rotary_factor
+  rms_norm_eps rope_parameters rope_scaling rope_theta sliding_window
+  tie_word_embeddings vocab_size
+  """.split()
+)
+
+_ACTIVATIONS = {
+  'silu': 'silu',
+  'swish': 'silu',
+  'gelu_pytorch_tanh': 'gelu_tanh',
+  'gelu_tanh': 'gelu_tanh',
+}
+
+Json = Mapping[str, Any]
+
+
+class Stored(NamedTuple):
+  """Where a parameter lies in a checkpoint.
+
+  Matrices are stored as [out, in], the transpose of ours; embeddings and
+  vectors as they are.
+
+  Attributes:
+    name: of the tensor, with {layer} and {expert} for the leading axes.
+    part: which part of the stored rows, for several matrices in one tensor.
+  """
+
+  name: str
+  part: str = ''
+
+
+class Family(NamedTuple):
+  """How a family differs from Llama.
+
+  Attributes:
+    defaults: of fields that config.json may leave out.
+    fields: names of the further fields of config.json it understands.
+    build: config.json, completed -> settings of `TransformerConfig`.
+    names: of parameters of a block -> `Stored`, where other than `BLOCK`.
+  """
+
+  defaults: Json
+  fields: tuple[str, ...]
+  build: Callable[[Json], dict[str, Any]]
+  names: Mapping[str, Stored] = {}
+
+
+TOP = {
+  'embedding': Stored('model.embed_tokens.weight'),
+  'unembedding': Stored('lm_head.weight'),
+  'final_norm/scale': Stored('model.norm.weight'),
+}
+
+_LAYER = 'model.layers.{layer}.'
+
+BLOCK = {
+  'query': Stored(_LAYER + 'self_attn.q_proj.weight'),
+  'key': Stored(_LAYER + 'self_attn.k_proj.weight'),
+  'value': Stored(_LAYER + 'self_attn.v_proj.weight'),
+  'output': Stored(_LAYER + 'self_attn.o_proj.weight'),
+  'query_bias': Stored(_LAYER + 'self_attn.q_proj.bias'),
+  'key_bias': Stored(_LAYER + 'self_attn.k_proj.bias'),
+  'value_bias': Stored(_LAYER + 'self_attn.v_proj.bias'),
+  'output_bias': Stored(_LAYER + 'self_attn.o_proj.bias'),
+  'query_norm/scale': Stored(_LAYER + 'self_attn.q_norm.weight'),
+  'key_norm/scale': Stored(_LAYER + 'self_attn.k_norm.weight'),
+  'gate': Stored(_LAYER + 'mlp.gate_proj.weight'),
+  'up': Stored(_LAYER + 'mlp.up_proj.weight'),
+  'down': Stored(_LAYER + 'mlp.down_proj.weight'),
+  'gate_bias': Stored(_LAYER + 'mlp.gate_proj.bias'),
+  'up_bias': Stored(_LAYER + 'mlp.up_proj.bias'),
+  'down_bias': Stored(_LAYER + 'mlp.down_proj.bias'),
+  'input_norm/scale': Stored(_LAYER + 'input_layernorm.weight'),
+  'mlp_norm/scale': Stored(_LAYER + 'post_attention_layernorm.weight'),
+}
+
+_POST_NORMS = {
+  'output_norm/scale': Stored(_LAYER + 'post_attention_layernorm.weight'),
+  'mlp_norm/scale': Stored(_LAYER + 'pre_feedforward_layernorm.weight'),
+  'down_norm/scale': Stored(_LAYER + 'post_feedforward_layernorm.weight'),
+}
+
+# Several matrices in one tensor.
+_PHI3 = {
+  'query': Stored(_LAYER + 'self_attn.qkv_proj.weight', 'query'),
+  'key': Stored(_LAYER + 'self_attn.qkv_proj.weight', 'key'),
+  'value': Stored(_LAYER + 'self_attn.qkv_proj.weight', 'value'),
+  'gate': Stored(_LAYER + 'mlp.gate_up_proj.weight', 'gate'),
+  'up': Stored(_LAYER + 'mlp.gate_up_proj.weight', 'up'),
+}
+
+
+def _llama(c: Json) -> dict[str, Any]:
+  del c
+  return {}
+
+
+def _everywhere(c: Json) -> dict[str, Any]:
+  """Every layer has the window, if there is one."""
+  return {'windows': _windows(c, lambda layer: True)}
+
+
+def _qwen2(c: Json) -> dict[str, Any]:
+  return _late_windows(c) | {'biases': ('query', 'key', 'value')}
+
+
+def _qwen3(c: Json) -> dict[str, Any]:
+  return _late_windows(c) | {'qk_norm': 'head'}
+
+
+def _late_windows(c: Json) -> dict[str, Any]:
+  """The last layers have the window, if it is used."""
+  first = c['max_window_layers'] if c['use_sliding_window'] else len(_layers(c))
+  return {'windows': _windows(c, lambda layer: layer >= first)}
+
+
+def _gemma2(c: Json) -> dict[str, Any]:
+  return {
+    'windows': _windows(c, lambda layer: layer % 2 == 0),
+    'score_cap': float(c['attn_logit_softcapping'] or 0),
+    'logit_cap': float(c['final_logit_softcapping'] or 0),
+    'query_scale': c['query_pre_attn_scalar'] ** -0.5,
+    'embedding_scale': c['hidden_size'] ** 0.5,
+    'norm_offset': 1.0,
+    'post_norms': True,
+  }
+
+
+def _gemma3(c: Json) -> dict[str, Any]:
+  period = c['sliding_window_pattern']
+  windows = _windows(c, lambda layer: (layer + 1) % period != 0)
+  return _gemma2(c) | {'windows': windows, 'qk_norm': 'head'}
+
+
+def _olmo2(c: Json) -> dict[str, Any]:
+  del c
+  return {'pre_norms': False, 'post_norms': True, 'qk_norm': 'all'}
+
+
+def _layers(c: Json) -> range:
+  return range(c['num_hidden_layers'])
+
+
+def _windows(c: Json, limited: Callable[[int], bool]) -> tuple[int, ...]:
+  """The window of each layer; () where there is none.
+
+  Args:
+    c: config.json; its `layer_types`, if given, says which layers have it.
+    limited: says so otherwise.
+  """
+  window = c.get('sliding_window')
+  kinds = c.get('layer_types')
+  if kinds:
+    unknown = set(kinds) - {'sliding_attention', 'full_attention'}
+    if unknown:
+      raise ValueError(
+        f'config.json has layer_types {sorted(unknown)}; known are '
+        'sliding_attention and full_attention.'
+      )
+    limited = lambda layer: kinds[layer] == 'sliding_attention'
+  if not window:
+    return ()
+  windows = tuple(window if limited(layer) else 0 for layer in _layers(c))
+  return windows if any(windows) else ()
+
+
+_PLAIN = {
+  'hidden_act': 'silu',
+  'rms_norm_eps': 1e-6,
+  'rope_theta': 10_000.0,
+  'tie_word_embeddings': False,
+}
+
+_WINDOWED = _PLAIN | {
+  'use_sliding_window': False,
+  'sliding_window': 4096,
+  'max_window_layers': 28,
+}
+
+_GEMMA = _PLAIN | {
+  'hidden_act': 'gelu_pytorch_tanh',
+  'tie_word_embeddings': True,
+  'head_dim': 256,
+  'query_pre_attn_scalar': 256,
+  'sliding_window': 4096,
+}
+
+_CAPS = (
+  'attn_logit_softcapping',
+  'final_logit_softcapping',
+  'query_pre_attn_scalar',
+)
+
+# By `model_type` of config.json.
+FAMILIES: dict[str, Family] = {
+  'llama': Family(_PLAIN, (), _llama),
+  'mistral': Family(_PLAIN | {'sliding_window': 4096}, (), _everywhere),
+  'qwen2': Family(
+    _WINDOWED, ('use_sliding_window', 'max_window_layers'), _qwen2
+  ),
+  'qwen3': Family(
+    _WINDOWED | {'head_dim': 128},
+    ('use_sliding_window', 'max_window_layers'),
+    _qwen3,
+  ),
+  'gemma2': Family(
+    _GEMMA | {'attn_logit_softcapping': 50.0, 'final_logit_softcapping': 30.0},
+    _CAPS,
+    _gemma2,
+    _POST_NORMS,
+  ),
+  'gemma3_text': Family(
+    _GEMMA
+    | {
+      'attn_logit_softcapping': None,
+      'final_logit_softcapping': None,
+      'rope_local_base_freq': 10_000.0,
+      'rope_theta': 1_000_000.0,
+      'sliding_window_pattern': 6,
+    },
+    (
+      *_CAPS,
+      'rope_local_base_freq',
+      'sliding_window_pattern',
+      '_sliding_window_pattern',
+    ),
+    _gemma3,
+    _POST_NORMS,
+  ),
+  'phi3': Family(_PLAIN | {'rms_norm_eps': 1e-5}, (), _everywhere, _PHI3),
+  'olmo2': Family(_PLAIN | {'rms_norm_eps': 1e-5}, (), _olmo2, _POST_NORMS),
+}
+
+
+def find(model_type: Any) -> Family:
+  """The family of a model type.
+
+  Raises:
+    ValueError: it is unknown.
+  """
+  if model_type not in FAMILIES:
+    raise ValueError(
+      f'config.json says model_type={model_type!r}, which is no family that '
+      f'this transformer knows; it knows {sorted(FAMILIES)}. A new one is a '
+      'line in agentic_jax/models/pretrained/families.py.'
+    )
+  return FAMILIES[model_type]
+
+
+def read(
+  source: Json, *, positions: int = 0, **settings: Any
+) -> config_lib.TransformerConfig:
+  """The transformer that a config.json describes.
+
+  Args:
+    source: config.json.
+    positions: how long segments may become; see `ropes.read`.
+    **settings: override fields of `TransformerConfig`.
+
+  Raises:
+    ValueError: the family or a field that may change the mathematics is
+      unknown; names it.
+  """
+  family = find(source.get('model_type'))
+  _refuse_unknown(source, family)
+  c = dict(family.defaults) | {k: v for k, v in source.items() if v is not None}
+  heads = c['num_attention_heads']
+  head_dim = c.get('head_dim') or c['hidden_size'] // heads
+  fields = dict(
+    vocab_size=c['vocab_size'],
+    width=c['hidden_size'],
+    layers=c['num_hidden_layers'],
+    heads=heads,
+    kv_heads=c.get('num_key_value_heads') or heads,
+    head_dim=head_dim,
+    mlp_width=c['intermediate_size'],
+    activation=_activation(c.get('hidden_activation') or c['hidden_act']),
+    biases=_biases(c),
+    norm_epsilon=c['rms_norm_eps'],
+    tied=c['tie_word_embeddings'],
+    **_ropes(c, head_dim, positions),
+  )
+  return config_lib.TransformerConfig(**fields | family.build(c) | settings)
+
+
+def _refuse_unknown(source: Json, family: Family) -> None:
+  known = _HARMLESS | _COMMON | set(family.fields) | family.defaults.keys()
+  for name, value in source.items():
+    # Whatever is off by its value changes nothing.
+    if name not in known and value not in (None, False, 0, '', [], {}):
+      raise ValueError(
+        f'config.json has {name}={value!r}, which this transformer does not '
+        f'know of the family {source["model_type"]!r} and which may change '
+        'what it computes; if it does not, remove the field.'
+      )
+
+
+def _activation(name: str) -> str:
+  if name not in _ACTIVATIONS:
+    raise ValueError(
+      f'config.json has the activation {name!r}; there are '
+      f'{sorted(_ACTIVATIONS)}.'
+    )
+  return _ACTIVATIONS[name]
+
+
+def _biases(c: Json) -> tuple[str, ...]:
+  attention = ('query', 'key', 'value', 'output')
+  mlp = ('gate', 'up', 'down')
+  return attention * bool(c.get('attention_bias')) + mlp * bool(
+    c.get('mlp_bias')
+  )
+
+
+def _ropes(c: Json, head_dim: int, positions: int) -> dict[str, Any]:
+  """`rope` and `local_rope`, from the old fields or the new ones."""
+  make = lambda parameters: ropes.read(
+    parameters,
+    head_dim=head_dim,
+    limit_positions=c.get('max_position_embeddings', 0),
+    positions=positions,
+  )
+  shared = {
+    name: c[name]
+    for name in ('original_max_position_embeddings', 'partial_rotary_factor')
+    if name in c
+  }
+  shared['rope_theta'] = c['rope_theta']
+  given = c.get('rope_parameters') or c.get('rope_scaling') or {}
+  by_kind = {k: v for k, v in given.items() if isinstance(v, Mapping)}
+  whole: Json = by_kind.get('full_attention', {} if by_kind else given)
+  found = {'rope': make(shared | dict(whole))}
+  local = by_kind.get('sliding_attention')
+  if local is None and 'rope_local_base_freq' in c:
+    local = {'rope_theta': c['rope_local_base_freq']}
+  if local is not None:
+    found['local_rope'] = make(shared | dict(local))
+  return found
+
+
+def stored(
+  config: config_lib.TransformerConfig, family: Family
+) -> dict[str, Stored]:
+  """Where each parameter lies, by its path such as 'blocks/query'."""
+  of_block = BLOCK | dict(family.names)
+  found = {f'blocks/{name}': where for name, where in of_block.items()} | TOP
+  if config.tied:
+    del found['unembedding']
+  return found
