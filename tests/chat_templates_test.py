@@ -1,4 +1,4 @@
-"""Chat templates of the families: prompts, tools, and turns that are appended."""
+"""Chat templates of the families: prompts, tools, turns that are appended."""
 
 import importlib.util
 import itertools
@@ -51,8 +51,7 @@ ANSWERS = dict.fromkeys(NAMES, _ANSWER) | {
     '<|start_header_id|>assistant<|end_header_id|>\n\n'
   ),
   'gemma': (
-    '<end_of_turn>\n<start_of_turn>user\nA<end_of_turn>\n'
-    '<start_of_turn>model\n'
+    '<end_of_turn>\n<start_of_turn>user\nA<end_of_turn>\n<start_of_turn>model\n'
   ),
 }
 FORGET_THOUGHTS = {'qwen3', 'thinking'}
@@ -117,7 +116,7 @@ def test_whether_the_past_is_kept(chat):
 
 @_each('qwen3', 'thinking')
 def test_thoughts_between_answers_of_tools_are_kept(chat, tmp_path):
-  """So with tools the template of Qwen3 keeps the past, until a new question."""
+  """So with tools Qwen3 keeps the past, until the user asks again."""
   tools = tokenizer_lib.TextTokenizer(tmp_path, observation_role='tool')
   assert tools.keeps_past() and not chat.keeps_past()
   assert tools.decode(tools.observation('A')) == (
@@ -152,7 +151,9 @@ def test_tools_where_there_is_a_slot(chat):
   text = chat.decode(found)
   schema = _INDENTED if chat.name == 'llama3' else _JSON
   assert text.count(schema) == 1
-  closing = chat.special('<|eot_id|>' if chat.name == 'llama3' else '<|im_end|>')
+  closing = chat.special(
+    '<|eot_id|>' if chat.name == 'llama3' else '<|im_end|>'
+  )
   assert found.count(closing) == 2  # Of the system's message and the user's.
   if chat.name == 'llama3':
     assert f'user<|end_header_id|>\n\n{schema}\n\nQ<|eot_id|>' in text
@@ -202,7 +203,7 @@ def test_template_that_repeats_the_past_is_refused(tmp_path):
   chat_templates.write(tmp_path, 'chatml')
   again = (
     '{% for m in messages %}{{ m.content }};{% endfor %}'
-    "{% if messages | length > 1 %}You were asked {{ messages[0].content }}"
+    '{% if messages | length > 1 %}You were asked {{ messages[0].content }}'
     '{% endif %}'
   )
   chat = tokenizer_lib.TextTokenizer(tmp_path, chat_template=again)

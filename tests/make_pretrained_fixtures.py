@@ -2,16 +2,16 @@
 
   python tests/make_pretrained_fixtures.py [case ...]
 
-Wants torch and transformers, which nothing else needs; written by torch 2.13 and
-transformers 5.23. A folder a case holds a published checkpoint (config.json,
+Wants torch and transformers, which nothing else needs; the folder is of torch
+2.13 and transformers 5.23. A case is a published checkpoint (config.json,
 model.safetensors in float32) of random weights, and reference.npz:
 
-  tokens [N], lengths [3]      rows of a ragged batch, one after the other
-  logits [N, V] float64        of every token; `logits32` in float32
-  gradient/NAME                of the mean log-probability of all tokens but each
-                               row's first; float64
-  prompts, prompt_lengths      of the greedy continuations
-  greedy [2, 64]               what `generate` says, from a left-padded batch
+  tokens [N], lengths [3]    rows of a ragged batch, one after the other
+  logits [N, V] float64      of every token; `logits32` in float32
+  gradient/NAME              of the mean log-probability of all tokens but each
+                             row's first; float64, without the later blocks
+  prompts, prompt_lengths    of the greedy continuations
+  greedy [2, 64]             what `generate` says, from a left-padded batch
 
 The batch is computed padded on the left and on the right, which must agree.
 Rows are longer than the window and the length that a stretched rope was first
@@ -158,7 +158,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Settings]]] = {
     {
       'narrow': _GEMMA2,
       'deep': _GEMMA2
-      | dict(attn_logit_softcapping=5.0, final_logit_softcapping=3.0),
+      | dict(attn_logit_softcapping=1.0, final_logit_softcapping=0.5),
     },
   ),
   'gemma3': (
@@ -209,9 +209,9 @@ def fresh(config: Any, seed: int) -> dict[str, torch.Tensor]:
   weights = {}
   for name, value in model.state_dict().items():
     noise = torch.randn(value.shape, generator=draw, dtype=torch.float32)
-    if 'embed' in name and not begin:
+    if not begin and ('embed' in name or 'lm_head' in name):
       # Scaled embeddings of full size would only ever repeat themselves.
-      weights[name] = noise / value.shape[-1] ** 0.5
+      weights[name] = noise * 0.3 / value.shape[-1] ** 0.5
     elif value.ndim > 1:
       weights[name] = noise * 1.5 / value.shape[-1] ** 0.5
     else:
@@ -281,10 +281,14 @@ def mean_logprob(scores: Any, rows: list[np.ndarray]) -> Any:
 
 
 def gradient(model: Any, rows: list[np.ndarray]) -> dict[str, np.ndarray]:
-  """The gradient of `mean_logprob`, by the names of the weights."""
+  """The gradient of `mean_logprob`, by name; of blocks the first one's."""
   model.zero_grad()
   mean_logprob(logits(model, rows, left=False), rows).backward()
-  return {name: p.grad.numpy() for name, p in model.named_parameters()}
+  return {
+    name: parameter.grad.numpy()
+    for name, parameter in model.named_parameters()
+    if '.layers.' not in name or '.layers.0.' in name
+  }
 
 
 def greedy(model: Any, prompts: list[np.ndarray]) -> np.ndarray:
