@@ -84,28 +84,35 @@ def padded(rows: list[np.ndarray], *, left: bool) -> types.Trajectory:
   return types.Trajectory(**fields, sampler_logprobs=ones, temperature=ones)
 
 
-@functools.cache
-def packed(config):
-  """(params, batch) -> (logits [B, T, V], the gradient of the next).
+def packed_logits(model: Model, batch: types.Trajectory) -> np.ndarray:
+  """Logits [N, V] of all tokens that are no padding, row after row."""
+  found = _packed(model.config)(model.params, batch)
+  return np.asarray(found)[batch.segment > 0]
 
-  The mean log-probability is that of all tokens but each row's first.
-  """
+
+@functools.cache
+def _packed(config):
   model = transformer.Transformer(config)
 
-  def mean(params, batch):
-    counted = (batch.segment > 0) & (batch.position > 0)
-    outputs = transformer.outputs(config, params, batch)
-    return jnp.sum(outputs.logprobs * counted) / jnp.sum(counted)
-
   @jax.jit
-  def compute(params, batch):
+  def apply(params, batch):
     context = attention.Packed(batch.segment, batch.position)
     variables = {'params': params}
     hidden, _ = model.apply(variables, batch.tokens, context)
-    logits = model.apply(variables, hidden, method='logits')
-    return logits, jax.grad(mean)(params, batch)
+    return model.apply(variables, hidden, method='logits')
 
-  return compute
+  return apply
+
+
+def gradient(model: Model, batch: types.Trajectory) -> Any:
+  """Of the mean log-probability of all tokens but each row's first."""
+
+  def mean(params):
+    counted = (batch.segment > 0) & (batch.position > 0)
+    outputs = transformer.outputs(model.config, params, batch)
+    return jnp.sum(outputs.logprobs * counted) / jnp.sum(counted)
+
+  return jax.jit(jax.grad(mean))(model.params)
 
 
 def cached_logits(
