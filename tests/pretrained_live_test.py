@@ -3,7 +3,7 @@
 What the fixtures hold is computed anew, and transformers reads what we write.
 """
 
-import importlib.util
+import importlib
 
 import numpy as np
 import pytest
@@ -14,14 +14,9 @@ from agentic_jax.models.pretrained import saving
 from tests import chat_templates
 from tests import pretrained_cases as cases
 
-for _name in ('torch', 'transformers'):
-  if importlib.util.find_spec(_name) is None:
-    pytest.skip(f'{_name} is not installed.', allow_module_level=True)
-
-import torch  # noqa: E402
-import transformers  # noqa: E402
-
-from tests import make_pretrained_fixtures as maker  # noqa: E402
+torch = pytest.importorskip('torch')
+transformers = pytest.importorskip('transformers')
+maker = importlib.import_module('tests.make_pretrained_fixtures')
 
 # Neither width nor depth nor vocabulary of the fixtures.
 SHAPES = (
