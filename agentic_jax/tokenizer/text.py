@@ -170,9 +170,10 @@ class TextTokenizer:
 
   def takes_tools(self) -> bool:
     """Whether the template writes the schemas of tools into the prompt."""
-    function = {'name': 'tool4e8b', 'description': '', 'parameters': {}}
+    name = 'tool4e8b'
+    function = {'name': name, 'description': '', 'parameters': {}}
     tool = {'type': 'function', 'function': function}
-    return function['name'] in self._render([_QUESTION], [tool])[0]
+    return name in self._render([_QUESTION], [tool])[0]
 
   def stop_ids(self, stop_strings: Sequence[str]) -> tuple[int, ...]:
     """See `base.Tokenizer.stop_ids`."""
