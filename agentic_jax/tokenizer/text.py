@@ -15,8 +15,9 @@ from agentic_jax.tokenizer import template
 _PRIVATE = 0xF0000
 _PRIVATES = re.compile(f'[{chr(_PRIVATE)}-{chr(_PRIVATE + 0xFFFD)}]')
 
-_QUESTION = {'role': 'user', 'content': 'Question'}
+_QUESTION = {'role': 'user', 'content': 'QuestionOfTheUser3c9e'}
 _POLICY = {'role': 'assistant', 'content': 'MessageOfThePolicy7b1f'}
+_THOUGHT = '<think>\nThoughtOfThePolicy5d2a\n</think>\n\n'
 
 
 class TextTokenizer:
@@ -48,8 +49,7 @@ class TextTokenizer:
 
     Raises:
       FileNotFoundError: there is no tokenizer.json.
-      ValueError: there is no end token, or the template rewrites what came
-        before the policy's message.
+      ValueError: there is no end token, or the template is not valid.
     """
     path = pathlib.Path(path)
     path = path / 'tokenizer.json' if path.is_dir() else path
@@ -128,21 +128,52 @@ class TextTokenizer:
     return self._tokens(*self._render(base.messages_of(prompt), tools))
 
   def observation(self, text: str, *, closed: bool = False) -> list[int]:
-    """See `base.Tokenizer.observation`."""
+    """See `base.Tokenizer.observation`.
+
+    What the template writes after a message of the policy; what it makes of
+    all that came before is never asked, so that nothing is rendered again.
+
+    Raises:
+      ValueError: the template does not write the policy's message, or writes
+        something of the past after it.
+    """
     answer = {'role': self._role, 'content': text}
-    asked, _ = self._render([_QUESTION])
     whole, escaped = self._render([_QUESTION, _POLICY, answer])
-    before, _, after = whole.partition(_POLICY['content'])
-    if before.rstrip() != asked.rstrip():
+    _, said, after = whole.partition(_POLICY['content'])
+    past = (_QUESTION['content'], _POLICY['content'])
+    if not said or any(content in after for content in past):
       raise ValueError(
-        'The chat template must keep what came before a message of the '
-        f'policy; the prompt ends in {asked[-60:]!r}, and in {before[-60:]!r} '
-        f'once an observation of role {self._role!r} follows. Pass '
-        'chat_template=... with a template that writes messages one after '
-        'the other, or another observation_role.'
+        'The chat template must write a message of the policy once, and after '
+        f'it nothing but what answers it; of a question, {said or "it"!r} and '
+        f'an observation of role {self._role!r} it makes {whole[-200:]!r}. '
+        'Pass chat_template=... with a template that writes messages one '
+        'after the other, or another observation_role.'
       )
     ids = self._tokens(after, escaped, first=False)
     return ids[1:] if closed and ids[:1] == [self.eos_id] else ids
+
+  def keeps_past(self) -> bool:
+    """Whether a conversation begins with what the template made of its past.
+
+    Many templates drop thoughts of earlier turns. An episode then still is
+    what the policy saw and said, as `observation` gives new ids only; but
+    `prompt` of the same messages would give other ids.
+    """
+    said = {**_POLICY, 'content': _THOUGHT + _POLICY['content']}
+    answer = {'role': self._role, 'content': 'Answer'}
+    turns = [_QUESTION, said, answer, said]
+    texts = [
+      self._render(turns[:number], speak=number % 2 == 1)[0]
+      for number in range(1, len(turns) + 1)
+    ]
+    return all(map(str.startswith, texts[1:], texts))
+
+  def takes_tools(self) -> bool:
+    """Whether the template writes the schemas of tools into the prompt."""
+    name = 'tool4e8b'
+    function = {'name': name, 'description': '', 'parameters': {}}
+    tool = {'type': 'function', 'function': function}
+    return name in self._render([_QUESTION], [tool])[0]
 
   def stop_ids(self, stop_strings: Sequence[str]) -> tuple[int, ...]:
     """See `base.Tokenizer.stop_ids`."""

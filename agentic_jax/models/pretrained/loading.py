@@ -225,12 +225,11 @@ def _check(tensors, config, stored, leaves) -> None:
         )
       shape = tensors.shape(name)
       if where.part:
-        lower, upper = rows_of(config, where.part)
-        shape = (min(upper, shape[0]) - lower, *shape[1:])
+        expected = (rows_of(config, _LAST[where.part])[1], *expected[1:])
       if shape != tuple(expected):
         raise ValueError(
-          f'The checkpoint has {name} of shape {tensors.shape(name)}, but '
-          f'config.json calls for {tuple(expected)}.'
+          f'The checkpoint has {name} of shape {shape}, but config.json calls '
+          f'for {tuple(expected)}.'
         )
   spare = {n for n in names - known if not n.endswith(_COMPUTED)}
   if config.tied:
@@ -241,6 +240,15 @@ def _check(tensors, config, stored, leaves) -> None:
       'model of config.json: this is another kind of model than it says.'
     )
 
+
+# The last of the parts that share a tensor.
+_LAST = {
+  'query': 'value',
+  'key': 'value',
+  'value': 'value',
+  'gate': 'up',
+  'up': 'up',
+}
 
 # Buffers that some checkpoints carry and that are computed here.
 _COMPUTED = ('rotary_emb.inv_freq', 'masked_bias', 'attn.bias')
