@@ -58,7 +58,7 @@ class Tensors:
     """
     self._files = contextlib.ExitStack()
     self._of: dict[str, Any] = {}
-    for path in _paths(directory):
+    for path in paths(directory):
       try:
         opened = safetensors.safe_open(path, 'numpy')
       except (OSError, safetensors.SafetensorError) as error:
@@ -85,20 +85,25 @@ class Tensors:
     return self._of[name].get_slice(name)[index]
 
 
-def _paths(directory: pathlib.Path) -> list[pathlib.Path]:
+def paths(directory: pathlib.Path) -> list[pathlib.Path]:
+  """The files of weights in a directory.
+
+  Raises:
+    ValueError: there are none, or one is missing.
+  """
   index = directory / INDEX
   if index.exists():
     names = sorted(set(read_json(index).get('weight_map', {}).values()))
-    paths = [directory / name for name in names]
+    found = [directory / name for name in names]
   else:
-    paths = sorted(directory.glob('*.safetensors'))
-  missing = [str(path) for path in paths if not path.exists()]
-  if missing or not paths:
+    found = sorted(directory.glob('*.safetensors'))
+  missing = [str(path) for path in found if not path.exists()]
+  if missing or not found:
     raise ValueError(
       f'{directory} wants weights in *.safetensors; '
       f'{", ".join(missing) or "there are none"}.'
     )
-  return paths
+  return found
 
 
 def rows_of(config: config_lib.TransformerConfig, part: str) -> Rows:
