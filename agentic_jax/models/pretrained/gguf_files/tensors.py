@@ -11,7 +11,6 @@ from agentic_jax.models.pretrained.gguf_files import header as header_lib
 from agentic_jax.models.pretrained.gguf_files import metadata
 
 
-
 class Tensors:
   """The tensors of a file: what `loading.load` asks for."""
 
