@@ -13,7 +13,7 @@ default it is greedy.
 from collections.abc import Iterator
 import pathlib
 import sys
-import time
+from typing import Any
 
 from absl import flags
 import rich.console
@@ -41,12 +41,17 @@ _LIMITS = rollout.Limits(action_tokens=256, segment_tokens=1024)
 
 
 class Conversation:
-  """One slot, and what was said in it: ids in, ids out."""
+  """What was said in one slot: ids in, ids out.
+
+  Attributes:
+    ids: all that the slot holds, the policy's own tokens as it sampled them.
+  """
 
   def __init__(
     self,
     sampler: sampler_lib.Sampler,
     words: tokenizer.Tokenizer,
+    *,
     temperature: float,
     limit_tokens: int,
   ) -> None:
@@ -58,39 +63,38 @@ class Conversation:
       temperature: of sampling.
       limit_tokens: of a reply.
     """
-    self._sampler, self._words = sampler, words
+    self.sampler, self.words = sampler, words
+    self.ids: list[int] = []
     self._temperature, self._limit = temperature, limit_tokens
-    self._turn = self._length = self._last = 0
+    self._turn = 0
 
   def reply(self, text: str) -> str:
     """What the policy answers; begins anew when the slot is full."""
-    ids = self._words.observation(text, closed=self._last == self._words.eos_id)
-    room = self._sampler.limit_tokens - self._length - len(ids) - self._limit
-    if self._turn and room > 0:
-      self._sampler.extend(0, ids, turn=self._turn, limit_tokens=self._limit)
+    closed = self.ids[-1:] == [self.words.eos_id]
+    ids = self.words.observation(text, closed=closed)
+    room = self.sampler.limit_tokens - len(self.ids) - len(ids) - self._limit
+    settings: dict[str, Any] = dict(turn=self._turn, limit_tokens=self._limit)
+    if self.ids and room >= 0:
+      self.sampler.extend(0, ids, **settings)
     else:
-      ids, self._length = self._words.prompt(text), 0
-      self._sampler.open(
-        0,
-        ids,
-        draw=0,
-        member=0,
-        turn=self._turn,
-        temperature=self._temperature,
-        limit_tokens=self._limit,
-      )
+      ids, self.ids = self.words.prompt(text), []
+      settings |= dict(draw=0, member=0, temperature=self._temperature)
+      self.sampler.open(0, ids, **settings)
     found: list[sampler_lib.Generated] = []
     while not found:
-      found = self._sampler.tick()
+      found = self.sampler.tick()
     said = found[0].tokens.tolist()
     self._turn += 1
-    self._length += len(ids) + len(said)
-    self._last = said[-1]
-    return self._words.decode(said[:-1] if found[0].stopped else said)
+    self.ids += [*ids, *said]
+    return self.words.decode(said[:-1] if found[0].stopped else said)
 
 
-def _model() -> Conversation:
-  """A conversation with the published model of --model."""
+def converse() -> Conversation:
+  """A conversation with the published model of --model.
+
+  Raises:
+    ValueError: it is not published.
+  """
   published = policies.find(FLAGS.model)
   if published is None:
     raise ValueError(
@@ -107,15 +111,21 @@ def _model() -> Conversation:
     positions=bounds.segment_tokens,
     dtype=FLAGS.dtype,
   )
+  params = pretrained.load(published, config, sharding.make_mesh(FLAGS.mesh))
+  print('Loaded; compiling, which is done once ...', file=sys.stderr)
   sampler = sampler_lib.Sampler(
     config,
     programs.shape_for(bounds.segment_tokens, 1),
     stop_ids=words.stop_ids(()),
     seed=FLAGS.seed,
   )
-  mesh = sharding.make_mesh(FLAGS.mesh)
-  sampler.load(pretrained.load(published, config, mesh), 0)
-  return Conversation(sampler, words, FLAGS.temperature, bounds.action_tokens)
+  sampler.load(params, 0)
+  return Conversation(
+    sampler,
+    words,
+    temperature=FLAGS.temperature,
+    limit_tokens=bounds.action_tokens,
+  )
 
 
 def _lines(invitation: str) -> Iterator[str]:
@@ -131,14 +141,9 @@ def _lines(invitation: str) -> Iterator[str]:
 
 
 def _talk(console: rich.console.Console) -> None:
-  began = time.monotonic()
   print(f'Loading {FLAGS.model} ...', file=sys.stderr)
-  conversation = _model()
-  print(
-    f'Loaded in {time.monotonic() - began:.1f} s. The first answer waits for '
-    'compilation. An empty line ends.',
-    file=sys.stderr,
-  )
+  conversation = converse()
+  print('Say something; an empty line ends.', file=sys.stderr)
   for line in _lines('> '):
     console.print(conversation.reply(line), markup=False, highlight=False)
 

@@ -390,4 +390,3 @@ def test_smollm2_knows_paris():
 
   chosen = np.argmax(scores(params)[0], -1)
   assert chosen.tolist() == [*answer, words.eos_id]
-
