@@ -56,13 +56,13 @@ def _flags(model: pathlib.Path, workdir: pathlib.Path, **more):
   return flagsaver.flagsaver(
     model=str(model),
     workdir=str(workdir),
-    environment='corridor',
+    environment='echo',
     recipe='supervised',
     tasks_per_step=2,
     slots=4,
     evaluate_every=0,
     checkpoint_every=1,
-    limit=['turns=2', 'action_tokens=6', 'segment_tokens=127'],
+    limit=['turns=2', 'action_tokens=30', 'segment_tokens=111'],
     **more,
   )
 
@@ -186,12 +186,10 @@ def test_a_run_goes_on_to_the_bit_and_out_again(tmp_path, file):
 
 def _comes_out_again(workdir, model, last, output) -> None:
   """Exported and found again, it is what was trained."""
-  with flagsaver.flagsaver(
-    (export.FLAGS['init_from'], str(workdir)), output=str(output)
-  ):
+  with flagsaver.flagsaver(init_from=str(workdir), output=str(output)):
     export.main()
   again = pretrained.find(str(output))
-  config = pretrained.configure(again, positions=127)
+  config = pretrained.configure(again, positions=111)
   _equal(
     pretrained.load(again, config, sharding.make_mesh()), last.state.params
   )
