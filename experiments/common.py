@@ -177,14 +177,6 @@ def build(
     value_head=made.uses_values,
     dtype=FLAGS.dtype,
   )
-  shape = programs.shape_for(world.limits.segment_tokens, FLAGS.slots)
-  sampler = sampler_lib.Sampler(
-    config,
-    shape,
-    stop_ids=world.tokenizer.stop_ids(world.grammar.stop_strings),
-    seed=FLAGS.seed,
-    find_stop=worlds.find_stop(world),
-  )
   return Run(
     pathlib.Path(FLAGS.workdir),
     make,
@@ -193,10 +185,22 @@ def build(
     world,
     published,
     config,
-    sampler,
+    _sampler(config, world),
     rollout.Workers(FLAGS.workers),
     mesh,
     splits,
+  )
+
+
+def _sampler(
+  config: config_lib.TransformerConfig, world: rollout.World
+) -> sampler_lib.Sampler:
+  return sampler_lib.Sampler(
+    config,
+    programs.shape_for(world.limits.segment_tokens, FLAGS.slots),
+    stop_ids=world.tokenizer.stop_ids(world.grammar.stop_strings),
+    seed=FLAGS.seed,
+    find_stop=worlds.find_stop(world),
   )
 
 

@@ -1,7 +1,7 @@
 """Writes a policy as a directory that transformers and others load.
 
-  python experiments/export.py --init_from=runs/quickstart --output=exported
-  python experiments/export.py --model=smollm2-135m --output=exported
+  python experiments/export.py --init_from=runs/quickstart --to=exported
+  python experiments/export.py --model=smollm2-135m --to=exported
 
 Of a run it is the last checkpoint. A run that began with a published model is
 written as that model is, with its tokenizer and chat template; a fresh one as
@@ -23,16 +23,15 @@ from experiments import run_config
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string('output', '', 'Directory to write; must not be there yet.')
+flags.DEFINE_string('to', '', 'Directory to write; must not be there yet.')
 
 
 def main() -> None:
-  """Writes --output."""
-  directory = pathlib.Path(FLAGS.output)
-  if not FLAGS.output or directory.exists():
+  """Writes the directory."""
+  directory = pathlib.Path(FLAGS.to)
+  if not FLAGS.to or directory.exists():
     raise ValueError(
-      f'--output={FLAGS.output!r} wants the name of a directory that is not '
-      'there yet.'
+      f'--to={FLAGS.to!r} wants the name of a directory that is not there yet.'
     )
   positions = 0
   if FLAGS.init_from:

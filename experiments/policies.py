@@ -27,10 +27,11 @@ def tokenizer_of(
       published model, and of bytes where there is none.
     published: from `find`.
   """
-  if words == 'byte' or not (words or published):
+  if words not in ('', 'byte'):
+    return tokenizer.TextTokenizer(words)
+  if published is None or words:
     return tokenizer.ByteTokenizer()
-  source = tokenizer.read(words) if words else published.tokenizer()
-  return tokenizer.TextTokenizer(source)
+  return tokenizer.TextTokenizer(published.tokenizer())
 
 
 def configure(

@@ -186,7 +186,7 @@ def test_a_run_goes_on_to_the_bit_and_out_again(tmp_path, file):
 
 def _comes_out_again(workdir, model, last, output) -> None:
   """Exported and found again, it is what was trained."""
-  with flagsaver.flagsaver(init_from=str(workdir), output=str(output)):
+  with flagsaver.flagsaver(init_from=str(workdir), to=str(output)):
     export.main()
   again = pretrained.find(str(output))
   config = pretrained.configure(again, positions=111)
@@ -234,7 +234,7 @@ def test_chat_and_export_say_what_they_want(tmp_path):
       ValueError, match='nothing to say.*--init_from.*smollm2'
     ):
       chat.converse()
-    with pytest.raises(ValueError, match="--output='' wants the name"):
+    with pytest.raises(ValueError, match="--to='' wants the name"):
       export.main()
   with pytest.raises(ValueError, match='is no run directory'):
     run_config.restore_flags(tmp_path)

@@ -184,7 +184,7 @@ def digest(model: Published) -> str:
   for path in model.files:
     data = np.memmap(path, np.uint8, mode='r')
     found.update(f'{path.name} {len(data)} '.encode())
-    found.update(data[: 2**20])
+    found.update(data[: 2**20].tobytes())
     for start in np.linspace(0, len(data), _SAMPLES, dtype=np.int64):
-      found.update(data[max(0, start - _SAMPLE_BYTES) : start])
+      found.update(data[max(0, start - _SAMPLE_BYTES) : start].tobytes())
   return found.hexdigest()[:16]

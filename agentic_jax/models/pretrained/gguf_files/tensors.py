@@ -58,13 +58,14 @@ class Tensors:
       values = (values if order is None else values[order])[index[0]]
     else:
       *outer, last = index
+      kept: list[Any] = list(outer)
       if order is not None:
-        outer[0] = order[outer[0]]
+        kept[0] = order[kept[0]]
       start, stop, _ = last.indices(place.shape[-1])
       block, block_bytes = self._gguf.GGML_QUANT_SIZES[place.kind]
       first = start // block
       blocks = slice(first * block_bytes, -(-stop // block) * block_bytes)
-      values = self._floats(rows[tuple(outer)][..., blocks], place.kind)
+      values = self._floats(rows[tuple(kept)][..., blocks], place.kind)
       values = values[..., start - first * block : stop - first * block]
     return values - 1 if name.endswith(self._shifted) else values
 
