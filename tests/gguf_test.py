@@ -32,7 +32,8 @@ TEXTS = [
   '計算してください 🧮👩‍🔬 naïve ½ ٣٤٥ Ⅷ',
   '  two  spaces\t\n \n and lines   ',
   'bytes \x00 \x7f \x1b[0m \U000f0000 e\u0301',
-  '<|im_start|>system\n<|endoftext|><tool_call>',
+  '<|im_start|>system\n<|endoftext|><tool_call> ENDOFALL',
+  'zqx 1212 3434 x + 12',
   '',
 ]
 
@@ -227,7 +228,8 @@ CUTS = {
 
 @pytest.mark.parametrize('cut', CUTS)
 def test_ids_are_those_of_tokenizer_json(tmp_path, cut):
-  made = tiny_published.byte_level(CUTS[cut])
+  settings = {'ignore_merges': True} if cut == 'llama-bpe' else {}
+  made = tiny_published.byte_level(CUTS[cut], **settings)
   if cut == 'qwen2':
     made.normalizer = tokenizers.normalizers.NFC()
   described = tiny_published.CONFIGS['llama']
@@ -247,10 +249,10 @@ def test_ids_are_those_of_tokenizer_json(tmp_path, cut):
   for text in TEXTS:
     ids = words.encode(text)
     assert ids == reference.encode(text)
-    plain = re.sub('<.*?>', 'x', text)
+    plain = re.sub('<.*?>|ENDOFALL', 'x', text)
     assert words.encode(plain) == made.encode(plain).ids
     # What looks like a special token stays text.
-    assert {0, 1, 2, words.special('<tool_call>')}.isdisjoint(ids)
+    assert {0, 1, 2, 3, words.special('<tool_call>')}.isdisjoint(ids)
     prompt = words.prompt(text)
     assert prompt == reference.prompt(text)
     assert [i for i in prompt if i < 3] == [start, end, start]

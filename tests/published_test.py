@@ -125,6 +125,15 @@ def test_half_precision_in_and_as(tmp_path):
 
 def test_a_digest_sees_the_weights_and_the_configuration(directory, file):
   digest = lambda path: pretrained.digest(pretrained.find(str(path)))
+  # A large file counts by samples, the last bytes among them.
+  large = directory / 'large'
+  of_large = lambda: pretrained.digest(
+    pretrained.find(str(directory))._replace(files=(large,))
+  )
+  large.write_bytes(bytes(3 * 2**20))
+  first = of_large()
+  large.write_bytes(bytes(3 * 2**20 - 1) + b'x')
+  assert first != of_large()
   before = digest(directory)
   assert before == digest(directory) != digest(file)
   path = directory / 'model.safetensors'

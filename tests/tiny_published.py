@@ -24,7 +24,8 @@ from agentic_jax.models import transformer
 from agentic_jax.models.pretrained import families
 from agentic_jax.models.pretrained import loading
 
-SPECIALS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>']
+# The last does not look like markup.
+SPECIALS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', 'ENDOFALL']
 TEMPLATE = (
   "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + "
   "'<|im_end|>\\n' }}{% endfor %}"
@@ -223,24 +224,40 @@ def finish(writer) -> None:
   writer.close()
 
 
-def byte_level(cut: pre_tokenizers.PreTokenizer) -> tokenizers.Tokenizer:
-  """A small byte-level tokenizer whose text is cut so before merging."""
+def byte_level(
+  cut: pre_tokenizers.PreTokenizer, **settings: Any
+) -> tokenizers.Tokenizer:
+  """A small byte-level tokenizer whose text is cut so before merging.
+
+  It has learned merges that no cut leaves possible, of digits and across words,
+  and has a word that no merges make.
+
+  Args:
+    cut: of text.
+    **settings: of the model in tokenizer.json.
+  """
   made = tokenizers.Tokenizer(models.BPE())
-  made.pre_tokenizer = cut
+  made.pre_tokenizer = pre_tokenizers.ByteLevel(
+    add_prefix_space=False, use_regex=False
+  )
   made.decoder = decoders.ByteLevel()
   made.train_from_iterator(
     [
       "what's the result of 123 and 4567 for the user, the assistant? " * 20,
-      'def f(x):\n    return x + 12  # tab\n\n計算して 計算して naïve naïve '
-      * 20,
+      'def f(x):\n    return x + 12 1212 34 3434 # tab\n\n計算して naïve ' * 20,
     ],
     trainers.BpeTrainer(
-      vocab_size=340,
+      vocab_size=330,
       show_progress=False,
       special_tokens=SPECIALS,
       initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     ),
   )
+  data = json.loads(made.to_str())
+  data['model']['vocab']['zqx'] = len(data['model']['vocab'])
+  data['model'] |= settings
+  made = tokenizers.Tokenizer.from_str(json.dumps(data))
+  made.pre_tokenizer = cut
   made.add_tokens(['<tool_call>'])
   return made
 
