@@ -18,7 +18,7 @@ def make(
   *,
   environment: str,
   contexts: str,
-  tokens: str,
+  words: Callable[[Sequence[str]], tokenizer.Tokenizer],
   limit: Sequence[str],
   base_limits: rollout.Limits,
   seed: int,
@@ -28,7 +28,7 @@ def make(
   Args:
     environment: a name, or path.py:Name, with settings after a question mark.
     contexts: a name, with settings after a question mark.
-    tokens: 'byte', or the path of a tokenizer.json.
+    words: makes the tokenizer, from the tags of the world's grammar.
     limit: texts such as 'turns=4'.
     base_limits: what these begin with.
     seed: of the world's chance.
@@ -38,21 +38,18 @@ def make(
   """
   name, _, query = environment.partition('?')
   context_name, _, context_query = contexts.partition('?')
-  loaded = environments.load(name, **_literals(query))
+  loaded = environments.load(name, **literals(query))
   grammar = getattr(loaded, 'grammar', protocol.Grammar())
   if not isinstance(grammar, protocol.Grammar):
     raise ValueError(
       f'--environment={environment!r}: its attribute grammar is {grammar!r}; '
       'wanted a protocol.Grammar, such as Grammar(plan="plan"), or none.'
     )
-  made: Any = tokenizer.ByteTokenizer(grammar.tags)
-  if tokens != 'byte':
-    made = tokenizer.TextTokenizer(tokens)
   return rollout.World(
     loaded,
-    made,
+    words(grammar.tags),
     grammar,
-    context.load(context_name, **_literals(context_query)),
+    context.load(context_name, **literals(context_query)),
     limits(limit, base_limits),
     seed,
   )
@@ -92,7 +89,7 @@ def limits(assignments: Sequence[str], base: rollout.Limits) -> rollout.Limits:
   return found
 
 
-def _literals(query: str) -> dict[str, Any]:
+def literals(query: str) -> dict[str, Any]:
   """Settings from the query of a flag, as in keep_last?turns=2."""
   return {k: _literal(v) for k, v in urllib_parse.parse_qsl(query)}
 

@@ -41,19 +41,19 @@ def test_a_page_makes_a_recipe(name):
   assert all(s.meaning for s in recipe_lib.settings_of(maker).values())
 
 
-def test_flags_live_in_common_but_for_what_a_script_alone_needs():
+def test_flags_live_in_one_place_but_for_what_a_script_alone_needs():
   from absl import flags
 
   found = flags.FLAGS.flags_by_module_dict()
-  common = next(v for k, v in found.items() if k.endswith('common'))
-  assert len(common) <= 24
+  shared = next(v for k, v in found.items() if k.endswith('run_flags'))
+  assert len(shared) <= 24
 
 
 def _world(environment):
   return worlds.make(
     environment=environment,
     contexts='append_all',
-    tokens='byte',
+    words=tokenizer.ByteTokenizer,
     limit=(),
     base_limits=rollout.Limits(),
     seed=0,

@@ -14,6 +14,7 @@ from agentic_jax import batching
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax import tasks
+from agentic_jax import tokenizer
 from agentic_jax import types
 from agentic_jax.tasks import pool
 from experiments import pages
@@ -625,7 +626,7 @@ def _errands() -> tuple[list[types.Episode], hand_worked.Batch]:
   world = worlds.make(
     environment='errands?skill=0.5&goal_reward=0.3',
     contexts='append_all',
-    tokens='byte',
+    words=tokenizer.ByteTokenizer,
     limit=(),
     base_limits=limits,
     seed=0,

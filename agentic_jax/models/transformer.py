@@ -149,7 +149,8 @@ def _boxed(config: config_lib.TransformerConfig, key: Array):
 def init(config: config_lib.TransformerConfig, key: Array):
   """Fresh parameters in the training layout, a tree of arrays."""
   wide = dataclasses.replace(config, base='')
-  return lora.narrow(config, nn.unbox(_boxed(wide, key)))
+  params = nn.unbox(_boxed(wide, key))
+  return lora.narrow(config, params) if config.base else params
 
 
 def logical_axes(config: config_lib.TransformerConfig):

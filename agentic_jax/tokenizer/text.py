@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import json
 import pathlib
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import tokenizers
 
@@ -20,6 +20,41 @@ _POLICY = {'role': 'assistant', 'content': 'MessageOfThePolicy7b1f'}
 _THOUGHT = '<think>\nThoughtOfThePolicy5d2a\n</think>\n\n'
 
 
+class Source(NamedTuple):
+  """What a tokenizer is made from.
+
+  Attributes:
+    name: where it came from, for messages.
+    data: what tokenizer.json holds.
+    config: what tokenizer_config.json holds, with the chat template.
+  """
+
+  name: str
+  data: Mapping[str, Any]
+  config: Mapping[str, Any]
+
+
+def read(path: str | pathlib.Path) -> Source:
+  """Reads a tokenizer.json, and its neighbours if they exist.
+
+  Args:
+    path: the file, or the directory that holds it. Its neighbours are
+      tokenizer_config.json and chat_template.jinja.
+
+  Raises:
+    FileNotFoundError: there is no tokenizer.json.
+  """
+  path = pathlib.Path(path)
+  path = path / 'tokenizer.json' if path.is_dir() else path
+  if not path.exists():
+    raise FileNotFoundError(
+      f'TextTokenizer wants a tokenizer.json; {path} does not exist. Pass '
+      'the file or the directory that holds it.'
+    )
+  data = json.loads(path.read_text(encoding='utf-8'))
+  return Source(str(path), data, template.read_config(path.parent))
+
+
 class TextTokenizer:
   """Any `tokenizer.json`, with the chat template that lies beside it.
 
@@ -29,18 +64,18 @@ class TextTokenizer:
 
   def __init__(
     self,
-    path: str | pathlib.Path,
+    source: str | pathlib.Path | Source,
     *,
     chat_template: str | None = None,
     eos: str | None = None,
     pad: str | None = None,
     observation_role: str = 'user',
   ) -> None:
-    """Reads the tokenizer and its template.
+    """Makes the tokenizer and its template.
 
     Args:
-      path: a tokenizer.json, or the directory that holds it. Its neighbours
-        tokenizer_config.json and chat_template.jinja are read if they exist.
+      source: a tokenizer.json or the directory that holds it, see `read`, or
+        what such files hold.
       chat_template: jinja2 source used in place of the template found there;
         with neither, the plain form of `ByteTokenizer`.
       eos: name of the end token, by default `eos_token` of the configuration.
@@ -51,15 +86,8 @@ class TextTokenizer:
       FileNotFoundError: there is no tokenizer.json.
       ValueError: there is no end token, or the template is not valid.
     """
-    path = pathlib.Path(path)
-    path = path / 'tokenizer.json' if path.is_dir() else path
-    if not path.exists():
-      raise FileNotFoundError(
-        f'TextTokenizer wants a tokenizer.json; {path} does not exist. Pass '
-        'the file or the directory that holds it.'
-      )
-    data = json.loads(path.read_text(encoding='utf-8'))
-    config = template.read_config(path.parent)
+    source = source if isinstance(source, Source) else read(source)
+    data, config = source.data, source.config
     added = data.get('added_tokens') or []
     special = [token for token in added if _is_special(token)]
     self._specials = {token['content']: token['id'] for token in special}
@@ -79,7 +107,7 @@ class TextTokenizer:
       self._names['eos_token'] = eos
     if self._names['eos_token'] not in vocabulary:
       raise ValueError(
-        f'{path} wants an end token; got {self._names["eos_token"]!r}, '
+        f'{source.name} wants an end token; got {self._names["eos_token"]!r}, '
         f'possible are {sorted(self._specials)[:20]}. Pass eos=... or name '
         'eos_token in tokenizer_config.json beside it.'
       )

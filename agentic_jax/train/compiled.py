@@ -76,15 +76,55 @@ def state_shardings(config, recipe, mesh) -> step_lib.TrainState:
   return step_lib.TrainState(params, optimizer_state, frozen)
 
 
-def init_state(config, recipe, mesh, key) -> step_lib.TrainState:
-  """A fresh state, made where it is to live."""
+def init_state(
+  config, recipe, mesh, key, params: Any = None
+) -> step_lib.TrainState:
+  """A fresh state, made where it is to live.
+
+  Args:
+    config: of the transformer.
+    recipe: its optimiser is used.
+    mesh: to live on.
+    key: of what is random.
+    params: to begin with, placed where they are to live; they are given up to
+      the state. What they lack, such as a value head, is fresh, and nothing
+      else is made at random.
+  """
+  shapes = _shapes(config)
+  shardings = state_shardings(config, recipe, mesh)
+  given = {} if params is None else params
+  is_fresh = lambda path: not _holds(given, path)
 
   def make(key):
-    params, frozen = lora.split(config, transformer.init(config, key))
-    return step_lib.TrainState(params, recipe.optimizer.init(params), frozen)
+    made = transformer.init(config, key)
+    # What is not returned is not computed.
+    fresh = [x for path, x in jax.tree.leaves_with_path(made) if is_fresh(path)]
+    return fresh, recipe.optimizer.init(lora.split(config, made)[0])
 
-  shardings = state_shardings(config, recipe, mesh)
-  return jax.jit(make, out_shardings=shardings)(key)
+  paths = jax.tree.leaves_with_path(policy_shardings(config, mesh))
+  wanted = [sharding for path, sharding in paths if is_fresh(path)]
+  fresh, optimizer_state = jax.jit(
+    make, out_shardings=(wanted, shardings.optimizer_state)
+  )(key)
+  left = iter(fresh)
+  whole = jax.tree.map_with_path(
+    lambda path, _: next(left) if is_fresh(path) else _at(given, path), shapes
+  )
+  trains, frozen = lora.split(config, whole)
+  return step_lib.TrainState(trains, optimizer_state, frozen)
+
+
+def _at(tree: Any, path: tuple) -> Any:
+  """The leaf of nested dictionaries at a path."""
+  return functools.reduce(lambda inner, key: inner[key.key], path, tree)
+
+
+def _holds(tree: Any, path: tuple) -> bool:
+  try:
+    _at(tree, path)
+  except KeyError:
+    return False
+  return True
 
 
 def begin_with(state: step_lib.TrainState, params: Any) -> step_lib.TrainState:

@@ -151,6 +151,8 @@ def merged(config: config_lib.TransformerConfig, params: Any) -> Any:
   Raises:
     ValueError: the base is kept narrower than adapters can be added to.
   """
+  if config.lora is None:
+    return params
   if config.base:
     raise ValueError(
       f'A base kept in {config.base} has no room for adapters; export the '

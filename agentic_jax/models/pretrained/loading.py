@@ -58,7 +58,7 @@ class Tensors:
     """
     self._files = contextlib.ExitStack()
     self._of: dict[str, Any] = {}
-    for path in _paths(directory):
+    for path in weight_files(directory):
       try:
         opened = safetensors.safe_open(path, 'numpy')
       except (OSError, safetensors.SafetensorError) as error:
@@ -85,20 +85,25 @@ class Tensors:
     return self._of[name].get_slice(name)[index]
 
 
-def _paths(directory: pathlib.Path) -> list[pathlib.Path]:
+def weight_files(directory: pathlib.Path) -> list[pathlib.Path]:
+  """The files of weights in a directory.
+
+  Raises:
+    ValueError: there are none, or one is missing.
+  """
   index = directory / INDEX
   if index.exists():
     names = sorted(set(read_json(index).get('weight_map', {}).values()))
-    paths = [directory / name for name in names]
+    found = [directory / name for name in names]
   else:
-    paths = sorted(directory.glob('*.safetensors'))
-  missing = [str(path) for path in paths if not path.exists()]
-  if missing or not paths:
+    found = sorted(directory.glob('*.safetensors'))
+  missing = [str(path) for path in found if not path.exists()]
+  if missing or not found:
     raise ValueError(
       f'{directory} wants weights in *.safetensors; '
       f'{", ".join(missing) or "there are none"}.'
     )
-  return paths
+  return found
 
 
 def rows_of(config: config_lib.TransformerConfig, part: str) -> Rows:
@@ -128,6 +133,8 @@ def load(
   stored: Mapping[str, families.Stored],
   shapes: Any,
   shardings: Any,
+  *,
+  finish: Callable[[str, jax.Array], Any] = lambda path, array: array,
 ) -> Any:
   """The parameters of a checkpoint, each placed as its sharding says.
 
@@ -137,6 +144,8 @@ def load(
     stored: where each parameter lies, from `families.stored`.
     shapes: tree of what to load, with `shape` and `dtype`.
     shardings: tree of the same structure.
+    finish: (path, parameter) -> what stands in its place; called as soon as it
+      is read, so that only one is ever held as it was.
 
   Raises:
     ValueError: a tensor is missing, has another shape, or belongs to nothing.
@@ -154,7 +163,8 @@ def load(
     paths, leaves, jax.tree.leaves(shardings), strict=True
   ):
     read = reader(tensors, config, stored[path], path, leaf)
-    placed.append(jax.make_array_from_callback(leaf.shape, sharding, read))
+    whole = jax.make_array_from_callback(leaf.shape, sharding, read)
+    placed.append(finish(path, whole))
   return jax.tree.unflatten(tree, placed)
 
 
