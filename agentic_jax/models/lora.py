@@ -139,7 +139,7 @@ def narrow_one(
   if path.removeprefix('blocks/') not in config_lib.MATRICES:
     return leaf
   if config.base == 'int8':
-    codes, scale = jax.jit(quantise)(leaf)
+    codes, scale = quantise(leaf)
     return codes, scale.astype(config.dtype)
   return leaf.astype(config.base or leaf.dtype)
 

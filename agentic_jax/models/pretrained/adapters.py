@@ -99,13 +99,13 @@ def read_lora(
     if not where.part
   }
   wanted = found['target_modules']
-  unknown = [module for module in wanted if module not in known]
-  if unknown or isinstance(wanted, str):
+  listed = [wanted] if isinstance(wanted, str) else wanted
+  unknown = [module for module in listed if module not in known]
+  if unknown:
     raise ValueError(
-      f'{directory} has adapters of {unknown or wanted}; known are '
-      f'{sorted(known)}.'
+      f'{directory} has adapters of {unknown}; known are {sorted(known)}.'
     )
-  targets = {known[module] for module in wanted}
+  targets = {known[module] for module in listed}
   return config_lib.Lora(
     rank=found['r'],
     alpha=float(found['lora_alpha']),
