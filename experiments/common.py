@@ -264,7 +264,7 @@ def evaluator(run: Run, steps: int) -> train.Evaluate:
   return play
 
 
-def source(run: Run) -> train.Source:
+def source(run: Run, tasks_per_step: int) -> train.Source:
   """Where the run's batches come from: rollouts, or demonstrations.
 
   A recipe that does not look at a sampler imitates: the environment's oracle
@@ -279,7 +279,7 @@ def source(run: Run) -> train.Source:
       run.world,
       drawn,
       run.workers,
-      tasks_per_step=FLAGS.tasks_per_step,
+      tasks_per_step=tasks_per_step,
       group_size=run.recipe.group_size,
       temperature=run.recipe.sampling.temperature,
       keep=run.recipe.keep,
@@ -292,7 +292,7 @@ def source(run: Run) -> train.Source:
     run.world,
     drawn,
     script,
-    episodes_per_step=FLAGS.tasks_per_step * run.recipe.group_size,
+    episodes_per_step=tasks_per_step * run.recipe.group_size,
   )
 
 
@@ -323,7 +323,8 @@ def train_run(
     evaluate_every=FLAGS.evaluate_every,
     checkpoint_every=FLAGS.checkpoint_every,
   )
-  return train.run(run.recipe, source(run), plan, initial_state(run, params))
+  batches = source(run, FLAGS.tasks_per_step)
+  return train.run(run.recipe, batches, plan, initial_state(run, params))
 
 
 def initial_state(run: Run, params: Any = None) -> train.TrainState:
@@ -380,8 +381,9 @@ def introduce(run: Run) -> None:
 def inspect_episodes(run: Run) -> None:
   """Prints the episodes of one group as the model sees them."""
   params = initial_state(run).policy
-  batch = source(run).batch(0, params)
-  group = batch.episodes[: max(run.recipe.group_size, 4)]
+  # No more than is shown.
+  few = -(-4 // run.recipe.group_size)
+  group = source(run, few).batch(0, params).episodes
   stacked = train.probed(
     run.recipe,
     run.config,
