@@ -138,6 +138,16 @@ def _empty_trajectory(shape: Shape, kind) -> types.Trajectory:
   )
 
 
+def _empty_record(episodes, shape: Shape) -> np.ndarray | None:
+  """No experts [B, T, L, k], or None where no episode has a record."""
+  for episode in episodes:
+    for segment in episode.segments:
+      if segment.experts is not None:
+        size = (shape.rows, shape.row_tokens, *segment.experts.shape[1:])
+        return np.full(size, -1, segment.experts.dtype)
+  return None
+
+
 def _groups_of(episodes: Sequence[types.Episode]) -> list[list[int]]:
   groups: dict[int, list[int]] = {}
   for index, episode in enumerate(episodes):
@@ -179,6 +189,7 @@ def stack(episodes: Sequence[types.Episode], shape: Shape) -> Stacked:
     s.sampler_logprobs.dtype == np.float64 for e in episodes for s in e.segments
   )
   trajectory = _empty_trajectory(shape, np.float64 if wide else np.float32)
+  trajectory = trajectory._replace(experts=_empty_record(episodes, shape))
   turns = turns_of(episodes, shape)
   for group, group_places in zip(groups, places, strict=True):
     place = iter(group_places)
@@ -195,8 +206,9 @@ def _write(trajectory, turns, segments, places, index: int) -> None:
     row, start = next(places)
     n = len(segment.tokens)
     here = slice(start, start + n)
-    for name in types.Segment._fields:
-      getattr(trajectory, name)[row, here] = getattr(segment, name)
+    for name, values in segment._asdict().items():
+      if values is not None:
+        getattr(trajectory, name)[row, here] = values
     trajectory.segment[row, here] = trajectory.segment[row].max() + 1
     trajectory.position[row, here] = np.arange(n)
     trajectory.episode[row, here] = index

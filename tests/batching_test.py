@@ -120,7 +120,7 @@ def _check(stacked, episodes, shape):
     rows, at = np.nonzero(trajectory.episode == index)
     rows_of_group.setdefault(episode.draw, set()).update(rows)
     whole = [] if episode.failure else episode.segments
-    for name in types.Segment._fields:
+    for name in types.Segment._fields[:-1]:
       wanted = np.concatenate([[], *(getattr(s, name) for s in whole)])
       found = getattr(trajectory, name)[rows, at]
       assert (
@@ -336,6 +336,7 @@ def _with_observations(episodes):
       *(
         np.insert(array, places, fill.get(name, 0))
         for name, array in segment._asdict().items()
+        if array is not None
       )
     )
 

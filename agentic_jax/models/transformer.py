@@ -52,7 +52,7 @@ class Transformer(nn.Module):
         block.Block,
         variable_axes={'params': 0},
         split_rngs={'params': True},
-        in_axes=(0, 0, nn.broadcast, nn.broadcast),
+        in_axes=(0, 0, 0, nn.broadcast, nn.broadcast),
         length=c.layers,
         unroll=c.layers if c.layers <= _UNROLLED_LAYERS else 1,
         metadata_params={nn.PARTITION_NAME: 'layers'},
@@ -82,6 +82,24 @@ class Transformer(nn.Module):
     Returns:
       Normalised hidden states [B, T, D] and the new cache.
     """
+    return self.routed(tokens, context, cache)[:2]
+
+  def routed(
+    self, tokens: Array, context, cache=None, recorded: Array | None = None
+  ) -> tuple:
+    """The last hidden states, and which experts saw the tokens.
+
+    Args:
+      tokens: int32 [B, T].
+      context: as in a call.
+      cache: as in a call.
+      recorded: int [B, T, L, k] or None, experts to take instead of those that
+        the routers choose; see `experts.choose`.
+
+    Returns:
+      Hidden states and cache as in a call, and an `experts.Routing` of
+      [B, T, L, X] and [B, T, L, k], None without experts.
+    """
     c = self.config
     ropes = [c.rope] if c.local_rope is None else [c.rope, c.local_rope]
     rotations = [
@@ -92,18 +110,31 @@ class Transformer(nn.Module):
     if c.embedding_scale != 1.0:
       x = x * jnp.asarray(c.embedding_scale, x.dtype)
     if self.fused:
-      caches = []
-      of_layers = c.windows or (0,) * c.layers
-      for layer, layer_cache, window in zip(
-        self.blocks, cache, of_layers, strict=True
-      ):
-        x, layer_cache = layer(x, layer_cache, window, context, rotations)
-        caches.append(layer_cache)
-      cache = tuple(caches)
+      x, cache, routing = self._layer_by_layer(x, cache, context, rotations)
     else:
       windows = jnp.asarray(c.windows, jnp.int32) if any(c.windows) else None
-      x, cache = self.blocks(x, cache, windows, context, rotations)
-    return self.final_norm(x), cache
+      if recorded is not None:
+        recorded = jnp.moveaxis(recorded, 2, 0)  # [L, B, T, k]
+      x, (cache, routing) = self.blocks(
+        x, cache, windows, recorded, context, rotations
+      )
+    routing = jax.tree.map(lambda y: jnp.moveaxis(y, 0, 2), routing)
+    return self.final_norm(x), cache, routing
+
+  def _layer_by_layer(self, x, cache, context, rotations):
+    """x, the tuple of caches and the stacked routing, of decoding."""
+    caches, routings = [], []
+    of_layers = self.config.windows or (0,) * self.config.layers
+    for layer, layer_cache, window in zip(
+      self.blocks, cache, of_layers, strict=True
+    ):
+      x, (layer_cache, routing) = layer(
+        x, layer_cache, window, None, context, rotations
+      )
+      caches.append(layer_cache)
+      routings.append(routing)
+    stacked = jax.tree.map(lambda *y: jnp.stack(y), *routings)
+    return x, tuple(caches), stacked
 
   def logits(self, hidden: Array) -> Array:
     """Scores [..., V] of the next token; float32 at least."""
@@ -197,8 +228,12 @@ def outputs(
     values[t] = value head at t-1, so the entry after a segment's last token
       bootstraps an episode that a limit ended
 
+  Where the trajectory records experts, those see its tokens, with the weights
+  that the routers now give them: other parameters (a reference, a proximal
+  policy) replay them too, so that equal parameters agree exactly.
+
   This is the only place where entry t-1 of the network becomes entry t of an
-  array. The first entry of each segment is 0 in `logprobs` and `entropy`.
+  array; `router_logits` and `experts` are those of feeding token t. The first entry of each segment is 0 in `logprobs` and `entropy`.
 
   Args:
     config: the transformer's shape.
@@ -208,7 +243,13 @@ def outputs(
   model = Transformer(config)
   context = attention.Packed(trajectory.segment, trajectory.position)
   variables = {'params': params}
-  hidden, _ = model.apply(variables, trajectory.tokens, context)
+  hidden, _, routing = model.apply(
+    variables,
+    trajectory.tokens,
+    context,
+    recorded=trajectory.experts if config.experts else None,
+    method=Transformer.routed,
+  )
   shifted = jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
   scores = model.apply(variables, shifted, method=Transformer.logits)
   scores = scores / trajectory.temperature[..., None]  # [B, T, V]
@@ -224,4 +265,6 @@ def outputs(
     logprobs=jnp.where(inside, chosen[..., 0] - total, 0.0),
     entropy=jnp.where(inside, entropy, 0.0),
     values=values,
+    router_logits=routing.logits if routing else None,
+    experts=routing.experts if routing else None,
   )

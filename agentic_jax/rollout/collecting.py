@@ -214,6 +214,7 @@ class _Loop:
       self._sampler.policy_step,
       self._temperature,
       cut=not generated.stopped,
+      experts=generated.experts,
     )
     request = builder.request
     seed = episodes.derive_seed(
