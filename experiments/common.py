@@ -244,11 +244,11 @@ def build(
     base_limits=base_limits or rollout.Limits(),
     seed=FLAGS.seed,
   )
-  _refuse_idle_axes(mesh)
   splits = {split: _tasks(split) for split in ('train', 'validation', 'test')}
   config = sizes.load(
     FLAGS.model, world.tokenizer.vocab_size, value_head=made.uses_values
   )
+  _refuse_idle_axes(mesh, config)
   shape = programs.shape_for(world.limits.segment_tokens, FLAGS.slots)
   sampler = sampler_lib.Sampler(
     config,
@@ -271,12 +271,20 @@ def build(
   )
 
 
-def _refuse_idle_axes(mesh: jax.sharding.Mesh) -> None:
-  idle = [axis for axis in ('context', 'expert') if mesh.shape[axis] > 1]
+def _refuse_idle_axes(
+  mesh: jax.sharding.Mesh, config: config_lib.TransformerConfig
+) -> None:
+  idle = 'context' if mesh.shape['context'] > 1 else ''
+  if config.experts % mesh.shape['expert'] or (
+    not config.experts and mesh.shape['expert'] > 1
+  ):
+    idle = 'expert'
   if idle:
     raise ValueError(
-      f'--mesh={FLAGS.mesh!r}: nothing is split over {idle[0]!r} yet, so its '
-      'devices would repeat the same work; use data, fsdp and tensor.'
+      f'--mesh={FLAGS.mesh!r}: with --model={FLAGS.model}, of '
+      f'{config.experts} experts, nothing is split over {idle!r}, so its '
+      'devices would repeat the same work; use data, fsdp and tensor, and '
+      'expert for a number that divides the experts.'
     )
 
 

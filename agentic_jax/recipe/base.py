@@ -26,6 +26,14 @@ class Sampling(NamedTuple):
   temperature: float = 1.0
 
 
+class Routing(NamedTuple):
+  """What a mixture of experts is asked for in training."""
+
+  balance: float = 0.0  # Coefficient of the load-balance loss.
+  z: float = 0.0  # Coefficient of the router-z loss.
+  replay: bool = True  # Whether tokens see the experts they were sampled with.
+
+
 def score_nothing(
   apply: Callable, networks: Networks, trajectory, turns
 ) -> types.Trajectory:
@@ -69,6 +77,7 @@ class Recipe:
     epochs: passes over a batch.
     minibatches: optimiser steps a pass.
     sampling: how actions are sampled.
+    routing: what a mixture of experts is asked for.
     uses_values: whether the policy needs a value head.
     uses_reference: whether a frozen copy of the initial policy is kept.
     uses_sampler: whether the loss has a ratio to the sampler; then tokens that
@@ -88,6 +97,7 @@ class Recipe:
   epochs: int = 1
   minibatches: int = 1
   sampling: Sampling = Sampling()
+  routing: Routing = Routing()
   uses_values: bool = False
   uses_reference: bool = False
   uses_sampler: bool = True
@@ -106,6 +116,9 @@ def training(
   epochs: int = 1,
   minibatches: int = 1,
   temperature: float = 1.0,
+  balance_coefficient: float = 0.0,
+  router_z_coefficient: float = 0.0,
+  replay_experts: bool = True,
 ) -> dict[str, Any]:
   """The fields of a Recipe that every maker shares.
 
@@ -121,6 +134,10 @@ def training(
     epochs: passes over a batch.
     minibatches: optimiser steps a pass.
     temperature: of sampling, replayed in training; above 0.
+    balance_coefficient: of a mixture of experts: of the load-balance loss.
+    router_z_coefficient: of a mixture of experts: of the router-z loss.
+    replay_experts: of a mixture of experts: whether tokens see the experts that
+      they were sampled with.
 
   Raises:
     ValueError: a setting is out of range.
@@ -134,6 +151,11 @@ def training(
     raise ValueError(
       f'{epochs=} and {minibatches=} must be at least 1, and {learning_rate=} '
       'not negative.'
+    )
+  if min(balance_coefficient, router_z_coefficient) < 0:
+    raise ValueError(
+      f'{balance_coefficient=} and {router_z_coefficient=} must not be '
+      'negative: the losses are minimised.'
     )
   rate = optax.constant_schedule(learning_rate)
   if decay_steps:
@@ -153,4 +175,7 @@ def training(
     epochs=epochs,
     minibatches=minibatches,
     sampling=Sampling(temperature),
+    routing=Routing(
+      balance_coefficient, router_z_coefficient, replay_experts
+    ),
   )
