@@ -120,6 +120,22 @@ _PHI3 = {
 }
 
 
+# What is stored in the place of an MLP.
+_MIXTRAL = {
+  'router': Stored(_LAYER + 'block_sparse_moe.gate.weight'),
+  'gate': Stored(_LAYER + 'block_sparse_moe.experts.{expert}.w1.weight'),
+  'up': Stored(_LAYER + 'block_sparse_moe.experts.{expert}.w3.weight'),
+  'down': Stored(_LAYER + 'block_sparse_moe.experts.{expert}.w2.weight'),
+}
+
+_QWEN3_EXPERTS = {
+  'router': Stored(_LAYER + 'mlp.gate.weight'),
+  'gate': Stored(_LAYER + 'mlp.experts.{expert}.gate_proj.weight'),
+  'up': Stored(_LAYER + 'mlp.experts.{expert}.up_proj.weight'),
+  'down': Stored(_LAYER + 'mlp.experts.{expert}.down_proj.weight'),
+}
+
+
 def _llama(c: Json) -> dict[str, Any]:
   del c
   return {}
@@ -136,6 +152,31 @@ def _qwen2(c: Json) -> dict[str, Any]:
 
 def _qwen3(c: Json) -> dict[str, Any]:
   return _late_windows(c) | {'qk_norm': 'head'}
+
+
+def _mixtral(c: Json) -> dict[str, Any]:
+  return _everywhere(c) | {
+    'experts': c['num_local_experts'],
+    'experts_per_token': c['num_experts_per_tok'],
+  }
+
+
+def _qwen3_moe(c: Json) -> dict[str, Any]:
+  if c['decoder_sparse_step'] != 1 or c['mlp_only_layers']:
+    raise ValueError(
+      f'config.json has decoder_sparse_step={c["decoder_sparse_step"]} and '
+      f'mlp_only_layers={c["mlp_only_layers"]}, so that some layers have '
+      'experts and some have none; this transformer has them in all layers or '
+      'in none.'
+    )
+  windowed = _everywhere(c) if c['use_sliding_window'] else {}
+  return windowed | {
+    'qk_norm': 'head',
+    'mlp_width': c['moe_intermediate_size'],
+    'experts': c.get('num_local_experts') or c['num_experts'],
+    'experts_per_token': c['num_experts_per_tok'],
+    'renormalise_experts': c['norm_topk_prob'],
+  }
 
 
 def _late_windows(c: Json) -> dict[str, Any]:
@@ -232,6 +273,33 @@ FAMILIES: dict[str, Family] = {
     _WINDOWED | {'head_dim': 128},
     ('use_sliding_window', 'max_window_layers'),
     _qwen3,
+  ),
+  'mixtral': Family(
+    _PLAIN
+    | {
+      'rms_norm_eps': 1e-5,
+      'rope_theta': 1_000_000.0,
+      'num_local_experts': 8,
+      'num_experts_per_tok': 2,
+    },
+    (),
+    _mixtral,
+    _MIXTRAL,
+  ),
+  'qwen3_moe': Family(
+    _WINDOWED
+    | {
+      'moe_intermediate_size': 768,
+      'num_experts': 128,
+      'num_experts_per_tok': 8,
+      'norm_topk_prob': False,
+      'decoder_sparse_step': 1,
+      'mlp_only_layers': (),
+    },
+    # The first is how newer versions of transformers write num_experts.
+    ('num_local_experts', 'max_window_layers'),
+    _qwen3_moe,
+    _QWEN3_EXPERTS,
   ),
   'gemma2': Family(
     _GEMMA | {'attn_logit_softcapping': 50.0, 'final_logit_softcapping': 30.0},

@@ -22,6 +22,13 @@ _BESIDE = (
   'chat_template.jinja',
   'generation_config.json',
 )
+# By whether there are experts, and whether heads are normalised.
+_DESCRIBED = {
+  (False, False): ('llama', 'LlamaForCausalLM'),
+  (False, True): ('qwen3', 'Qwen3ForCausalLM'),
+  (True, False): ('mixtral', 'MixtralForCausalLM'),
+  (True, True): ('qwen3_moe', 'Qwen3MoeForCausalLM'),
+}
 _LARGEST_FILE = 5 * 2**30  # Bytes.
 
 
@@ -102,7 +109,7 @@ def export(
     params: in the training layout, without a value head or adapters.
     config: of the transformer.
     source: the directory the model came from, whose config.json, tokenizer and
-      template go along; by default config.json is written for Llama or Qwen3.
+      template go along; by default config.json is written for one of `_DESCRIBED`.
 
   Raises:
     ValueError: the model is of no family that can be written.
@@ -126,17 +133,15 @@ def export(
 
 
 def describe(config: config_lib.TransformerConfig) -> dict[str, Any]:
-  """A config.json of the family Llama, or Qwen3 where heads are normalised.
+  """A config.json of one of the families `_DESCRIBED`.
 
   Raises:
     ValueError: the model has more than these families have.
   """
-  kind = 'qwen3' if config.qk_norm else 'llama'
+  kind, architecture = _DESCRIBED[bool(config.experts), bool(config.qk_norm)]
   found = {
     'model_type': kind,
-    'architectures': [
-      {'qwen3': 'Qwen3ForCausalLM', 'llama': 'LlamaForCausalLM'}[kind]
-    ],
+    'architectures': [architecture],
     'vocab_size': config.vocab_size,
     'hidden_size': config.width,
     'num_hidden_layers': config.layers,
@@ -153,11 +158,19 @@ def describe(config: config_lib.TransformerConfig) -> dict[str, Any]:
     },
     'tie_word_embeddings': config.tied,
   }
+  if config.experts:
+    found['num_local_experts'] = config.experts
+    found['num_experts_per_tok'] = config.experts_per_token
+  if kind == 'qwen3_moe':
+    found['moe_intermediate_size'] = config.mlp_width
+    found['norm_topk_prob'] = config.renormalise_experts
+    found['num_experts'] = found.pop('num_local_experts')
   again = families.read(found, value_head=config.value_head, dtype=config.dtype)
   if again != config:
     raise ValueError(
-      f'Only models of the form of Llama or Qwen3 can be written without the '
-      f'directory they came from; pass source=... to export {config}.'
+      'Only models of the form of Llama, Qwen3, Mixtral or Qwen3-MoE can be '
+      'written without the directory they came from; pass source=... to export '
+      f'{config}.'
     )
   return found
 
