@@ -88,9 +88,11 @@ def group(experts: Array, number: int) -> Groups:
     number: X.
   """
   flat = experts.reshape(-1)
-  order = jnp.argsort(flat, stable=True)
+  index = jnp.arange(flat.size, dtype=jnp.int32)
+  rising, order = jax.lax.sort((flat, index), num_keys=1, is_stable=True)
+  places = jnp.zeros_like(index).at[order].set(index, unique_indices=True)
   sizes = jnp.sum(flat[:, None] == jnp.arange(number), axis=0, dtype=jnp.int32)
-  return Groups(order, jnp.argsort(order), flat[order], sizes)
+  return Groups(order, places, rising, sizes)
 
 
 def spread(x: Array, groups: Groups) -> Array:
