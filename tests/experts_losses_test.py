@@ -113,9 +113,7 @@ def recorded(episodes):
     chosen[-1] = -1
     return segment._replace(experts=chosen)
 
-  return [
-    e._replace(segments=tuple(map(record, e.segments))) for e in episodes
-  ]
+  return [e._replace(segments=tuple(map(record, e.segments))) for e in episodes]
 
 
 @functools.cache
@@ -166,7 +164,9 @@ def test_the_gradient_is_that_of_the_whole_batch(tmp):
     np.testing.assert_allclose(both[name] - without[name], value, atol=2e-6)
   first = next(r for r in records if 'train/loss' in r)
   assert first['train/loss_balance'] == pytest.approx(float(terms[0]), rel=1e-5)
-  assert first['train/loss_router_z'] == pytest.approx(float(terms[1]), rel=1e-5)
+  assert first['train/loss_router_z'] == pytest.approx(
+    float(terms[1]), rel=1e-5
+  )
   assert int(result.state.optimizer_state.updates) == 1
 
 
@@ -175,7 +175,8 @@ def test_any_recipe_takes_them(name, tmp):
   recipe = recipe_lib.RECIPES[name](minibatches=2, **BOTH)
   learn(recipe, tmp / name, played=recorded(tiny_training.episodes()))
   record = next(r for r in metrics.read(tmp / name) if 'train/loss' in r)
-  assert record['train/loss_balance'] > 0.5
+  # k = 2 if experts are used alike, in each of the two updates.
+  assert 0.95 < record['train/loss_balance'] < 1.6
   assert record['train/loss_router_z'] > 0
 
 

@@ -93,9 +93,9 @@ def test_probabilities_agree(name):
   found = _outputs(config, params, trajectory)
   scores = expected['logits'].astype(np.float64)
   scores -= np.log(np.sum(np.exp(scores), -1, keepdims=True))
-  wanted = np.take_along_axis(
-    scores[:, :-1], expected['ids'][:, 1:, None], -1
-  )[..., 0]
+  wanted = np.take_along_axis(scores[:, :-1], expected['ids'][:, 1:, None], -1)[
+    ..., 0
+  ]
   real = expected['mask'][:, 1:] > 0
   np.testing.assert_allclose(
     np.asarray(found.logprobs)[:, 1:][real], wanted[real], atol=1e-4

@@ -116,9 +116,7 @@ def test_weights_by_hand():
   recorded = jnp.asarray([[2, 0], [-1, -1]], jnp.int16)
   chosen = experts.choose(both, 2, recorded)
   np.testing.assert_array_equal(chosen, [[2, 0], [1, 3]])
-  close(
-    experts.weights_of(both, chosen, renormalise=True)[0], [0.6, 0.4]
-  )
+  close(experts.weights_of(both, chosen, renormalise=True)[0], [0.6, 0.4])
 
 
 def test_rows_are_sorted_and_brought_back():

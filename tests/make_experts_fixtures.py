@@ -3,9 +3,9 @@
   python tests/make_experts_fixtures.py
 
 It needs torch and transformers (5.23), which the tests do not. Each folder has
-the model, and in expected.npz: token ids [2, T], their
-mask, logits in float32, gradients of the mean log-probability, and the mean over
-layers of the load-balance loss.
+a model, and in expected.npz: token ids [2, T], their mask, logits in float32,
+gradients of the mean log-probability, and the mean over layers of the
+load-balance loss.
 """
 
 import pathlib

@@ -233,7 +233,8 @@ def outputs(
   policy) replay them too, so that equal parameters agree exactly.
 
   This is the only place where entry t-1 of the network becomes entry t of an
-  array; `router_logits` and `experts` are those of feeding token t. The first entry of each segment is 0 in `logprobs` and `entropy`.
+  array; `router_logits` and `experts` are those of feeding token t. The first
+  entry of each segment is 0 in `logprobs` and `entropy`.
 
   Args:
     config: the transformer's shape.

@@ -175,7 +175,5 @@ def training(
     epochs=epochs,
     minibatches=minibatches,
     sampling=Sampling(temperature),
-    routing=Routing(
-      balance_coefficient, router_z_coefficient, replay_experts
-    ),
+    routing=Routing(balance_coefficient, router_z_coefficient, replay_experts),
   )

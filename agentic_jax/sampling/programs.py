@@ -124,7 +124,8 @@ def prefill(config, shape: Shape, params, caches, tokens, slot, start):
     start: int32 [R], the position of the chunk's first token.
 
   Returns:
-    The caches, and the experts that saw the tokens, int16 [R, P, L, k], or None.
+    The caches, and the experts that saw the tokens, int16 [R, P, L, k]; None
+    without experts.
   """
   context = attention.Cached(
     position=start[:, None] + jnp.arange(tokens.shape[1]),

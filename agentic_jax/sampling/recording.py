@@ -24,7 +24,9 @@ class Recorder:
     self._record = None if empty is None else np.array(empty)
     self._waiting: list[Any] = []
 
-  def prefilled(self, slot: np.ndarray, start: np.ndarray, experts: Any) -> None:
+  def prefilled(
+    self, slot: np.ndarray, start: np.ndarray, experts: Any
+  ) -> None:
     """Takes what `programs.prefill` returned.
 
     Args:
@@ -42,15 +44,18 @@ class Recorder:
 
   def settle(self) -> None:
     """Writes down what is waiting, in its order."""
+    record = self._record
+    if record is None:
+      return
     for entry in self._waiting:
       if len(entry) == 2:
         source, target = entry
-        self._record[target] = self._record[source]
+        record[target] = record[source]
         continue
       slot, start, experts = entry
       experts = jax.device_get(experts)
       position = start[:, None] + np.arange(experts.shape[1])
-      self._record[slot[:, None], position] = experts
+      record[slot[:, None], position] = experts
     self._waiting.clear()
 
   def decoded(self, slot: int, first: int, count: int, experts: Any) -> None:

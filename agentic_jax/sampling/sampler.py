@@ -114,9 +114,7 @@ class Sampler:
     rows, size = self.shape.prefill_rows, self.shape.prefill_chunk
     zeros = np.zeros(rows, np.int32)
     chunk = self._place(np.zeros((rows, size), np.int32), zeros, zeros)
-    self._caches, _ = self._programs.prefill(
-      self._params, self._caches, *chunk
-    )
+    self._caches, _ = self._programs.prefill(self._params, self._caches, *chunk)
     self._copy([(0, 0)])
 
   def seed(self, seed: int) -> None:

@@ -13,6 +13,7 @@ import safetensors.numpy
 from agentic_jax.models import config as config_lib
 from agentic_jax.models.pretrained import families
 from agentic_jax.models.pretrained import loading
+from agentic_jax.models.pretrained import places
 
 # What lies beside the weights and goes along.
 _BESIDE = (
@@ -35,7 +36,7 @@ _LARGEST_FILE = 5 * 2**30  # Bytes.
 def tensors_of(
   params: Any,
   config: config_lib.TransformerConfig,
-  stored: Mapping[str, families.Stored],
+  stored: Mapping[str, places.Stored],
 ) -> dict[str, np.ndarray]:
   """The tensors of a checkpoint, by the names of its family.
 
@@ -109,7 +110,8 @@ def export(
     params: in the training layout, without a value head or adapters.
     config: of the transformer.
     source: the directory the model came from, whose config.json, tokenizer and
-      template go along; by default config.json is written for one of `_DESCRIBED`.
+      template go along; by default config.json is written for one of the
+      families `_DESCRIBED`.
 
   Raises:
     ValueError: the model is of no family that can be written.
