@@ -14,6 +14,7 @@ from agentic_jax import metrics
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import sharding
 from agentic_jax import train
+from agentic_jax.models import config as config_lib
 from agentic_jax.models import lora
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
@@ -190,6 +191,24 @@ def test_replay_can_be_switched_off(tmp):
   tiny_training.assert_close(off, plain, 0)
   gap = np.abs(replayed['blocks.down'] - plain['blocks.down']).max()
   assert gap > 1e-4
+
+
+def test_adapters_of_experts_train_beside_a_frozen_router(tmp):
+  recipe = recipe_lib.grpo(group_size=2, balance_coefficient=0.1)
+  adapters = config_lib.Lora(rank=2, targets=('value', 'up', 'down'))
+  result, gradient = learn(recipe, tmp / 'lora', lora=adapters, base='int8')
+  assert len(gradient) == 6
+  for name, value in gradient.items():
+    # What multiplies a zero has no gradient yet.
+    assert np.any(value != 0) == name.endswith('_b'), name
+  assert gradient['blocks.up_lora_b'].shape == (1, 4, 2, 32)
+  frozen = result.state.frozen['blocks']
+  assert frozen['up'].dtype == np.int8 and frozen['up_scale'].shape == (
+    1,
+    4,
+    32,
+  )
+  assert 'router' in frozen
 
 
 @pytest.mark.parametrize(
