@@ -28,7 +28,12 @@ CORE = [
 ]
 
 EXTRAS = {
-  'test': ['hypothesis>=6.100', 'pytest>=8.0', 'pytest-xdist>=3.6'],
+  'test': [
+    'gguf>=0.17,<1',
+    'hypothesis>=6.100',
+    'pytest>=8.0',
+    'pytest-xdist>=3.6',
+  ],
   'check': ['mypy>=1.15', 'ruff>=0.12'],
   'cuda12': ['jax[cuda12]>=0.10.2,<0.12'],
   'cuda13': ['jax[cuda13]>=0.10.2,<0.12'],

@@ -9,7 +9,8 @@ tools/             what an agent may call
 protocol.py        tag grammars: render, parse, stop strings, roles of tokens
 context.py         what the policy sees: everything, or the last turns
 tokenizer/         a byte tokenizer; any tokenizer.json, with chat templates
-models/            the transformer, its attention, its sizes
+models/            the transformer, its sizes; published models in and out
+probes.py          questions to the policy in contexts that nobody sampled
 sharding.py        mesh from a string, logical axis rules, placement
 sampling/          jitted prefill and decode over slots
 rollout/           environments x sampler -> episodes; limits, failures

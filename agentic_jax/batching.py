@@ -22,6 +22,7 @@ class Shape(NamedTuple):
   episodes: int  # E
   turns: int  # S
   action_tokens: int  # N
+  turn_fields: tuple[str, ...] = ()  # Optional fields of Turns always filled.
 
 
 class Stacked(NamedTuple):
@@ -42,6 +43,7 @@ def shape_for(
   action_tokens: int,
   microbatch_rows: int,
   row_tokens: int | None = None,
+  turn_fields: tuple[str, ...] = (),
 ) -> Shape:
   """The sizes that hold any batch within the limits of a run.
 
@@ -54,6 +56,8 @@ def shape_for(
     action_tokens: of an episode, at most.
     microbatch_rows: of one forward pass.
     row_tokens: T; by default just what the longest segment needs.
+    turn_fields: the optional fields of `Turns` that every batch of the run
+      has, even one without episodes.
 
   Raises:
     ValueError: a group may not fit a microbatch, or a segment a row.
@@ -82,6 +86,7 @@ def shape_for(
     episodes=groups * group_size,
     turns=turns,
     action_tokens=action_tokens,
+    turn_fields=turn_fields,
   )
 
 
@@ -121,7 +126,7 @@ def _fit(lengths, row: int, used: int, shape: Shape):
   return placed, row, used
 
 
-def _empty_trajectory(shape: Shape, kind) -> types.Trajectory:
+def _empty_trajectory(shape: Shape, kind, fills=()) -> types.Trajectory:
   size = (shape.rows, shape.row_tokens)
   full = lambda value, dtype: np.full(size, value, dtype)
   return types.Trajectory(
@@ -135,6 +140,7 @@ def _empty_trajectory(shape: Shape, kind) -> types.Trajectory:
     policy_step=full(-1, np.int32),
     sampler_logprobs=full(0, kind),
     temperature=full(1, np.float32),
+    **{name: full(0, np.float32) for name in fills},
   )
 
 
@@ -155,7 +161,9 @@ def _groups_of(episodes: Sequence[types.Episode]) -> list[list[int]]:
   return list(groups.values())
 
 
-def stack(episodes: Sequence[types.Episode], shape: Shape) -> Stacked:
+def stack(
+  episodes: Sequence[types.Episode], shape: Shape, fills: Sequence[str] = ()
+) -> Stacked:
   """Packs episodes into a batch of fixed shape.
 
   A failed episode takes its place in `Turns` as padding and trains nothing.
@@ -163,12 +171,14 @@ def stack(episodes: Sequence[types.Episode], shape: Shape) -> Stacked:
   Args:
     episodes: sorted by (draw, member); at most `shape.episodes`.
     shape: the sizes of the run.
+    fills: optional fields that every segment has, such as 'teacher_logprobs'.
 
   Returns:
     numpy arrays, in the layout of `types`.
 
   Raises:
-    ValueError: the episodes do not fit the shape.
+    ValueError: the episodes do not fit the shape, have no baseline, or a
+      segment lacks a field.
   """
   if len(episodes) > shape.episodes:
     raise ValueError(
@@ -188,27 +198,35 @@ def stack(episodes: Sequence[types.Episode], shape: Shape) -> Stacked:
   wide = any(
     s.sampler_logprobs.dtype == np.float64 for e in episodes for s in e.segments
   )
-  trajectory = _empty_trajectory(shape, np.float64 if wide else np.float32)
+  kind = np.float64 if wide else np.float32
+  trajectory = _empty_trajectory(shape, kind, fills)
   trajectory = trajectory._replace(experts=_empty_record(episodes, shape))
   turns = turns_of(episodes, shape)
   for group, group_places in zip(groups, places, strict=True):
     place = iter(group_places)
     for index in group:
-      _write(trajectory, turns, kept(index), place, index)
+      _write(trajectory, turns, kept(index), place, index, fills)
   microbatches = -(-rows // shape.microbatch_rows)
   return Stacked(trajectory, turns, microbatches)
 
 
-def _write(trajectory, turns, segments, places, index: int) -> None:
+def _write(trajectory, turns, segments, places, index: int, fills) -> None:
   row_tokens = trajectory.tokens.shape[1]
   count = 0
   for segment in segments:
     row, start = next(places)
     n = len(segment.tokens)
     here = slice(start, start + n)
-    for name, values in segment._asdict().items():
-      if values is not None:
-        getattr(trajectory, name)[row, here] = values
+    for name, found in segment._asdict().items():
+      kept = getattr(trajectory, name)
+      if found is None and name in fills:
+        raise ValueError(
+          f'Episode {index} has a segment without {name}, which the recipe '
+          'says it fills in; let the absorb of its probe set it in every '
+          'segment of every episode.'
+        )
+      if kept is not None and found is not None:
+        kept[row, here] = found
     trajectory.segment[row, here] = trajectory.segment[row].max() + 1
     trajectory.position[row, here] = np.arange(n)
     trajectory.episode[row, here] = index
@@ -226,6 +244,9 @@ def turns_of(
   episodes: Sequence[types.Episode], shape: Shape | None = None
 ) -> types.Turns:
   """The per-turn half of a batch; `tokens` stays empty.
+
+  Its optional fields are there if the episodes carry them or the shape wants
+  them.
 
   Args:
     episodes: sorted by (draw, member).
@@ -262,4 +283,56 @@ def turns_of(
         # entry where it was first seen, so that numbers stay below E * S.
         key = (episode.draw, turn.state_key)
         turns.state[e, s] = situations.setdefault(key, e * size[1] + s)
-  return turns
+  return turns._replace(
+    node=_nodes_of(episodes, shape),
+    value=_values_of(episodes, shape),
+    baseline=_baselines_of(episodes, shape),
+  )
+
+
+def _nodes_of(episodes, shape: Shape) -> np.ndarray | None:
+  """Which turns are one; a number is that of the entry first seen."""
+  carried = any(turn.node >= 0 for e in episodes for turn in e.turns)
+  if not carried and 'node' not in shape.turn_fields:
+    return None
+  nodes = np.full((shape.episodes, shape.turns), -1, np.int32)
+  first: dict[tuple[int, int], int] = {}
+  for e, episode in enumerate(episodes):
+    for s, turn in enumerate(() if episode.failure else episode.turns):
+      own = e * shape.turns + s
+      shared = turn.node >= 0
+      key = (episode.draw, turn.node)
+      nodes[e, s] = first.setdefault(key, own) if shared else own
+  return nodes
+
+
+def _values_of(episodes, shape: Shape) -> np.ndarray | None:
+  """The values that turns carry, 0 where there is none."""
+  carried = any(turn.value is not None for e in episodes for turn in e.turns)
+  if not carried and 'value' not in shape.turn_fields:
+    return None
+  values = np.zeros((shape.episodes, shape.turns), np.float32)
+  for e, episode in enumerate(episodes):
+    for s, turn in enumerate(() if episode.failure else episode.turns):
+      values[e, s] = turn.value or 0.0
+  return values
+
+
+def _baselines_of(episodes, shape: Shape) -> np.ndarray | None:
+  """What the greedy members of each episode's group earned: [E, R]."""
+  wanted = 'baseline' in shape.turn_fields
+  if not wanted and all(episode.baseline is None for episode in episodes):
+    return None
+  found = np.zeros((shape.episodes, len(types.REWARDS)), np.float32)
+  for row, episode in zip(found, episodes, strict=False):
+    if episode.failure:
+      continue
+    if episode.baseline is None:
+      raise ValueError(
+        f'Episode {episode.member} of the task {episode.task.prompt!r:.80} has '
+        'no baseline, but the recipe has greedy_members; play them with '
+        'rollout.Rollouts(greedy_members=1), or take a recipe without them, '
+        'such as --recipe=rloo.'
+      )
+    row[:] = [episode.baseline.get(name, 0.0) for name in types.REWARDS]
+  return found

@@ -6,6 +6,11 @@ the tool or the answer, which ends the turn:
   <think>pow</think><tool>pow(3,17,41)</tool>
   <answer>3</answer>
 
+A grammar may also have a decision whether to plan, and a plan, before these:
+
+  <switch>yes</switch><plan>go to 5</plan><tool>right</tool>
+  <switch>no</switch><tool>right</tool>
+
 Whitespace between blocks is ignored, whitespace within a block is kept. Only
 the policy's own text is ever read here; what an environment answers is not,
 so a tag inside an observation means nothing.
@@ -14,7 +19,7 @@ so a tag inside an observation means nothing.
 from collections.abc import Sequence
 import dataclasses
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,11 +47,15 @@ class Action(NamedTuple):
   answer: str | None = None
   valid: bool = True
   error: str = ''
+  switch: str = ''
+  plan: str = ''
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Grammar:
   """A tag grammar; the fields are the names of its tags.
+
+  A grammar has no `switch` or no `plan` where its name is '', as by default.
 
   Raises:
     ValueError: if two tags share a name or a name is not a plain word.
@@ -56,6 +65,8 @@ class Grammar:
   tool: str = 'tool'
   answer: str = 'answer'
   result: str = 'result'
+  switch: str = ''
+  plan: str = ''
 
   def __post_init__(self):
     for name in self._names:
@@ -68,7 +79,14 @@ class Grammar:
 
   @property
   def _names(self) -> tuple[str, ...]:
-    return (self.think, self.tool, self.answer, self.result)
+    planning = tuple(name for name in (self.switch, self.plan) if name)
+    return (self.think, self.tool, self.answer, self.result, *planning)
+
+  @property
+  def _leads(self) -> dict[str, str]:
+    """What may come before the call or answer, in order: field by tag."""
+    fields = ('switch', 'plan', 'think')
+    return {getattr(self, x): x for x in fields if getattr(self, x)}
 
   @property
   def tags(self) -> tuple[str, ...]:
@@ -93,22 +111,24 @@ class Grammar:
       anything that `render` would not write up to whitespace between blocks.
     """
     blocks, error = self._blocks(text)
-    think = ''
+    ahead = list(self._leads)
+    lead: dict[str, Any] = {}
     for place, (name, content) in enumerate(blocks):
-      if name == self.think and place == 0:
-        think = content
-      elif name == self.think:
-        return Action(think, valid=False, error=f'{self.think} comes first')
+      if name in ahead:
+        ahead = ahead[ahead.index(name) + 1 :]
+        lead[self._leads[name]] = content
+      elif name in self._leads:
+        return Action(**lead, valid=False, error=self._order)
       elif error:
         break
       elif place + 1 < len(blocks):
-        return Action(think, valid=False, error=f'text after {name}')
+        return Action(**lead, valid=False, error=f'text after {name}')
       elif name == self.tool:
-        return Action(think, calls=(Call('', content),))
+        return Action(**lead, calls=(Call('', content),))
       else:
-        return Action(think, answer=content)
+        return Action(**lead, answer=content)
     error = error or f'no {self.tool} or {self.answer}'
-    return Action(think, valid=False, error=error)
+    return Action(**lead, valid=False, error=error)
 
   def render(self, action: Action) -> str:
     """The text of a valid action, so that `parse(render(a)) == a`.
@@ -125,17 +145,16 @@ class Grammar:
       end, content = self.tool, action.calls[0].arguments
     else:
       end, content = self.answer, action.answer
-    text = f'<{end}>{content}</{end}>'
-    if action.think:
-      text = f'<{self.think}>{action.think}</{self.think}>' + text
-    return text
+    blocks = [(tag, getattr(action, x)) for tag, x in self._leads.items()]
+    blocks = [(tag, said) for tag, said in blocks if said] + [(end, content)]
+    return ''.join(f'<{tag}>{said}</{tag}>' for tag, said in blocks)
 
   def roles(self, pieces: Sequence[bytes]) -> np.ndarray:
     """The role of every token of an action.
 
-    A block with its tags has the role of its kind, 'think' or 'tool';
-    answers and whatever lies outside of blocks are 'text'. A block that
-    never closes reaches to the end.
+    A block with its tags has the role of its kind: 'switch', 'plan', 'think'
+    or 'tool'; answers and whatever lies outside of blocks are 'text'. A block
+    that never closes reaches to the end.
 
     Args:
       pieces: the bytes of each of the action's own tokens, in order.
@@ -145,7 +164,7 @@ class Grammar:
       has the role of its first byte.
     """
     data = b''.join(pieces)
-    kinds = {self.think: 'think', self.tool: 'tool', self.answer: 'text'}
+    kinds = self._leads | {self.tool: 'tool', self.answer: 'text'}
     # One entry more than bytes: an empty last piece has a place too.
     of_byte = np.full(len(data) + 1, types.ROLES.index('text'), np.int8)
     start = 0
@@ -160,8 +179,17 @@ class Grammar:
 
   @property
   def _opening(self) -> re.Pattern[bytes]:
-    names = '|'.join(map(re.escape, (self.think, self.tool, self.answer)))
+    kinds = (*self._leads, self.tool, self.answer)
+    names = '|'.join(map(re.escape, kinds))
     return re.compile(f'<({names})>'.encode())
+
+  @property
+  def _order(self) -> str:
+    """What is wrong with a lead that is repeated or comes too late."""
+    leads = list(self._leads)
+    if len(leads) == 1:
+      return f'{leads[0]} comes first'
+    return f'the order is {", ".join(leads)}, each once'
 
   def _blocks(self, text: str) -> tuple[list[tuple[str, str]], str]:
     """The closed blocks up to the first fault, and that fault or ''."""
@@ -197,7 +225,10 @@ class Grammar:
       return 'has not exactly one call or answer'
     if action.calls and action.calls[0].name:
       return 'names a tool'
-    contents = [action.think, action.answer or '']
+    for name in ('switch', 'plan'):
+      if getattr(action, name) and not getattr(self, name):
+        return f'has a {name}, for which the grammar has no tag'
+    contents = [action.think, action.switch, action.plan, action.answer or '']
     contents += [call.arguments for call in action.calls]
     if any(tag in content for tag in self.tags for content in contents):
       return 'has a tag inside a block'

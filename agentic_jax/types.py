@@ -80,6 +80,8 @@ class Turn(NamedTuple):
   num_calls: int = 0  # Tool calls in the action.
   valid: bool = True  # The action parsed.
   cut: bool = False  # The token limit ended the action, not the policy.
+  node: int = -1  # Equal numbers in a group: one turn, shared by branches.
+  value: float | None = None  # Mean return of rollouts from its beginning.
 
 
 class Segment(NamedTuple):
@@ -92,6 +94,7 @@ class Segment(NamedTuple):
   policy_step: np.ndarray  # int32 [n], -1 elsewhere
   sampler_logprobs: np.ndarray  # float32 [n], 0 elsewhere
   temperature: np.ndarray  # float32 [n], 1 elsewhere
+  teacher_logprobs: np.ndarray | None = None  # float32 [n], where probed
   experts: np.ndarray | None = None  # int16 [n, L, k]: of L layers, those that
   #                                    saw the token; -1 is no record.
 
@@ -101,7 +104,8 @@ class Episode(NamedTuple):
 
   `draw` counts the tasks drawn in a run: with `member` it names the episode
   and seeds its randomness. `failure` is '' or the kind of fault that ended
-  it, of FAILURES.
+  it, of FAILURES. `baseline` is what the greedy members of its group earned,
+  by component; None where none were played.
   """
 
   task: Task
@@ -113,6 +117,7 @@ class Episode(NamedTuple):
   truncated: bool = False
   failure: str = ''
   detail: str = ''
+  baseline: Mapping[str, float] | None = None
 
   @property
   def reward(self) -> float:
@@ -157,6 +162,12 @@ class Turns(NamedTuple):
   #                action tokens in order, -1 is padding.
   group: Array  # int32 [E]: equal numbers share a task, -1 is padding.
   truncated: Array  # bool [E]: a limit ended it, not the environment.
+  baseline: Array | None = None  # float32 [E, R]: what the greedy members of
+  #                                its group earned, mean over these.
+  node: Array | None = None  # int32 [E, S]: equal numbers are one turn, which
+  #                            several leaves of a tree share; -1 is padding.
+  value: Array | None = None  # float32 [E, S]: of the situation in which the
+  #                             turn began, by rollouts from there.
 
 
 class Outputs(NamedTuple):
@@ -165,9 +176,24 @@ class Outputs(NamedTuple):
   logprobs: Array  # float32 [B, T], at the trajectory's temperature.
   entropy: Array | None = None  # float32 [B, T], of the same distribution.
   values: Array | None = None  # float32 [B, T], None without a value head.
+  vocabulary: dict[str, Array] | None = None  # float32 [B, T] by name, 0
+  #                outside the action mask: of the recipe's `vocabulary`.
   router_logits: Array | None = None  # float32 [B, T, L, X], of X experts; None
   #                                     without experts.
   experts: Array | None = None  # int32 [B, T, L, k]: those that saw the token.
+
+
+class Chunk(NamedTuple):
+  """C tokens of a batch, with what is said of the whole vocabulary there.
+
+  Logits are divided by the temperature, and lie at the token they predict.
+  """
+
+  logits: Array  # float32 [C, V], of the policy; gradients flow.
+  teacher_logits: Array | None  # float32 [C, V], without a gradient.
+  tokens: Array  # int32 [C]
+  mask: Array  # bool [C]: action tokens; all else is to be ignored.
+  index: Array  # int32 [C]: row * T + t in the rows at hand, -1 is padding.
 
 
 class Credit(NamedTuple):

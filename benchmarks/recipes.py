@@ -1,13 +1,14 @@
 """Recipes side by side: the same warm starts, tasks and seeds, short runs.
 
 Each recipe trains from each warm start (one of each seed, see --warm_starts)
-as a process of its own, `experiments/run.py` with the quickstart's limits, and
-is compared with the baseline, seed by seed: the success of the episodes
-sampled in training, averaged over all steps (how fast it learns), and the
-held-out success at the end. The interval is that of Student's t over the
-differences, at 95 %; with three seeds it is wide, and honest about it.
+as a process of its own, `experiments/run.py`, and is compared with the
+baseline, seed by seed: the success of the episodes sampled in training,
+averaged over all steps (how fast it learns), and the held-out success at the
+end. The interval is that of Student's t over the differences, at 95 %; with
+three seeds it is wide, and honest about it.
 
-A run that is there already is not repeated.
+World, model and limits are the quickstart's unless flags say otherwise. A run
+that is there already is not repeated.
 
 Command: python benchmarks/recipes.py --recipes=gspo,sapo --baseline=grpo \\
   --warm_starts=runs/q0/warm_start,runs/q1/warm_start,runs/q2/warm_start
@@ -34,16 +35,22 @@ _STEPS = flags.DEFINE_integer('steps', 20, 'Batches of each run.')
 _SETTINGS = flags.DEFINE_multi_string(
   'set', ['learning_rate=2e-4'], 'Settings of all recipes, name=value.'
 )
+_ENVIRONMENT = flags.DEFINE_string('environment', 'tool_math', 'The world.')
+_MODEL = flags.DEFINE_string('model', 'mini', 'The size of the warm starts.')
+_LIMITS = flags.DEFINE_multi_string(
+  'limit',
+  [
+    'turns=6',
+    'action_tokens=40',
+    'segment_tokens=127',
+    'token_price=0.0002',
+  ],
+  'Limits of an episode, name=value.',
+)
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/recipes', 'Where runs go.')
 _OUTPUT = flags.DEFINE_string('output', '', 'Where to write JSON.')
 
 _ROOT = pathlib.Path(__file__).parent.parent
-_LIMITS = (
-  'turns=6',
-  'action_tokens=40',
-  'segment_tokens=127',
-  'token_price=0.0002',
-)
 # Student's t at 97.5 %, by degrees of freedom.
 _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
 
@@ -54,8 +61,9 @@ def train(recipe: str, seed: int, warm_start: str) -> pathlib.Path:
   command = [sys.executable, str(_ROOT / 'experiments' / 'run.py')]
   command += [f'--recipe={recipe}', f'--seed={seed}', f'--workdir={workdir}']
   command += [f'--init_from={warm_start}', f'--steps={_STEPS.value}']
-  command += ['--evaluate_every=0']
-  command += [f'--limit={limit}' for limit in _LIMITS]
+  command += [f'--environment={_ENVIRONMENT.value}', '--evaluate_every=0']
+  command += [f'--model={_MODEL.value}']
+  command += [f'--limit={limit}' for limit in _LIMITS.value]
   command += [f'--set={setting}' for setting in _SETTINGS.value]
   if not (workdir / 'summary.json').exists():
     done = subprocess.run(

@@ -72,15 +72,14 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'VC-PPO',
       '2503.01491',
-      '',
+      'vc_ppo',
       '`gae` with λ of its own for actor and critic',
     ),
     (
       'VinePPO',
       '2410.01679',
-      LATER,
-      '`gae(lambda_=0)` with values from branches of the rollout, which does '
-      'not branch yet',
+      'vineppo',
+      '`gae(lambda_=0)` with values from rollouts that fork at every turn',
     ),
     ('V-trace', '1802.01561', 'vtrace', '`vtrace`, then -A p without a ratio'),
     ('TD(λ), λ-returns', 'Sutton 1988', PART, '`lambda_returns`'),
@@ -115,9 +114,8 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'ReMax',
       '2310.10505',
-      LATER,
-      '`discounted_returns` less the score of a greedy episode, which the '
-      'rollout does not sample',
+      'remax',
+      '`discounted_returns` less the return of a greedy episode of the task',
     ),
     ('OPO', '2505.23585', 'opo', '`weighted_centre` by lengths'),
     ('GPG', '2504.02546', 'gpg', '`divide_by_share` of `centre`; TW'),
@@ -173,32 +171,34 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'Tree-GRPO',
       '2509.21240',
-      LATER,
-      '`standardise` by group plus by tree; needs branching rollouts',
+      'tree_grpo',
+      '`standardise` by group plus by tree',
     ),
     (
       'TreePO',
       '2508.17445',
-      LATER,
-      '`whiten` of `subtree_relative`; needs branching rollouts',
+      'treepo',
+      '`whiten` of `subtree_relative`',
     ),
     (
       'ARPO',
       '2507.19849',
-      LATER,
-      'hard: `node_mean` of `standardise`; soft: GRPO; needs branches',
+      'arpo',
+      'hard: `node_mean` of `standardise`; soft: GRPO',
     ),
     (
       'Agent-Omit',
       '2602.04284',
-      LATER,
-      '`omission_rewards`, two groups; needs partial episodes',
+      'agent_omit',
+      '`omission_rewards` of thoughts left out; the group of partial episodes '
+      'and omitted observations are missing',
     ),
     (
       'IGPO, information gain',
-      'no number checked',
-      LATER,
-      "`information_gain`; needs the answer's log-probability after each turn",
+      '2510.14967',
+      'igpo',
+      '`information_gain` on the host, of probes that ask for the answer; '
+      'DR-Venus takes logarithms and standardises apart',
     ),
     (
       'SWEET-RL',
@@ -292,7 +292,7 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
       '1909.08593',
       PART,
       '`adapt_kl_coefficient`, `adapt_entropy_coefficient`; state from step to '
-      'step',
+      'step is carried',
     ),
     (
       'Entropy bonus, top-entropy gate',
@@ -333,21 +333,21 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'LUFFY',
       '2504.14945',
-      OMITTED,
-      '`shaped_probability` on demonstrated tokens; needs a source that mixes '
-      'them into groups',
+      'luffy',
+      '`shaped_probability` on demonstrated tokens, `clipped_surrogate` on own',
     ),
     (
       'RL-PLUS',
       '2508.00222',
-      OMITTED,
-      '`mixture_ratio` and `explore_unlikely` on demonstrated tokens; as LUFFY',
+      'rl_plus',
+      '`mixture_ratio` and `explore_unlikely` on demonstrated tokens; '
+      'standardised by the own ones',
     ),
     (
       'CHORD',
       '2508.11408',
-      OMITTED,
-      'terms of GRPO and SFT, `uncertainty_weight`; as LUFFY',
+      'chord',
+      'terms of GRPO and SFT; form=phi: `uncertainty_weight`',
     ),
   ),
   'Preferences': (
@@ -365,7 +365,7 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'SPPO',
       '2405.00675',
-      '',
+      'sppo',
       '`win_rate_regression` of S(h), `win_rates`; reference: the sampler',
     ),
     ('ETO', '2403.02502', 'dpo', 'form=dpo from an imitated policy'),
@@ -379,8 +379,9 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'β-DPO',
       '2407.08639',
-      '',
-      '`dynamic_beta`, `select_pairs`; its moments are state from step to step',
+      'beta_dpo',
+      '`logistic` at `dynamic_beta` of the pairs of `select_pairs`; '
+      '`update_moments`, carried from step to step',
     ),
     ('RSO', '2309.06657', '', '`acceptance` keeps episodes; then DPO or hinge'),
     ('SimPO', '2405.14734', 'simpo', '`logistic(offset)` of Δ of M(p)'),
@@ -423,9 +424,8 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'SPIN',
       '2401.01335',
-      OMITTED,
-      'DPO of a demonstration against an own sample; needs a source that mixes '
-      'them',
+      'spin',
+      'DPO of a demonstration against an own sample',
     ),
     (
       'V-DPO, vision DPO',
@@ -456,23 +456,21 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'Reverse and forward KL',
       '2306.08543, 1503.02531',
-      '',
-      '`reverse_kl`, `forward_kl`; need logits in the loss, which a '
-      'recipe does not see',
+      'gkd',
+      '`reverse_kl`, `forward_kl`, over chunks of logits',
     ),
-    ('GKD', '2306.13649', '', '`jensen_shannon` of logits; as above'),
+    ('GKD', '2306.13649', 'gkd', '`jensen_shannon`; as above'),
     (
       'Truncated vocabularies',
       'verl, OpenClaw-RL',
-      '',
+      'gkd',
       '`top_tokens`, `truncated_forward_kl`, `tailed_reverse_kl`; as above',
     ),
     (
       'Hindsight-guided distillation',
       'OpenClaw-RL',
-      OMITTED,
-      'outcome plus `teacher_advantages` after a hint; needs rows with the '
-      'hint in the prompt; without one it is distill',
+      'hindsight',
+      'outcome plus `teacher_advantages`, of probes with a hint',
     ),
   ),
   'Search': (
@@ -519,7 +517,7 @@ CLASHES: tuple[tuple[str, str, str], ...] = (
     'SPIN',
     'self-play fine-tuning against demonstrations (2401.01335); the recipe of '
     'that name in verl-recipe is DPO of two samples ranked by reward',
-    'the first; the second is page dpo with group_size=2',
+    'the first: page spin; the second is page dpo with group_size=2',
   ),
   (
     'ARPO',

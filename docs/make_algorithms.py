@@ -86,7 +86,8 @@ class Page(NamedTuple):
 
   name: str
   file: str
-  headings: Mapping[str, str]  # Of a page's docstring; none of a maker.
+  headings: Mapping[str, str]  # Of a page's docstring; a maker's has a result
+  #                              if docs/results.md has a row of it.
 
   @property
   def tested(self) -> bool:
@@ -163,8 +164,13 @@ def canonical() -> list[Page]:
     for n in tree.body
     if isinstance(n, ast.Assign) and isinstance(n.value, ast.Attribute)
   }
+  results = (ROOT / 'docs/results.md').read_text()
   return [
-    Page(key.value, f'agentic_jax/recipe/{aliases[value.id]}.py', {})
+    Page(
+      key.value,
+      f'agentic_jax/recipe/{aliases[value.id]}.py',
+      {'Result': results} if f'\n| {key.value} |' in results else {},
+    )
     for key, value in zip(table.keys, table.values)
   ]
 

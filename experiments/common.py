@@ -1,13 +1,9 @@
-"""Every flag of a run, and what is built from them.
+"""A run, built from its flags.
 
 A paper's script imports this module, changes a few defaults and calls `train`.
-absl's flags are global, which is why they are all defined here and nowhere
-else; what differs between papers is set by `--set name=value` and checked
-against the signature of the recipe.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import dataclasses
 import functools
 import json
 import logging
@@ -21,8 +17,6 @@ import jax
 
 from agentic_jax import __version__
 from agentic_jax import batching
-from agentic_jax import context
-from agentic_jax import environments
 from agentic_jax import evaluate
 from agentic_jax import metrics
 from agentic_jax import recipe as recipe_lib
@@ -32,93 +26,20 @@ from agentic_jax import tasks
 from agentic_jax import train
 from agentic_jax import types
 from agentic_jax.models import config as config_lib
-from agentic_jax.models import sizes
+from agentic_jax.models import pretrained
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.tasks import pool
 from experiments import inspecting
 from experiments import pages
+from experiments import policies
+from experiments import run_config
+from experiments import run_flags
 from experiments import worlds
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-  'workdir',
-  'runs/run',
-  'Directory of the run. The same command with the same directory goes on '
-  'where it stopped.',
-)
-flags.DEFINE_enum(
-  'resume',
-  'auto',
-  ['auto', 'never'],
-  'auto: go on with a run that is there; never: refuse to.',
-)
-flags.DEFINE_integer('seed', 0, 'Of everything random.', lower_bound=0)
-flags.DEFINE_string(
-  'recipe',
-  'grpo',
-  f'One of {sorted(recipe_lib.RECIPES)}, a page of experiments/ by its name, '
-  'or a path.py.',
-)
-flags.DEFINE_multi_string(
-  'set', [], 'A setting of the recipe, name=value. May be repeated.'
-)
-flags.DEFINE_string(
-  'environment',
-  'tool_math',
-  f'One of {sorted(environments.ENVIRONMENTS)}, or path.py:Name; settings '
-  'after a question mark, as in tool_math?call_price=0.05.',
-)
-flags.DEFINE_string(
-  'tasks',
-  '',
-  'What to train on: a name, tfds:NAME, or a file.jsonl of prompts and '
-  'answers. By default the tasks of the environment.',
-)
-flags.DEFINE_string('model', 'mini', f'A size, one of {sorted(sizes.SIZES)}.')
-flags.DEFINE_string(
-  'tokenizer', 'byte', 'byte, or the path of a tokenizer.json.'
-)
-flags.DEFINE_string(
-  'init_from', '', 'Run directory whose last parameters to begin with.'
-)
-flags.DEFINE_integer('steps', 100, 'Batches to train on.', lower_bound=0)
-flags.DEFINE_integer('tasks_per_step', 16, 'Groups of a batch.', lower_bound=1)
-flags.DEFINE_string(
-  'mesh', '', 'Such as data:2,fsdp:4; empty is a single device.'
-)
-flags.DEFINE_integer(
-  'microbatch_rows', 32, 'Rows of one forward pass.', lower_bound=1
-)
-flags.DEFINE_integer('slots', 64, 'Episodes sampled at once.', lower_bound=1)
-flags.DEFINE_integer(
-  'workers', 2, 'Threads that call the environment.', lower_bound=1
-)
-flags.DEFINE_string(
-  'context',
-  'append_all',
-  f'One of {sorted(context.CONTEXTS)}; settings after a question mark, as in '
-  'keep_last?turns=2.',
-)
-flags.DEFINE_multi_string(
-  'limit',
-  [],
-  'A limit of an episode, name=value, with names of '
-  f'{", ".join(rollout.Limits._fields)}. May be repeated.',
-)
-flags.DEFINE_integer(
-  'evaluate_every', 20, 'Steps between validations; 0 is none.', lower_bound=0
-)
-flags.DEFINE_integer(
-  'checkpoint_every', 20, 'Steps between checkpoints.', lower_bound=1
-)
-flags.DEFINE_bool(
-  'inspect',
-  False,
-  'Print the first episodes as the model sees them, with role, mask, reward '
-  'and advantage, and exit.',
-)
+flags.adopt_module_key_flags(run_flags)
 
 
 class Run(NamedTuple):
@@ -129,6 +50,7 @@ class Run(NamedTuple):
   settings: dict[str, Any]
   recipe: recipe_lib.Recipe
   world: rollout.World
+  published: pretrained.Published | None  # None is a fresh model.
   config: config_lib.TransformerConfig
   sampler: sampler_lib.Sampler
   workers: rollout.Workers
@@ -236,38 +158,52 @@ def build(
   settings = settings | recipe_lib.parse(make, FLAGS.set)
   made = make(**settings)
   mesh = sharding.make_mesh(FLAGS.mesh)
+  published = policies.find(FLAGS.model)
   world = worlds.make(
     environment=FLAGS.environment,
     contexts=FLAGS.context,
-    tokens=FLAGS.tokenizer,
+    words=functools.partial(policies.tokenizer_of, FLAGS.tokenizer, published),
     limit=FLAGS.limit,
     base_limits=base_limits or rollout.Limits(),
     seed=FLAGS.seed,
   )
+  rollout.refuse_branching(world.environment, made.branch, made.group_size)
   splits = {split: _tasks(split) for split in ('train', 'validation', 'test')}
-  config = sizes.load(
-    FLAGS.model, world.tokenizer.vocab_size, value_head=made.uses_values
+  if made.demonstrations:
+    worlds.refuse_inimitable(world, splits['train'])
+  config = policies.configure(
+    FLAGS.model,
+    published,
+    world.tokenizer,
+    positions=world.limits.segment_tokens,
+    value_head=made.uses_values,
+    dtype=FLAGS.dtype,
   )
   _refuse_idle_axes(mesh, config)
-  shape = programs.shape_for(world.limits.segment_tokens, FLAGS.slots)
-  sampler = sampler_lib.Sampler(
-    config,
-    shape,
-    stop_ids=world.tokenizer.stop_ids(world.grammar.stop_strings),
-    seed=FLAGS.seed,
-    find_stop=worlds.find_stop(world),
-  )
   return Run(
     pathlib.Path(FLAGS.workdir),
     make,
     settings,
     made,
     world,
+    published,
     config,
-    sampler,
+    _sampler(config, world),
     rollout.Workers(FLAGS.workers),
     mesh,
     splits,
+  )
+
+
+def _sampler(
+  config: config_lib.TransformerConfig, world: rollout.World
+) -> sampler_lib.Sampler:
+  return sampler_lib.Sampler(
+    config,
+    programs.shape_for(world.limits.segment_tokens, FLAGS.slots),
+    stop_ids=world.tokenizer.stop_ids(world.grammar.stop_strings),
+    seed=FLAGS.seed,
+    find_stop=worlds.find_stop(world),
   )
 
 
@@ -298,62 +234,6 @@ def _tasks(split: str) -> Sequence[types.Task]:
       )
     return tasks.load(spec, split)
   return tasks.load(spec, split, str(pathlib.Path(FLAGS.workdir) / 'data'))
-
-
-def settings_of(run: Run) -> dict[str, Any]:
-  """Everything that the run is started with, as JSON, for config.json."""
-  chosen = {
-    k: v.default for k, v in recipe_lib.settings_of(run.make_recipe).items()
-  }
-  # None of these changes what the steps so far computed.
-  free = (
-    'workdir',
-    'resume',
-    'inspect',
-    'workers',
-    'steps',
-    'mesh',
-    'checkpoint_every',
-  )
-  own = {
-    f.name: f.value
-    for module, found in FLAGS.flags_by_module_dict().items()
-    if module.endswith('common') or module == sys.argv[0]
-    for f in found
-    if f.name not in free
-  }
-  environment = run.world.environment
-  return {
-    'version': __version__,
-    'versions': {'jax': jax.__version__, 'python': sys.version.split()[0]},
-    'command': ' '.join(sys.argv),
-    'commit': train.git_commit(),
-    'seed': FLAGS.seed,
-    'recipe': {
-      'name': pages.name_of(run.make_recipe, FLAGS.recipe),
-      'settings': chosen | run.settings,
-    },
-    'model': dataclasses.asdict(run.config) | {'name': FLAGS.model},
-    'flags': own,
-    'files': train.digests(_files()),
-    'limits': run.world.limits._asdict(),
-    'describe': {
-      'horizon': run.world.limits.turns,
-      'observability': getattr(environment, 'observability', 'unknown'),
-      'actions': ['text', 'tool'],
-      'credit': run.recipe.granularity,
-    },
-  }
-
-
-def _files() -> dict[str, str]:
-  """The files of the user that a run is made of, by their flags."""
-  return {
-    'recipe': str(pages.names().get(FLAGS.recipe, FLAGS.recipe)),
-    'environment': FLAGS.environment.partition('?')[0].rpartition(':')[0],
-    'tasks': FLAGS.tasks,
-    'tokenizer': FLAGS.tokenizer,
-  }
 
 
 def batch_shape(run: Run, groups: int, group_size: int) -> batching.Shape:
@@ -396,9 +276,11 @@ def source(run: Run) -> train.Source:
   """Where the run's batches come from: rollouts, or demonstrations.
 
   A recipe that does not look at a sampler imitates: the environment's oracle
-  where it has one, otherwise the answers of the tasks.
+  where it has one, otherwise the answers of the tasks. One that asks for
+  `demonstrations` has them in each group, beside the rollouts.
   """
   drawn = pool.Pool(run.splits['train'], FLAGS.seed)
+  script = functools.partial(worlds.imitated, run.world)
   if run.recipe.uses_sampler:
     return rollout.Rollouts(
       run.sampler,
@@ -409,11 +291,15 @@ def source(run: Run) -> train.Source:
       group_size=run.recipe.group_size,
       temperature=run.recipe.sampling.temperature,
       keep=run.recipe.keep,
+      demonstrations=run.recipe.demonstrations,
+      script=script,
+      greedy_members=run.recipe.greedy_members,
+      branch=run.recipe.branch,
     )
   return rollout.Demonstrations(
     run.world,
     drawn,
-    functools.partial(worlds.imitated, run.world),
+    script,
     episodes_per_step=FLAGS.tasks_per_step * run.recipe.group_size,
   )
 
@@ -425,10 +311,12 @@ def train_run(
 
   Args:
     run: from `build`.
-    params: to begin with; by default those of --init_from, or fresh ones.
+    params: to begin with; see `initial_state`.
     what: said in the progress display.
   """
-  train.open_run(run.workdir, settings_of(run), resume=FLAGS.resume == 'auto')
+  train.open_run(
+    run.workdir, run_config.settings_of(run), resume=FLAGS.resume == 'auto'
+  )
   group_size = run.recipe.group_size
   plan = train.Plan(
     config=run.config,
@@ -438,18 +326,30 @@ def train_run(
     steps=FLAGS.steps,
     pieces=run.world.tokenizer.pieces,
     what=what,
+    world=run.world,
     evaluate=evaluator(run, FLAGS.steps),
     evaluate_every=FLAGS.evaluate_every,
     checkpoint_every=FLAGS.checkpoint_every,
   )
-  state = train.init_state(
-    run.config, run.recipe, run.mesh, jax.random.key(FLAGS.seed)
-  )
+  return train.run(run.recipe, source(run), plan, initial_state(run, params))
+
+
+def initial_state(run: Run, params: Any = None) -> train.TrainState:
+  """What a run begins with.
+
+  Args:
+    run: from `build`.
+    params: by default those of --init_from, those that --model was published
+      with, or fresh ones.
+  """
   if params is None and FLAGS.init_from:
     params = train.load_params(pathlib.Path(FLAGS.init_from))
-  if params is not None:
-    state = train.begin_with(state, params)
-  return train.run(run.recipe, source(run), plan, state)
+  published = None
+  if params is None and run.published is not None:
+    published = pretrained.load(run.published, run.config, run.mesh)
+  key = jax.random.key(FLAGS.seed)
+  state = train.init_state(run.config, run.recipe, run.mesh, key, published)
+  return state if params is None else train.begin_with(state, params)
 
 
 def finish(run: Run, result: train.Result, **more: Any) -> dict[str, Any]:
@@ -472,10 +372,12 @@ def finish(run: Run, result: train.Result, **more: Any) -> dict[str, Any]:
 def introduce(run: Run) -> None:
   """Says what is about to happen; with --inspect, shows episodes and exits."""
   counts = ', '.join(f'{len(v)} {k}' for k, v in run.splits.items())
+  shown = run.recipe.demonstrations
+  which = f', {shown} of each group demonstrated' if shown else ''
   print(
     f'{FLAGS.recipe} on {FLAGS.environment}: {counts} tasks, model '
     f'{FLAGS.model}, {FLAGS.steps} steps of {FLAGS.tasks_per_step} x '
-    f'{run.recipe.group_size} episodes, in {run.workdir}',
+    f'{run.recipe.group_size} episodes{which}, in {run.workdir}',
     flush=True,
   )
   if FLAGS.inspect:
@@ -485,15 +387,17 @@ def introduce(run: Run) -> None:
 
 def inspect_episodes(run: Run) -> None:
   """Prints the episodes of one group as the model sees them."""
-  key = jax.random.key(FLAGS.seed)
-  state = train.init_state(run.config, run.recipe, run.mesh, key)
-  if FLAGS.init_from:
-    params = train.load_params(pathlib.Path(FLAGS.init_from))
-    state = train.begin_with(state, params)
-  params = state.policy
+  params = initial_state(run).policy
   batch = source(run).batch(0, params)
   group = batch.episodes[: max(run.recipe.group_size, 4)]
-  stacked = batching.stack(group, batch_shape(run, len(group), 1))
+  stacked = train.probed(
+    run.recipe,
+    run.config,
+    params,
+    group,
+    run.world,
+    batch_shape(run, len(group), 1),
+  )
   inspecting.show_group(
     group,
     run.world.tokenizer,

@@ -12,8 +12,8 @@ Differences: by default the outcome counts too, as in hindsight-guided
   distillation: without --set teacher=RUN_DIRECTORY the teacher is the policy's
   own beginning, and alone would hold it there; with one, the paper's is --set
   outcome_weight=0. The teacher is of the policy's size and sees what it saw.
-  The divergence is that of the tokens sampled, not of vocabularies: GKD's
-  (distillation.jensen_shannon) want the logits.
+  The divergence is that of the tokens sampled; those of whole vocabularies are
+  in experiments/gkd.py.
 """
 
 import dataclasses
@@ -30,34 +30,53 @@ from agentic_jax import types
 from experiments import run
 
 
-def score_teacher(params):
-  """A `score` that fills in the teacher's log-probabilities.
-
-  Args:
-    params: of the teacher; None takes the reference.
-  """
-
-  def score(apply, networks, trajectory, turns):
-    del turns
-    found = params
-    if found is None:
-      found = networks.reference
-    outputs = apply(_fitting(found, networks.policy), trajectory)
-    return trajectory._replace(teacher_logprobs=outputs.logprobs)
-
-  return score
+def load_teacher(directory: str):
+  """The last parameters of a run; None without a directory."""
+  if not directory:
+    return None
+  params = train.load_params(pathlib.Path(directory))
+  return jax.tree.map(jnp.asarray, params)
 
 
-def _fitting(teacher, policy):
-  """The teacher's parameters, without a value head that the policy lacks."""
-  teacher = {k: v for k, v in teacher.items() if k in policy}
-  shapes = [jax.tree.map(jnp.shape, tree) for tree in (teacher, dict(policy))]
-  if shapes[0] != shapes[1]:
-    raise ValueError(
-      'The teacher is not of the size of the policy; use the --model that it '
-      'was trained with, or another --set teacher=RUN_DIRECTORY.'
+def score_teacher(apply, networks, trajectory, turns):
+  """Fills in the teacher's log-probabilities; without one, the reference's."""
+  del turns
+  teacher = networks.teacher
+  if teacher is None:
+    teacher = networks.reference
+  outputs = apply(teacher, trajectory)
+  return trajectory._replace(teacher_logprobs=outputs.logprobs)
+
+
+def credit(outcome_weight, teacher_weight):
+  """The group's standardised return, and what the teacher says of a token."""
+  outcome = recipe_lib.relative(advantages.standardise)
+
+  def add(trajectory, turns):
+    found = teacher_weight * distillation.teacher_advantages(
+      trajectory.sampler_logprobs,
+      trajectory.teacher_logprobs,
+      trajectory.action_mask,
     )
-  return teacher
+    if outcome_weight:
+      found += outcome_weight * outcome(trajectory, turns).advantages
+    return types.Credit(found)
+
+  return add
+
+
+def refuse_idle(teacher, outcome_weight, teacher_weight):
+  """Refuses weights that leave nothing to learn, or nobody to teach."""
+  if not outcome_weight and not teacher:
+    raise ValueError(
+      f'{outcome_weight=} leaves nothing to learn from but the policy of the '
+      'first step; name another teacher, --set teacher=RUN_DIRECTORY, or let '
+      'the outcome count.'
+    )
+  if not teacher_weight:
+    raise ValueError(
+      f'{teacher_weight=} asks no teacher; use --recipe=grpo instead.'
+    )
 
 
 def recipe(
@@ -80,36 +99,13 @@ def recipe(
   """
   if outcome_weight:
     recipe_lib.refuse_single(group_size)
-  elif not teacher:
-    raise ValueError(
-      f'{outcome_weight=} leaves nothing to learn from but the policy of the '
-      'first step; name another teacher, --set teacher=RUN_DIRECTORY, or let '
-      'the outcome count.'
-    )
-  if not teacher_weight:
-    raise ValueError(
-      f'{teacher_weight=} asks no teacher; use --recipe=grpo instead.'
-    )
-  params = None
-  if teacher:
-    params = train.load_params(pathlib.Path(teacher))
-    params = jax.tree.map(jnp.asarray, params)
-  outcome = recipe_lib.relative(advantages.standardise)
-
-  def credit(trajectory, turns):
-    found = teacher_weight * distillation.teacher_advantages(
-      trajectory.sampler_logprobs,
-      trajectory.teacher_logprobs,
-      trajectory.action_mask,
-    )
-    if outcome_weight:
-      found += outcome_weight * outcome(trajectory, turns).advantages
-    return types.Credit(found)
-
+  refuse_idle(teacher, outcome_weight, teacher_weight)
+  params = load_teacher(teacher)
   return dataclasses.replace(
     recipe_lib.reinforce(group_size=group_size, **training),
-    credit=credit,
-    score=score_teacher(params),
+    credit=credit(outcome_weight, teacher_weight),
+    score=score_teacher,
+    teacher=params,
     uses_reference=params is None,
     granularity='token',
   )

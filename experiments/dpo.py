@@ -10,7 +10,11 @@ Paper: Direct Preference Optimization, 2023, arXiv:2305.18290; on trajectories
 Changes: from supervised, the policy's own episodes are compared in pairs by
   their returns, and the loss is a function of the margin of implicit rewards.
 Command: python experiments/dpo.py --environment=corridor
-Result: not run.
+Result: 20 batches, three warm starts of the quickstart (docs/results.md), 2 CPU
+  cores, about 30 s a run, defaults: it learns much slower, 62.9/68.2/63.1 %
+  against 83.0/85.7/83.2 of rft (gap -19.2 ± 3.8), held-out 92.4/99.0/85.9
+  (-4.0 ± 13.2): of eight episodes two are compared, and nothing is learnt from
+  groups that succeed.
 Differences: pairs are made anew from each step's own episodes, so training is
   on-policy where the papers fix a data set; the reference is the policy at the
   first step. ETO is form=dpo after imitation (--init_from a supervised run); it

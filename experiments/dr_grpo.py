@@ -5,7 +5,10 @@ Paper: Understanding R1-Zero-Like Training: A Critical Perspective, 2025,
 Changes: from grpo, advantages are centred but not scaled, and every token has
   the weight 1 / (C sequences) with C a constant of the run.
 Command: python experiments/dr_grpo.py --environment=corridor
-Result: not run.
+Result: 20 batches, three warm starts of the quickstart (docs/results.md), 2 CPU
+  cores, about 25 s a run: learning 77.4/79.2/78.8 % against 79.4/79.9/80.1 of
+  grpo (gap -1.3 ± 1.6), held-out 82.6/99.7/97.2 (-1.4 ± 14.3): no difference
+  that three seeds could show.
 Differences: a sequence is one context that the policy saw; an episode whose
   context was rewritten has several, and each of them counts.
 """

@@ -33,7 +33,7 @@ def credit_of(
     params: of the policy, and of the reference: those it began with.
     batch: a trajectory and its turns.
   """
-  networks = recipe_lib.Networks(params, params)
+  networks = recipe_lib.Networks(params, params, recipe.teacher)
   scored = recipe.score(apply, networks, batch.trajectory, batch.turns)
   credit = np.asarray(recipe.credit(scored, batch.turns).advantages)
   where = batch.trajectory
@@ -105,6 +105,8 @@ def show(
   ended = 'truncated' if episode.truncated else 'ended'
   verdict = 'solved' if episode.success else 'not solved'
   line = f'{verdict}, {ended}, reward {episode.reward:+.4f} ({rewards})'
+  if episode.baseline is not None:
+    line += f', greedy members {sum(episode.baseline.values()):+.4f}'
   if not episode.task.answer:
     line = f'{ended} after {len(episode.turns)} turns; no answer to check it by'
   console.print(rich.text.Text(f'  {line}\n', style='dim'))

@@ -6,8 +6,9 @@ Changes: from ppo, advantages are whitened among the tokens of one role, and
   each role has a weight.
 Command: python experiments/per_role.py --environment=corridor
 Result: not run.
-Differences: none known. The grammar of actions marks text, think and tool; the
-  other roles come from environments and contexts that mark them.
+Differences: none known. The grammar of a world marks text, think and tool, and
+  plan and switch where it has them (that of errands does); the other roles come
+  from environments and contexts that mark them.
 """
 
 import dataclasses

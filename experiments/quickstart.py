@@ -28,7 +28,6 @@ estimators.
 import time
 
 from absl import flags
-import jax
 
 from agentic_jax import metrics
 from agentic_jax import recipe as recipe_lib
@@ -39,6 +38,7 @@ from agentic_jax.environments import demonstrations
 from agentic_jax.tasks import pool
 from experiments import common
 from experiments import pages
+from experiments import run_config
 from experiments import worked_example
 
 FLAGS = flags.FLAGS
@@ -91,12 +91,10 @@ def warm_start(run: common.Run) -> train.Result:
     checkpoint_every=100,
     record_every=100,
   )
-  described = common.settings_of(run)
+  described = run_config.settings_of(run)
   described['recipe'] = {'name': 'supervised', 'settings': settings}
   train.open_run(run.workdir, described, resume=FLAGS.resume == 'auto')
-  key = jax.random.key(FLAGS.seed)
-  state = train.init_state(run.config, recipe, run.mesh, key)
-  return train.run(recipe, source, plan, state)
+  return train.run(recipe, source, plan, common.initial_state(run))
 
 
 def main() -> None:

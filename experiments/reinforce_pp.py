@@ -5,7 +5,10 @@ Paper: REINFORCE++: Stabilizing Critic-Free Policy Optimization with Global
 Changes: from ppo, the return to go stands in for the advantage, with the
   divergence from the initial policy inside the reward; there are no values.
 Command: python experiments/reinforce_pp.py --environment=corridor
-Result: not run.
+Result: 20 batches, three warm starts of the quickstart (docs/results.md), 2 CPU
+  cores, about 25 s a run: learning 76.1/79.6/74.8 % against 79.4/79.9/80.1 of
+  grpo (gap -3.0 ± 6.2), held-out 96.5/91.9/91.9 (-1.2 ± 15.4): no difference
+  that three seeds could show.
 Differences: in the baseline form too the divergence is k1 inside the reward,
   where the paper's has a term of the loss. The divergence is that of the
   sampler. Nothing is discounted.

@@ -8,7 +8,10 @@ Paper: RFT, 2023, arXiv:2308.01825. Also STaR 2203.14465, ReST 2308.08998,
 Changes: from supervised, the episodes are the policy's own, and those count
   whose return reaches a threshold.
 Command: python experiments/rft.py --environment=corridor
-Result: not run.
+Result: 20 batches, three warm starts of the quickstart (docs/results.md), 2 CPU
+  cores, about 25 s a run: it learns faster than grpo, 83.0/85.7/83.2 % against
+  79.4/79.9/80.1 (gap +4.1 ± 3.5), and ends alike, held-out 96.0/98.0/95.5
+  (+1.9 ± 7.4).
 Differences: episodes are sampled and imitated step by step, with the policy of
   that step; the papers sample a whole data set, and STaR and ReST-EM train the
   base model on it anew. Equal successes are not merged (RFT), failures not

@@ -4,7 +4,10 @@ Paper: StepPO, 2026, arXiv:2604.18401.
 Changes: from turn_ppo, whose credit is the paper's already, the ratio is the
   geometric mean over the tokens of a turn, and every turn weighs the same.
 Command: python experiments/step_ppo.py --environment=corridor
-Result: not run.
+Result: 20 batches, three warm starts of the quickstart (docs/results.md), 2 CPU
+  cores, about 25 s a run, groups of 8: learning 73.4/74.3/75.4 % against
+  64.1/75.2/73.4 of turn_ppo (gap +3.5 ± 13.2), held-out 89.4/89.9/95.5
+  (+3.1 ± 28.9): no difference that three seeds could show.
 Differences: the band of the ratio is that of ppo; the released scripts clip at
   3e-4 and 4e-4, with a KL term of 1e-3 and a dual clip at 10. What a limit cut
   off is bootstrapped. The variance of the whitening has its epsilon under the

@@ -18,6 +18,7 @@ import numpy as np
 from agentic_jax import batching
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
+from agentic_jax import train
 from agentic_jax import types
 from agentic_jax.models import attention
 from agentic_jax.models import config as config_lib
@@ -26,6 +27,7 @@ from agentic_jax.tasks import tool_math
 from agentic_jax.train import records
 from experiments import common
 from experiments import dpo
+from experiments import hindsight
 from experiments import hiper
 
 _GROUP_SIZE = 8
@@ -92,6 +94,14 @@ def estimators() -> list[Estimator]:
       'tokens alike: the call is liked if the winner made it and disliked if '
       'the loser did, and where both called it cancels.',
     ),
+    Estimator(
+      'Hindsight distillation',
+      hindsight.recipe(),
+      'The number of GRPO, plus how much likelier the same policy would have '
+      'said a token, had it read first what the environment answered: a call '
+      'answered by an error is blamed at the characters that caused it, a good '
+      'one may look needless once its result is known.',
+    ),
   ]
 
 
@@ -114,7 +124,9 @@ def write(run: common.Run, params: Any) -> None:
     **(vars(run.config) | {'value_head': True})
   )
   shape = common.batch_shape(run, 1, _GROUP_SIZE)
-  stacked = batching.stack(group, shape)
+  stacked = train.probed(
+    hindsight.recipe(), config, critic, group, run.world, shape
+  )
   outputs = jax.jit(transformer.outputs, static_argnums=0)
   values = outputs(config, critic, stacked.trajectory).values
   trajectory = stacked.trajectory._replace(values=values)

@@ -18,7 +18,7 @@ def make(
   *,
   environment: str,
   contexts: str,
-  tokens: str,
+  words: Callable[[Sequence[str]], tokenizer.Tokenizer],
   limit: Sequence[str],
   base_limits: rollout.Limits,
   seed: int,
@@ -28,7 +28,7 @@ def make(
   Args:
     environment: a name, or path.py:Name, with settings after a question mark.
     contexts: a name, with settings after a question mark.
-    tokens: 'byte', or the path of a tokenizer.json.
+    words: makes the tokenizer, from the tags of the world's grammar.
     limit: texts such as 'turns=4'.
     base_limits: what these begin with.
     seed: of the world's chance.
@@ -38,15 +38,18 @@ def make(
   """
   name, _, query = environment.partition('?')
   context_name, _, context_query = contexts.partition('?')
-  loaded = environments.load(name, **_literals(query))
-  made: Any = tokenizer.ByteTokenizer()
-  if tokens != 'byte':
-    made = tokenizer.TextTokenizer(tokens)
+  loaded = environments.load(name, **literals(query))
+  grammar = getattr(loaded, 'grammar', protocol.Grammar())
+  if not isinstance(grammar, protocol.Grammar):
+    raise ValueError(
+      f'--environment={environment!r}: its attribute grammar is {grammar!r}; '
+      'wanted a protocol.Grammar, such as Grammar(plan="plan"), or none.'
+    )
   return rollout.World(
     loaded,
-    made,
-    protocol.Grammar(),
-    context.load(context_name, **_literals(context_query)),
+    words(grammar.tags),
+    grammar,
+    context.load(context_name, **literals(context_query)),
     limits(limit, base_limits),
     seed,
   )
@@ -86,7 +89,7 @@ def limits(assignments: Sequence[str], base: rollout.Limits) -> rollout.Limits:
   return found
 
 
-def _literals(query: str) -> dict[str, Any]:
+def literals(query: str) -> dict[str, Any]:
   """Settings from the query of a flag, as in keep_last?turns=2."""
   return {k: _literal(v) for k, v in urllib_parse.parse_qsl(query)}
 
@@ -127,11 +130,19 @@ def _not_single(made, stop: str, single: set[int]) -> bool:
 def imitated(world: rollout.World, task: types.Task, seed: int) -> list[str]:
   """The actions that solve a task: the oracle's, or its answer.
 
-  The environment is stepped with the seeds that `rollout.Demonstrations` will
-  use, so that what was planned is what happens.
+  The environment is stepped with the seeds that `rollout.play` will use, so
+  that what was planned is what happens.
+
+  Raises:
+    ValueError: there is neither oracle nor answer.
   """
   environment = world.environment
   if not hasattr(environment, 'oracle'):
+    if not task.answer:
+      raise ValueError(
+        f'The task {task.prompt!r:.80} has no answer to demonstrate, and its '
+        'environment no oracle(state).'
+      )
     answer = protocol.Action(answer=task.answer)
     return [world.grammar.render(answer)]
   transition, actions = environment.reset(task, seed), []
@@ -142,3 +153,18 @@ def imitated(world: rollout.World, task: types.Task, seed: int) -> list[str]:
     turn_seed = rollout.derive_seed(seed, turn)
     transition = environment.step(transition.state, actions[-1], turn_seed)
   return actions
+
+
+def refuse_inimitable(
+  world: rollout.World, tasks: Sequence[types.Task]
+) -> None:
+  """Raises ValueError where no task can be demonstrated by `imitated`."""
+  if hasattr(world.environment, 'oracle') or any(t.answer for t in tasks):
+    return
+  raise ValueError(
+    'This recipe learns from demonstrations, and there are none: the '
+    f'environment {type(world.environment).__name__} has no oracle(state) that '
+    'says the right action, and no task has an answer. Give the environment an '
+    'oracle or the tasks answers, or take a recipe that learns from its own '
+    'episodes, such as --recipe=grpo.'
+  )

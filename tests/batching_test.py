@@ -48,6 +48,7 @@ def _arrays(tokens, turns, rng):
     np.where(mask, 5, -1).astype(np.int32),
     np.where(mask, -rng.exponential(size=len(mask)), 0).astype(np.float32),
     np.ones(len(mask), np.float32),
+    np.where(mask, -rng.exponential(size=len(mask)), 0).astype(np.float32),
   )
 
 
@@ -120,7 +121,9 @@ def _check(stacked, episodes, shape):
     rows, at = np.nonzero(trajectory.episode == index)
     rows_of_group.setdefault(episode.draw, set()).update(rows)
     whole = [] if episode.failure else episode.segments
-    for name in types.Segment._fields[:-1]:
+    for name in types.Segment._fields:
+      if getattr(trajectory, name) is None:
+        continue
       wanted = np.concatenate([[], *(getattr(s, name) for s in whole)])
       found = getattr(trajectory, name)[rows, at]
       assert (

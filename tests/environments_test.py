@@ -19,6 +19,8 @@ from tests import scripted_play
 CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
   ('corridor', {'slip': 0.25, 'max_turns': 64}),
   ('corridor', {'observability': 'partial'}),
+  ('errands', {'observability': 'full', 'goal_reward': 0.25}),
+  ('errands', {'plans': False, 'length': 9}),
   ('tool_math', {'tool': False}),
   ('tool_math', {'max_operations': 2, 'call_price': 0.0}),
 ]
@@ -36,6 +38,13 @@ CHEATERS = {
     '<answer>echo</answer>',
     '<result>right</result>',
   ],
+  'errands': [
+    '<answer>{prompt}</answer>',
+    '<tool>lr</tool>',
+    '<switch>y</switch><plan>{prompt}</plan><answer>1</answer>',
+    '<switch>n</switch><plan>1</plan><tool>r</tool>',
+    '<result>7</result>',
+  ],
   'tool_math': [
     '<answer></answer>',
     '<answer>0 1 2 3 4 5 6 7 8 9 10 11 12 13 14</answer>',
@@ -51,7 +60,7 @@ every = pytest.mark.parametrize('name, settings', CASES)
 
 def random_policy(environment):
   """Bytes, tags in any order, and sensible actions."""
-  tags = protocol.Grammar().tags
+  tags = getattr(environment, 'grammar', protocol.Grammar()).tags
 
   def act(state, rng):
     kind = rng.randrange(3)
@@ -242,6 +251,110 @@ def test_partial_observability_hides_the_place():
   assert said == ['wall', 'moved']
 
 
+def _walk(environment, prompt, actions):
+  """The transitions of turns: `5r` plans, and `r` keeps the plan."""
+  transitions = [environment.reset(types.Task(0, prompt), 0)]
+  for text in actions:
+    plan, way = text[:-1], text[-1]
+    lead = '<switch>n</switch>'
+    if plan:
+      lead = f'<switch>y</switch><plan>{plan}</plan>'
+    action = f'{lead}<tool>{way}</tool>'
+    transitions.append(environment.step(transitions[-1].state, action, 0))
+  return transitions
+
+
+def test_errands_are_run_in_their_order():
+  environment = environments.load('errands', goal_reward=0.5)
+  walk = _walk(environment, '2>4>3', ['4r', 'r', '3l'])
+  assert [x.observation.text for x in walk] == ['2>4>3', '3', '4', '3']
+  # The second goal, on the way to the first, does not count.
+  assert [dict(x.reward) for x in walk] == [
+    {},
+    {},
+    {'process': 0.5},
+    {'process': 0.5, 'final': 1.0},
+  ]
+  assert [x.terminated for x in walk] == [False, False, False, True]
+  keys = ['2>4>3 plan ', '3>4>3 plan 4', '4>3 plan 4', '3 plan 3']
+  assert [x.state_key for x in walk] == keys
+  with pytest.raises(ValueError, match='has ended'):
+    environment.step(walk[-1].state, '', 0)
+
+
+def test_a_limit_of_turns_cuts_errands_off():
+  walk = _walk(environments.load('errands', max_turns=2), '0>3', ['3r', 'r'])
+  assert walk[-1].truncated and not walk[-1].reward
+
+
+@pytest.mark.parametrize(
+  'action, says',
+  [
+    ('<tool>r</tool>', 'switch y or n'),
+    ('<switch>yes</switch><plan>4</plan><tool>r</tool>', 'switch y or n'),
+    ('<switch>y</switch><tool>r</tool>', 'plan if y'),
+    ('<switch>n</switch><plan>4</plan><tool>r</tool>', 'plan if y'),
+    ('<switch>n</switch><tool>r</tool>', 'no plan'),
+    ('<switch>y</switch><plan>4</plan><tool>up</tool>', 'l or r'),
+    ('<switch>y</switch><plan>4</plan><answer>r</answer>', 'l or r'),
+    ('<plan>4</plan><switch>y</switch><tool>r</tool>', 'the order is'),
+  ],
+)
+def test_what_is_no_turn_of_errands_costs_and_moves_nothing(action, says):
+  environment = environments.load('errands')
+  begin = environment.reset(types.Task(0, '2>4>3'), 0)
+  after = environment.step(begin.state, action, 0)
+  assert after.observation.text.startswith('error: ')
+  assert says in after.observation.text
+  assert dict(after.reward) == {'auxiliary': -0.1}
+  assert after.state == begin.state._replace(turn=1)
+
+
+def test_errands_show_what_their_settings_say():
+  environment = environments.load('errands', observability='full')
+  said = [x.observation.text for x in _walk(environment, '2>3>5', ['3r', '5r'])]
+  assert said == ['2>3>5', '3>5', '4>5']
+  plain = environments.load('errands', plans=False)
+  begin = plain.reset(types.Task(0, '0>1'), 0)
+  assert plain.step(begin.state, '<tool>r</tool>', 0).terminated
+  assert plain.oracle(begin.state) == '<tool>r</tool>'
+
+
+def test_the_oracle_of_errands_plans_and_keeps_its_plan():
+  environment = environments.load('errands')
+  state = environment.reset(types.Task(0, '2>4>3'), 0).state
+  said = []
+  while not state.ended:
+    said.append(environment.oracle(state))
+    state = environment.step(state, said[-1], 0).state
+  assert said == [
+    '<switch>y</switch><plan>4</plan><tool>r</tool>',
+    '<switch>n</switch><tool>r</tool>',
+    '<switch>y</switch><plan>3</plan><tool>l</tool>',
+  ]
+  # What another has planned amiss is planned anew.
+  amiss = environment.reset(types.Task(0, '2>4>3'), 0).state._replace(plan='3')
+  assert environment.oracle(amiss) == said[0]
+
+
+def test_an_oracle_of_errands_with_little_skill_plans_the_goal_after():
+  environment = environments.load('errands', skill=0.25)
+  state = environment.reset(types.Task(0, '4>2>7'), 0).state
+  said = [environment.oracle(state._replace(seed=x)) for x in range(400)]
+  first = [x for x in said if '<plan>2<' in x]
+  assert 70 < len(first) < 130  # A quarter.
+  assert len(first) + sum('<plan>7<' in x for x in said) == 400
+  # A step goes where the plan says.
+  assert all(('<tool>l<' in x) == ('<plan>2<' in x) for x in said)
+  # It walks to what it has planned, though another goal is due.
+  said = environment.oracle(state._replace(plan='7'))
+  assert said.startswith('<switch>n</switch>')
+  # Where it stands is no plan.
+  there = state._replace(place=7, plan='7')
+  for seed in range(20):
+    assert '<plan>2<' in environment.oracle(there._replace(seed=seed))
+
+
 OWN = """
 from agentic_jax import types
 
@@ -305,5 +418,14 @@ def test_errors_of_names_and_settings():
     environments.load('corridor', observability='none')
   with pytest.raises(ValueError, match='slips with a probability'):
     environments.load('corridor', slip=2)
+  with pytest.raises(ValueError, match='a skill that is a probability'):
+    environments.load('errands', skill=1.5)
+  with pytest.raises(ValueError, match='not negative'):
+    environments.load('errands', error_price=-0.1)
+  with pytest.raises(ValueError, match='observability is'):
+    environments.load('errands', observability='none')
+  for prompt in ('1', '1>9', '2>2', 'x'):
+    with pytest.raises(ValueError, match='such as "0>1>0"'):
+      environments.load('errands').reset(types.Task(0, prompt), 0)
   with pytest.raises(ValueError, match='such as "0>7"'):
     environments.load('corridor').reset(types.Task(0, '0>9'), 0)

@@ -6,8 +6,12 @@ import pathlib
 
 import pytest
 
+from agentic_jax import protocol
 from agentic_jax import recipe as recipe_lib
+from agentic_jax import rollout
+from agentic_jax import tokenizer
 from experiments import pages
+from experiments import worlds
 
 FOLDER = pathlib.Path(__file__).parent.parent / 'experiments'
 HEADINGS = ('Paper', 'Changes', 'Command', 'Result', 'Differences')
@@ -37,9 +41,45 @@ def test_a_page_makes_a_recipe(name):
   assert all(s.meaning for s in recipe_lib.settings_of(maker).values())
 
 
-def test_flags_live_in_common_but_for_what_a_script_alone_needs():
+def test_flags_live_in_one_place_but_for_what_a_script_alone_needs():
   from absl import flags
 
   found = flags.FLAGS.flags_by_module_dict()
-  common = next(v for k, v in found.items() if k.endswith('common'))
-  assert len(common) <= 24
+  shared = next(v for k, v in found.items() if k.endswith('run_flags'))
+  assert len(shared) <= 24
+
+
+def _world(environment):
+  return worlds.make(
+    environment=environment,
+    contexts='append_all',
+    words=tokenizer.ByteTokenizer,
+    limit=(),
+    base_limits=rollout.Limits(),
+    seed=0,
+  )
+
+
+def test_a_world_names_its_grammar():
+  plain, planning = _world('corridor'), _world('errands')
+  assert plain.grammar == protocol.Grammar()
+  assert plain.tokenizer.vocab_size == tokenizer.ByteTokenizer().vocab_size
+  assert planning.grammar == protocol.Grammar(switch='switch', plan='plan')
+  assert _world('errands?plans=false').grammar == protocol.Grammar()
+  # A tag of a plan is one token; those of all grammars have their ids.
+  (plan,) = planning.tokenizer.action('<plan>')
+  assert plan >= plain.tokenizer.vocab_size
+  text = '<think>a</think><tool>b</tool><answer>c</answer>'
+  assert planning.tokenizer.action(text) == plain.tokenizer.action(text)
+
+
+def test_a_grammar_that_is_none_is_refused(tmp_path):
+  path = tmp_path / 'mine.py'
+  path.write_text(
+    'class Mine:\n'
+    '  grammar = "tags"\n'
+    '  def reset(self, task, seed): ...\n'
+    '  def step(self, state, action, seed): ...\n'
+  )
+  with pytest.raises(ValueError, match="grammar is 'tags'; wanted a protocol"):
+    _world(f'{path}:Mine')

@@ -22,6 +22,7 @@ LAYERS = {
   'tokenizer': 1,
   'memory': 1,
   'sharding': 1,
+  'probes': 1,
   'advantages': 1,
   'losses': 1,
   'preferences': 1,

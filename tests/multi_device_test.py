@@ -240,7 +240,7 @@ def check_pmap_is_the_mesh(learned):
   for _ in range(3):
     copies, norm, sums = step(copies, *batch)
   assert np.all(np.asarray(norm) == np.asarray(norm)[0])
-  assert np.asarray(sums.tokens)[0] == np.sum(trajectory.action_mask)
+  assert np.asarray(sums.counts['entropy'])[0] == np.sum(trajectory.action_mask)
   gradient, params = learned('grpo', 'data:8')
   last = jax.tree.map(lambda x: x[-1], copies)
   tiny_training.assert_close(

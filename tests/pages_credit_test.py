@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import functools
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -9,9 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from agentic_jax import batching
 from agentic_jax import recipe as recipe_lib
+from agentic_jax import rollout
+from agentic_jax import tasks
+from agentic_jax import tokenizer
 from agentic_jax import types
+from agentic_jax.tasks import pool
 from experiments import pages
+from experiments import worlds
 from tests import hand_worked
 from tests import tiny_training
 
@@ -43,6 +50,7 @@ OWN: dict[str, dict[str, Any]] = {
   'step_ppo': {},
   'turn_grpo': {},
   'vapo': {'reach': 1.0, 'imitation_coefficient': 1.0},
+  'vc_ppo': {'critic_lambda': 0.5},
   'vtrace': {'value_cap': 0.5, 'trace_cap': 0.5, 'policy_cap': 0.5},
 }
 # What a page, or a setting of one, is tried with.
@@ -291,6 +299,23 @@ def test_gdpo_gives_a_component_the_weight_it_was_given():
   tokens = np.concatenate(plain)
   wanted = [(x - tokens.mean()) / tokens.std(ddof=1) for x in plain]
   _assert_credit('gdpo', batch, wanted, weights=(1.0, 0.0, 0.0, 0.0))
+
+
+def test_vc_ppo_has_a_lambda_for_each():
+  # With one λ it is ppo; λ = 1 of the critic leaves the policy's credit alone.
+  plain, targets = _credit('ppo')
+  same = _credit('vc_ppo', critic_lambda=0.95)
+  found, returns = _credit('vc_ppo')
+  whole = _credit('ppo', lambda_=1.0)[1]
+  for ours, theirs in (
+    (same[0], plain),
+    (same[1], targets),
+    (found, plain),
+    (returns, whole),
+  ):
+    for one, other in zip(ours, theirs, strict=True):
+      np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+  assert not np.allclose(np.concatenate(returns), np.concatenate(targets))
 
 
 def test_pass_at_k():
@@ -593,6 +618,119 @@ def test_hiper_bootstraps_what_a_limit_cut_off():
   # Actions with the last value of an action; a decision with that of the last
   # plan, or of the first turn where there is none.
   np.testing.assert_allclose(returns[0], [0.3, 0.3, 1.1, 1.3], rtol=1e-5)
+
+
+def _errands() -> tuple[list[types.Episode], hand_worked.Batch]:
+  """Episodes of a fickle planner, some of them truncated, with values."""
+  limits = rollout.Limits(turns=9, action_tokens=12, segment_tokens=127)
+  world = worlds.make(
+    environment='errands?skill=0.5&goal_reward=0.3',
+    contexts='append_all',
+    words=tokenizer.ByteTokenizer,
+    limit=(),
+    base_limits=limits,
+    seed=0,
+  )
+  source = rollout.Demonstrations(
+    world,
+    pool.Pool(tasks.load('errands', 'train'), 0),
+    lambda task, seed: worlds.imitated(world, task, seed),
+    episodes_per_step=8,
+  )
+  episodes = source.batch(0, None).episodes
+  shape = batching.shape_for(
+    groups=8,
+    group_size=1,
+    turns=9,
+    segment_tokens=127,
+    segments=1,
+    action_tokens=108,
+    microbatch_rows=8,
+  )
+  stacked = batching.stack(episodes, shape)
+  rng = np.random.default_rng(0)
+  values = rng.normal(size=stacked.trajectory.tokens.shape).astype(np.float32)
+  return episodes, (stacked.trajectory._replace(values=values), stacked.turns)
+
+
+def _said(episode: types.Episode, values: np.ndarray) -> list[list[Any]]:
+  """Of each turn, by its text: whether it plans, and each block's first value.
+
+  Blocks are the decision, the plan, the step; without a plan the decision's.
+  """
+  found, at = [], 0
+  for turn in episode.turns:
+    match = re.fullmatch(
+      r'<switch>([yn])</switch>(<plan>\d</plan>)?<tool>[lr]</tool>', turn.action
+    )
+    assert (match.group(1) == 'y') == bool(match.group(2))
+    step = at + 3 + 3 * bool(match.group(2))
+    plan = at + 3 * bool(match.group(2))
+    found.append([bool(match.group(2)), values[at], values[plan], values[step]])
+    at = step + 3
+  assert at == len(values)
+  return found
+
+
+def _plain_hiper(rewards, said, truncated, *, discount, inner, outer):
+  """Returns of decisions, plans and steps, segment by segment."""
+  plans, plan, value = ([row[i] for row in said] for i in (0, 2, 3))
+  starts = [k for k in range(len(said)) if k == 0 or plans[k]]
+  decisions, plan_returns, steps = {}, {}, {}
+  later = 0.0  # The advantage of the next plan.
+  for start, end in reversed(list(zip(starts, [*starts[1:], len(said)]))):
+    last = end == len(said)
+    ahead = (plan[start] if truncated else 0.0) if last else plan[end]
+    power = discount ** (end - start)
+    paid = sum(discount**j * r for j, r in enumerate(rewards[start:end]))
+    later = paid + power * (ahead + outer * later) - plan[start]
+    plan_returns[start] = later + plan[start]
+    follows = (value[end - 1] if truncated else 0.0) if last else plan[end]
+    decided, gain = ahead, 0.0
+    for k in reversed(range(start, end)):
+      decided = decisions[k] = rewards[k] + discount * decided
+      gain = rewards[k] + discount * (follows + inner * gain) - value[k]
+      steps[k], follows = gain + value[k], value[k]
+  return decisions, plan_returns, steps
+
+
+def test_hiper_is_driven_by_what_a_policy_says_of_its_plans():
+  episodes, batch = _errands()
+  settings = {'discount': 0.9, 'action_lambda': 0.8, 'plan_lambda': 0.5}
+  found = _find('hiper', batch, keep_penalty=0.3, **settings).credit
+  values = hand_worked.per_episode(batch[0].values, batch[1])
+  returns = hand_worked.per_episode(found.returns, batch[1])
+  counted = hand_worked.per_episode(found.value_mask, batch[1])
+  advantages = hand_worked.per_episode(found.advantages, batch[1])
+  assert {x.truncated for x in episodes} == {True, False}
+  raw: list[list[float]] = [[], [], []]
+  got: list[list[float]] = [[], [], []]
+  for episode, own, target, mask, given in zip(
+    episodes, values, returns, counted, advantages
+  ):
+    said, count = _said(episode, own), len(episode.turns)
+    price = [0.0 if row[0] else 0.3 / count for row in said]
+    assert 0 < sum(price) < 0.3
+    rewards = [sum(t.reward.values()) - x for t, x in zip(episode.turns, price)]
+    decisions, plans, steps = _plain_hiper(
+      rewards, said, episode.truncated, discount=0.9, inner=0.8, outer=0.5
+    )
+    wanted, at = [], 0
+    for k, (planned, *read) in enumerate(said):
+      blocks = [(2, decisions[k] - read[0], decisions[k])]
+      blocks += [(1, plans[k] - read[1], plans[k])] if planned else []
+      blocks += [(0, steps[k] - read[2], steps[k])]
+      for level, advantage, block_return in blocks:
+        wanted.append(block_return)
+        assert mask[at : at + 3].tolist() == [True, False, False]
+        assert len(set(given[at : at + 3])) == 1
+        raw[level].append(advantage)
+        got[level].append(given[at])
+        at += 3
+    np.testing.assert_allclose(target[mask], wanted, rtol=1e-4, atol=1e-5)
+  for level, wanted in zip(got, raw):
+    wanted = (np.array(wanted) - np.mean(wanted)) / np.std(wanted)
+    np.testing.assert_allclose(level, wanted, rtol=1e-3, atol=1e-4)
 
 
 # What is refused.

@@ -1,5 +1,6 @@
 """Pages of preferences, filtered imitation and distillation."""
 
+import dataclasses
 import importlib
 
 import jax
@@ -32,6 +33,14 @@ OTHERS = {
     ('flip_rate', 0.3, {'form': 'robust'}),
     ('target', 2.0, {'form': 'hinge'}),
   ],
+  'beta_dpo': [
+    ('group_size', 4, {}),
+    ('beta', 0.3, {}),
+    ('alpha', 0.3, {}),
+    ('fraction', 0.3, {}),
+    ('decay', 0.5, {}),
+  ],
+  'sppo': [('group_size', 4, {}), ('eta', 10.0, {})],
   'simpo': [
     ('form', 'cpo', {}),
     ('form', 'orpo', {}),
@@ -130,10 +139,18 @@ def _scalar(made, outputs, trajectory, credit, weights):
   )
 
 
-def _results_of(made, outputs, trajectory, turns):
+def _prepared(made, outputs, trajectory, turns):
+  """The credit of a batch, and what is carried on to the next."""
   credit = made.prepare(outputs, trajectory, made.credit(trajectory, turns))
+  carried = jax.tree.map(jnp.asarray, made.carried)
+  return made.carry(outputs, trajectory, credit, carried)
+
+
+def _results_of(made, outputs, trajectory, turns):
+  credit, carried = _prepared(made, outputs, trajectory, turns)
   weights = made.weigh(trajectory, turns)
-  return _scalar(made, outputs, trajectory, credit, weights), credit, weights
+  scalar = _scalar(made, outputs, trajectory, credit, weights)
+  return scalar, credit, weights, carried
 
 
 def _results(made, batch):
@@ -172,7 +189,7 @@ def test_terms_agree_and_gradients_stay_inside_the_mask(page, form, batch):
   extra = {'form': form} if form else {}
   made = _make(page, **extra)
   outputs, trajectory, turns = batch
-  credit = made.prepare(outputs, trajectory, made.credit(trajectory, turns))
+  credit, _ = _prepared(made, *batch)
   weights = made.weigh(trajectory, turns)
   outside = ~trajectory.action_mask
 
@@ -195,7 +212,7 @@ def test_terms_agree_and_gradients_stay_inside_the_mask(page, form, batch):
 @pytest.mark.parametrize('page, form', FORMS)
 def test_a_page_says_what_it_uses(page, form):
   made = _make(page, **({'form': form} if form else {}))
-  plain = page in ('simpo', 'rft', 'awr') or form in ('rrhf', 'pro')
+  plain = page in ('simpo', 'sppo', 'rft', 'awr') or form in ('rrhf', 'pro')
   plain |= page == 'ranking' and not form
   assert made.uses_reference == (not plain)
   assert made.uses_values == (page == 'awr')
@@ -236,6 +253,25 @@ def _pairs(batch):
 
 def _softplus(x):
   return np.log1p(np.exp(x))
+
+
+def test_sppo_regresses_each_log_ratio_to_its_win_rate(batch):
+  outputs, trajectory, turns = jax.tree.map(np.asarray, batch)
+  gaps = hand_worked.per_episode(
+    outputs.logprobs.astype(np.float64) - trajectory.sampler_logprobs, turns
+  )
+  returns = np.where(turns.mask[..., None], turns.rewards, 0).sum((1, 2))
+  each = []
+  for episode, group in enumerate(turns.group):
+    if group >= 0:
+      own = returns[turns.group == group]
+      wins = np.mean((returns[episode] > own) + 0.5 * (returns[episode] == own))
+      each.append((gaps[episode].sum() - 10 * (wins - 0.5)) ** 2)
+  assert len(each) == 9
+  found = _loss(_make('sppo', eta=10.0), batch)
+  assert found == pytest.approx(np.mean(each), rel=1e-4)
+  with pytest.raises(ValueError, match='eta=0 must be positive'):
+    _make('sppo', eta=0)
 
 
 def test_dpo_is_a_loop_over_best_and_worst(batch):
@@ -494,10 +530,9 @@ def test_distillation_loads_its_teacher(tmp_path):
   slope = tiny_training.gradient(made, episodes, tmp_path / 'student')
   assert all(np.all(np.isfinite(x)) for x in slope.values())
   assert any(np.any(x) for x in slope.values())
-  other = {'embedding': jnp.zeros(3)}
-  networks = recipe_lib.Networks(other)
+  made = dataclasses.replace(made, teacher={'embedding': jnp.zeros(3)})
   with pytest.raises(ValueError, match='not of the size of the policy'):
-    made.score(None, networks, None, None)
+    tiny_training.learn(made, episodes, tmp_path / 'other')
 
 
 # Microbatches, and jit.

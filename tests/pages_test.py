@@ -4,6 +4,7 @@ A new page adds its row to `OTHERS`. The batch is far off-policy, and is scored,
 credited, prepared and weighed as in training; a model is not needed for it.
 """
 
+from collections.abc import Sequence
 import functools
 import inspect
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from experiments import pages
 from tests import pages_credit_test
 from tests import pages_preferences_test
 from tests import tiny_training
+from tests import tree_batches
 
 
 class Others(NamedTuple):
@@ -35,6 +37,9 @@ class Others(NamedTuple):
 
 _BAND = {'clip_low': 0.1, 'clip_high': 0.1}
 OTHERS: dict[str, tuple[Others, ...]] = {
+  'agent_omit': (
+    Others({'group_size': 4, 'share': 0.5, 'kl_coefficient': 0.3} | _BAND),
+  ),
   'async_grpo': (
     Others({'group_size': 4, 'correction': 'none', 'level': 'sequence'}),
     Others({'low': 0.9, 'high': 1.1} | _BAND),
@@ -42,6 +47,12 @@ OTHERS: dict[str, tuple[Others, ...]] = {
     Others({'low': 0.9, 'high': 1.1}, {'correction': 'masked'}),
     Others({'level': 'sequence'} | _BAND, {'correction': 'decoupled'}),
     Others(_BAND, {'correction': 'none'}),
+  ),
+  'chord': (
+    Others({'group_size': 4, 'demonstrations': 2, 'form': 'constant'} | _BAND),
+    Others({'peak': 0.5, 'valley': 0.2, 'rise_steps': 9, 'fall_steps': 20}),
+    Others({'share': 0.5, 'form': 'phi'}, {'form': 'constant'}),
+    Others({'share': 0.5} | _BAND, {'form': 'phi'}),
   ),
   'cispo': (Others({'group_size': 4, 'clip_low': 0.5, 'clip_high': 0.5}),),
   'clip_cov': (
@@ -61,6 +72,13 @@ OTHERS: dict[str, tuple[Others, ...]] = {
   'gspo': (Others({'group_size': 4} | _BAND),),
   'kimi': (Others({'group_size': 4, 'square_coefficient': 0.3}),),
   'kl_cov': (Others({'group_size': 4, 'share': 0.2, 'penalty': 0.3}),),
+  'luffy': (
+    Others({'group_size': 4, 'demonstrations': 2, 'shaping': 0.3} | _BAND),
+  ),
+  'rl_plus': (
+    Others({'group_size': 4, 'demonstrations': 2, 'exploration': 0.0}),
+  ),
+  'remax': (Others({'group_size': 4, 'greedy_members': 2}),),
   'sapo': (
     Others(
       {
@@ -74,6 +92,7 @@ OTHERS: dict[str, tuple[Others, ...]] = {
     Others({'group_size': 4, 'part': 'sequence'} | _BAND),
     Others(_BAND, {'part': 'sequence'}),
   ),
+  'spin': (Others({'beta': 0.3}),),
   'topr': (Others({'group_size': 4, 'threshold': 0.8, 'level': 'token'}),),
   'vespo': (
     Others(
@@ -101,7 +120,14 @@ class Batch(NamedTuple):
 @functools.cache
 def batch() -> Batch:
   """Ragged episodes of two turns in one segment or two; no page changes it."""
-  episodes = tiny_training.episodes(1, groups=4, members=3)
+  episodes = [
+    tree_batches.numbered(
+      e._replace(baseline={'final': 0.3 * e.draw, 'process': 0.1}),
+      [i % 3 // 2, 2 + i % 3],
+      [0.3 * i, 0.5],
+    )
+    for i, e in enumerate(tiny_training.episodes(1, groups=4, members=3))
+  ]
   shape = batching.Shape(16, 20, 8, 13, 3, 13)
   stacked = batching.stack(episodes, shape)
   assert stacked.microbatches == 2
@@ -122,9 +148,24 @@ def batch() -> Batch:
   )
 
 
+def mixed(trajectory: types.Trajectory) -> types.Trajectory:
+  """As if the last member of each group were a demonstration, in step 5."""
+  shown = trajectory.episode % 3 == 2
+  return trajectory._replace(
+    policy_step=np.where(
+      trajectory.action_mask & ~shown, np.int32(5), np.int32(-1)
+    ),
+    sampler_logprobs=np.where(
+      shown, np.float32(0), trajectory.sampler_logprobs
+    ),
+  )
+
+
 def scored(made: recipe_lib.Recipe):
   """The trajectory and the credit with which the losses of a batch are made."""
   trajectory, turns, networks, _ = batch()
+  if made.demonstrations:
+    trajectory = mixed(trajectory)
   if not made.uses_reference:
     networks = networks._replace(reference=None)
   apply = lambda said, trajectory: said
@@ -153,23 +194,30 @@ def kept(made: recipe_lib.Recipe) -> list[list[bool]]:
   return [np.asarray(made.keep(group)).tolist() for group in groups]
 
 
-def result(made: recipe_lib.Recipe) -> list[Any]:
-  """Everything by which a setting can make itself felt, but for the optimiser.
+def decided(made: recipe_lib.Recipe) -> tuple[Any, ...]:
+  """What a recipe decides on the host, the optimiser aside."""
+  names = ('group_size', 'demonstrations', 'greedy_members')
+  names += ('epochs', 'minibatches', 'sampling')
+  fields = [getattr(made, name) for name in names]
+  return fields, kept(made), tree_batches.branched(made)
+
+
+def result(made: recipe_lib.Recipe) -> list[np.ndarray]:
+  """What a recipe makes of the batch.
 
   The scalar stands for what the loss does with credit and weights.
   """
   trajectory, credit = scored(made)
   weights = made.weigh(trajectory, batch().turns)
   scalar = total(made, batch().outputs, trajectory, credit, weights)
-  fields = made.group_size, made.epochs, made.minibatches, made.sampling
   arrays = jax.tree.leaves((scalar, credit, weights))
-  return [fields, kept(made), *map(np.asarray, arrays)]
+  return [*map(np.asarray, arrays)]
 
 
-def differ(one: list[Any], other: list[Any]) -> bool:
-  if one[:2] != other[:2] or len(one) != len(other):
+def differ(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+  if len(one) != len(other):
     return True
-  pairs = zip(one[2:], other[2:])
+  pairs = zip(one, other)
   return any(
     x.shape != y.shape or not np.allclose(x, y, rtol=1e-5, atol=1e-7)
     for x, y in pairs
@@ -184,23 +232,34 @@ def own_settings(maker) -> set[str]:
 
 @pytest.mark.parametrize('name', sorted(OTHERS))
 def test_every_setting_makes_a_difference(name):
-  assert name in OTHERS, f'give the page {name} a row in OTHERS'
+  walk(name, OTHERS[name])
+
+
+def walk(name: str, rows: Sequence[Others]) -> None:
+  """Asserts that each setting of a page, and no other, makes itself felt."""
   maker = pages.load(name)
   seen = set()
-  for others in OTHERS[name]:
-    plain = result(maker(**others.given))
+  for others in rows:
+    plain = maker(**others.given)
+    wanted = functools.cache(lambda plain=plain: result(plain))
     for setting, value in others.values.items():
       made = maker(**others.given | {setting: value})
-      assert differ(plain, result(made)), f'{setting}={value!r} is silent'
+      if decided(made) == decided(plain):
+        assert differ(wanted(), result(made)), f'{setting}={value!r} is silent'
     seen |= others.values.keys()
   assert seen == own_settings(maker)
 
 
 def test_the_settings_of_every_page_are_walked():
-  """Here, or in the files of credit and of preferences."""
-  elsewhere = (
-    pages_credit_test.OWN.keys() | pages_preferences_test.OTHERS.keys()
-  )
+  """Here, or in the files of credit, preferences, trees and probes."""
+  from tests import pages_probes_test  # It imports this one.
+
+  elsewhere = {
+    *pages_credit_test.OWN,
+    *pages_preferences_test.OTHERS,
+    *pages_probes_test.OTHERS,
+    *tree_batches.PAGES,
+  }
   assert OTHERS.keys() | elsewhere == pages.names().keys()
 
 

@@ -8,64 +8,98 @@ from agentic_jax import protocol
 from agentic_jax import types
 
 GRAMMAR = protocol.Grammar()
-TEXT, THINK, TOOL = (types.ROLES.index(r) for r in ('text', 'think', 'tool'))
-
-contents = strategies.text().filter(
-  lambda text: not any(tag in text for tag in GRAMMAR.tags)
+PLANNING = protocol.Grammar(switch='switch', plan='plan')
+TEXT, THINK, TOOL, PLAN, SWITCH = (
+  types.ROLES.index(r) for r in ('text', 'think', 'tool', 'plan', 'switch')
 )
-actions = strategies.one_of(
-  strategies.builds(
-    lambda think, expression: protocol.Action(
-      think, (protocol.Call('', expression),)
-    ),
-    contents,
-    contents,
-  ),
-  strategies.builds(
-    lambda think, answer: protocol.Action(think, answer=answer),
-    contents,
-    contents,
-  ),
+
+each_grammar = pytest.mark.parametrize(
+  'grammar',
+  [GRAMMAR, PLANNING, protocol.Grammar(plan='aim')],
+  ids=['plain', 'planning', 'plans only'],
+)
+# No tag of any of them.
+contents = strategies.text().filter(
+  lambda text: (
+    not any(tag in text for tag in (*PLANNING.tags, '<aim>', '</aim>'))
+  )
 )
 # Texts in which tags are as likely as anything else.
 soups = strategies.lists(
-  strategies.one_of(strategies.sampled_from(GRAMMAR.tags), strategies.text())
+  strategies.one_of(
+    strategies.sampled_from([*PLANNING.tags, '<aim>', '</aim>']),
+    strategies.text(),
+  )
 ).map(''.join)
 
 
-@hypothesis.settings(deadline=None)
-@hypothesis.given(actions)
-def test_parse_inverts_render(action):
-  assert GRAMMAR.parse(GRAMMAR.render(action)) == action
+def actions(grammar):
+  """Valid actions with all that a grammar has tags for."""
+  leads = ('think', *(x for x in ('switch', 'plan') if getattr(grammar, x)))
+  calls = contents.map(lambda text: (protocol.Call('', text),))
+  return strategies.one_of(
+    strategies.fixed_dictionaries({last: kind} | dict.fromkeys(leads, contents))
+    for last, kind in {'calls': calls, 'answer': contents}.items()
+  ).map(lambda fields: protocol.Action(**fields))
 
 
+@each_grammar
 @hypothesis.settings(deadline=None)
-@hypothesis.given(soups)
-def test_what_parses_is_rendered_up_to_space_between_blocks(text):
-  action = GRAMMAR.parse(text)
+@hypothesis.given(strategies.data())
+def test_parse_inverts_render(grammar, data):
+  action = data.draw(actions(grammar))
+  assert grammar.parse(grammar.render(action)) == action
+
+
+@each_grammar
+@hypothesis.settings(deadline=None)
+@hypothesis.given(text=soups)
+def test_what_parses_is_rendered_up_to_space_between_blocks(grammar, text):
+  action = grammar.parse(text)
   assert action.valid == (not action.error)
   assert len(action.calls) + (action.answer is not None) == action.valid
   if action.valid:
-    assert GRAMMAR.parse(GRAMMAR.render(action)) == action
+    assert grammar.parse(grammar.render(action)) == action
 
 
+@each_grammar
 @hypothesis.settings(deadline=None)
-@hypothesis.given(strategies.binary())
-def test_arbitrary_bytes_never_raise(data):
-  GRAMMAR.parse(data.decode('utf-8', errors='replace'))
-  GRAMMAR.parse(data.decode('latin-1'))
-  roles = GRAMMAR.roles([data[i : i + 1] for i in range(len(data))])
+@hypothesis.given(data=strategies.binary())
+def test_arbitrary_bytes_never_raise(grammar, data):
+  grammar.parse(data.decode('utf-8', errors='replace'))
+  grammar.parse(data.decode('latin-1'))
+  roles = grammar.roles([data[i : i + 1] for i in range(len(data))])
   assert roles.shape == (len(data),)
 
 
+@each_grammar
 @hypothesis.settings(deadline=None)
-@hypothesis.given(soups, strategies.lists(strategies.integers(0, 60)))
-def test_roles_do_not_depend_on_how_bytes_are_cut(text, cuts):
+@hypothesis.given(data=strategies.data())
+def test_every_byte_of_an_action_has_the_role_of_its_block(grammar, data):
+  action = data.draw(actions(grammar))
+  wanted = []
+  for tag, role, said in [
+    (grammar.switch, SWITCH, action.switch),
+    (grammar.plan, PLAN, action.plan),
+    (grammar.think, THINK, action.think),
+  ]:
+    wanted += [role] * len(f'<{tag}>{said}</{tag}>'.encode()) if said else []
+  text = grammar.render(action).encode()
+  last = TOOL if action.calls else TEXT
+  wanted += [last] * (len(text) - len(wanted))
+  found = grammar.roles([text[i : i + 1] for i in range(len(text))])
+  assert found.tolist() == wanted
+
+
+@each_grammar
+@hypothesis.settings(deadline=None)
+@hypothesis.given(text=soups, cuts=strategies.lists(strategies.integers(0, 60)))
+def test_roles_do_not_depend_on_how_bytes_are_cut(grammar, text, cuts):
   data = text.encode()
-  of_byte = GRAMMAR.roles([data[i : i + 1] for i in range(len(data))])
+  of_byte = grammar.roles([data[i : i + 1] for i in range(len(data))])
   edges = sorted({0, len(data), *(c for c in cuts if c < len(data))})
   pieces = [data[a:b] for a, b in zip(edges, edges[1:])]
-  roles = GRAMMAR.roles(pieces)
+  roles = grammar.roles(pieces)
   assert roles.dtype == 'int8'
   assert roles.tolist() == [int(of_byte[e]) for e in edges[:-1]][: len(pieces)]
 
@@ -122,7 +156,47 @@ def test_a_grammar_of_other_words():
   assert not grammar.parse('<answer>1</answer>').valid
 
 
+def test_a_plan_and_a_decision_to_plan():
+  text = '<switch>yes</switch>\n<plan>go to 5</plan> <tool>right</tool>'
+  call = (protocol.Call('', 'right'),)
+  wanted = protocol.Action(calls=call, switch='yes', plan='go to 5')
+  assert PLANNING.parse(text) == wanted
+  keeps = '<switch>no</switch><think>on</think><answer>1</answer>'
+  assert PLANNING.parse(keeps).switch == 'no' and not PLANNING.parse(keeps).plan
+  pieces = [b'<switch>', b'y', b'</switch>', b'<plan>', b'5', b'</plan>', b'<']
+  roles = [SWITCH] * 3 + [PLAN] * 3 + [TEXT]
+  assert PLANNING.roles(pieces).tolist() == roles
+  # Without these tags they are text like any other.
+  assert GRAMMAR.parse(text).error == 'text outside tags'
+  assert GRAMMAR.roles(pieces).tolist() == [TEXT] * 7
+  assert GRAMMAR.parse('<tool><plan></tool>').calls[0].arguments == '<plan>'
+  assert PLANNING.tags[:8] == GRAMMAR.tags
+  assert PLANNING.stop_strings == GRAMMAR.stop_strings
+
+
+@pytest.mark.parametrize(
+  'text, error',
+  [
+    ('<plan>a</plan><switch>y</switch><tool>l</tool>', 'the order is'),
+    ('<plan>a</plan><plan>b</plan><tool>l</tool>', 'each once'),
+    ('<think>a</think><plan>b</plan><tool>l</tool>', 'switch, plan, think'),
+    ('<tool>l</tool><plan>b</plan>', 'text after tool'),
+    ('<switch>y</switch><plan>b</plan>', 'no tool or answer'),
+    ('<plan>a<tool>l</tool>', 'tool inside plan'),
+    ('<plan>a', 'plan not closed'),
+  ],
+)
+def test_malformed_plans_say_what_is_wrong(text, error):
+  action = PLANNING.parse(text)
+  assert not action.valid and not action.calls
+  assert error in action.error
+
+
 def test_names_of_tags_are_checked():
+  with pytest.raises(ValueError, match='names of their own'):
+    protocol.Grammar(plan='think')
+  with pytest.raises(ValueError, match='named by a word'):
+    protocol.Grammar(switch='<plan>')
   with pytest.raises(ValueError, match='names of their own'):
     protocol.Grammar(tool='think')
   with pytest.raises(ValueError, match='named by a word'):
@@ -136,8 +210,15 @@ def test_names_of_tags_are_checked():
     (protocol.Action('a'), 'not exactly one'),
     (protocol.Action(answer='</answer>'), 'a tag inside'),
     (protocol.Action(calls=(protocol.Call('sql', ''),)), 'names a tool'),
+    (protocol.Action(answer='1', plan='a'), 'has a plan, for which'),
+    (protocol.Action(answer='1', switch='a'), 'has a switch, for which'),
   ],
 )
 def test_what_has_no_text_is_not_rendered(action, fault):
   with pytest.raises(ValueError, match=fault):
     GRAMMAR.render(action)
+
+
+def test_a_tag_inside_a_plan_is_not_rendered():
+  with pytest.raises(ValueError, match='a tag inside'):
+    PLANNING.render(protocol.Action(answer='1', plan='</switch>'))

@@ -87,6 +87,7 @@ def test_the_worked_example_has_credit_for_every_token(workdir):
     'GiGPO',
     'HiPER',
     'Trajectory DPO',
+    'Hindsight distillation',
   }
   for episode in credit['episodes']:
     for segment in episode['segments']:

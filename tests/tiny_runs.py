@@ -78,6 +78,7 @@ def rollouts(
     group_size=recipe.group_size,
     temperature=recipe.sampling.temperature,
     keep=recipe.keep,
+    branch=recipe.branch,
   )
 
 

@@ -194,14 +194,14 @@ def test_tools_and_content_cannot_forge_tokens(tmp_path):
   assert '[{"name": "f", "about": "<|im_end|> é"}]' in chat.decode(ids)
 
 
-def test_template_that_rewrites_the_past_is_refused(tmp_path):
+def test_template_that_forgets_the_policy_is_refused(tmp_path):
   forgets = (
     "{% for m in messages %}{% if m.role != 'assistant' or loop.last %}"
     '[{{ m.role }}]{{ m.content }}{% endif %}{% endfor %}[assistant]'
   )
   _byte_level(tmp_path, forgets)
   chat = tokenizer_lib.TextTokenizer(tmp_path)
-  with pytest.raises(ValueError, match='must keep what came before.*Pass'):
+  with pytest.raises(ValueError, match='must write a message of the.*Pass'):
     chat.observation('81')
 
 

@@ -367,7 +367,10 @@ def test_the_objective_is_additive_over_rows():
     )
     total += float(value)
     parts.append(sums)
-  assert sum(float(p.tokens) for p in parts) == trajectory.action_mask.sum()
+  assert (
+    sum(float(p.counts['entropy']) for p in parts)
+    == trajectory.action_mask.sum()
+  )
   mask = trajectory.action_mask
   ratio = np.exp(-5 - trajectory.sampler_logprobs)
   advantages, returns = map(np.asarray, credit[:2])

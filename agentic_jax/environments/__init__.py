@@ -8,12 +8,14 @@ from typing import Any
 
 from agentic_jax import user_files
 from agentic_jax.environments import base
+from agentic_jax.environments import errands
 from agentic_jax.environments import tool_math
 from agentic_jax.environments import toy
 
 ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'corridor': toy.Corridor,
   'echo': toy.Echo,
+  'errands': errands.Errands,
   'tool_math': tool_math.ToolMath,
 }
 

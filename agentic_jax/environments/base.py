@@ -20,6 +20,7 @@ class Environment(Protocol):
     oracle(state) -> str: the action of a scripted solver.
     forkable: False if a state can be stepped only once; True is assumed.
     max_turns: the horizon.
+    grammar: the `protocol.Grammar` of its actions; the default is assumed.
     observability: 'full' if an observation tells the whole situation.
   """
 

@@ -33,8 +33,8 @@ DEFINITIONS: Mapping[str, Definition] = {
     'nats',
   ),
   'policy/ratio_mismatch': Definition(
-    'mean over action tokens of |log(policy / sampler)| before the first '
-    'update on a batch: 0 up to rounding when the batch is on-policy',
+    'mean over sampled action tokens of |log(policy / sampler)| before the '
+    'first update on a batch: 0 up to rounding when the batch is on-policy',
     'nats',
   ),
   'policy/clip_fraction': Definition(
@@ -47,6 +47,19 @@ DEFINITIONS: Mapping[str, Definition] = {
   'rollout/reward': Definition(
     'sum of all rewards of an episode, mean over episodes', 'reward'
   ),
+  'greedy/success': Definition(
+    'share of the greedy members of the groups that solved their task', 'share'
+  ),
+  'greedy/reward': Definition(
+    'sum of all rewards of a greedy member, mean over them', 'reward'
+  ),
+  'greedy/tokens': Definition(
+    'action tokens of the greedy members in this step, besides rollout/tokens',
+    'tokens',
+  ),
+  'greedy/failures': Definition(
+    'greedy members that a fault of their environment ended', 'episodes'
+  ),
   'demonstrations/success': Definition(
     'share of the demonstrations whose final reward is at least one half',
     'share',
@@ -54,12 +67,26 @@ DEFINITIONS: Mapping[str, Definition] = {
   'demonstrations/reward': Definition(
     'sum of all rewards of a demonstration, mean over them', 'reward'
   ),
+  'demonstrations/episodes': Definition(
+    'demonstrations played beside the sampled episodes', 'episodes'
+  ),
+  'demonstrations/failures': Definition(
+    'demonstrations among them that ended in a fault', 'episodes'
+  ),
+  'policy/demonstrated': Definition(
+    'share of the action tokens that demonstrations have', 'share'
+  ),
   'rollout/reward_<component>': Definition(
     'sum of one component of the reward, mean over episodes', 'reward'
   ),
   'rollout/turns': Definition('turns of an episode, mean', 'turns'),
   'rollout/calls': Definition('tool calls of an episode, mean', 'calls'),
-  'rollout/tokens': Definition('action tokens sampled in this step', 'tokens'),
+  'rollout/tokens': Definition(
+    'action tokens sampled in this step, each counted once', 'tokens'
+  ),
+  'rollout/forks': Definition(
+    'episodes that began at a turn of another, trained on or not', 'episodes'
+  ),
   'rollout/action_tokens': Definition(
     'action tokens of an episode, mean', 'tokens'
   ),
@@ -127,6 +154,18 @@ DEFINITIONS: Mapping[str, Definition] = {
   'validation/tokens': Definition(
     'action tokens of a validation episode', 'tokens'
   ),
+  'probe/probes': Definition(
+    'questions put to the policy outside of what it sampled, those that are '
+    'alike counted once',
+    'probes',
+  ),
+  'probe/logprob': Definition(
+    'log-probability of a token that a probe asks about, mean', 'nats'
+  ),
+  'probe/reward': Definition(
+    "what the probes add to an episode's reward, mean", 'reward'
+  ),
+  'time/probe': Definition('making and answering probes', 'seconds'),
   'time/sample': Definition('sampling episodes', 'seconds'),
   'time/train': Definition('scores, credit and updates', 'seconds'),
   'time/evaluate': Definition('evaluation', 'seconds'),
@@ -190,6 +229,21 @@ def _collapsed(record: Mapping[str, float]) -> bool:
   )
 
 
+def _spreadless(record: Mapping[str, float]) -> bool:
+  """Whether most groups teach nothing: no spread, and no demonstration."""
+  return (
+    record.get('rollout/zero_spread_groups', 0) > 0.9
+    and record.get('rollout/success', 0) <= 0.9
+    and not record.get('demonstrations/episodes', 0)
+  )
+
+
+def _undemonstrated(record: Mapping[str, float]) -> bool:
+  """Whether more than a tenth of the demonstrations ended in a fault."""
+  failures = record.get('demonstrations/failures', 0)
+  return failures > 0.1 * record.get('demonstrations/episodes', math.inf)
+
+
 def _faulty(record: Mapping[str, float]) -> bool:
   """Whether more than a tenth of the episodes ended in a fault."""
   kinds = ('raised', 'hung', 'garbage', 'long')
@@ -199,10 +253,7 @@ def _faulty(record: Mapping[str, float]) -> bool:
 
 _WORRIES = (
   _Worry(
-    lambda record: (
-      record.get('rollout/zero_spread_groups', 0) > 0.9
-      and record.get('rollout/success', 0) <= 0.9
-    ),
+    _spreadless,
     '{rollout/zero_spread_groups:.0%} of the groups have one reward for all '
     'their episodes and teach nothing. Take tasks that are neither always nor '
     'never solved, a larger group_size, or a recipe that samples such groups '
@@ -242,6 +293,13 @@ _WORRIES = (
     _faulty,
     'More than a tenth of the episodes ended in a fault of their environment. '
     'The field `detail` of the records in episodes/ says which.',
+  ),
+  _Worry(
+    _undemonstrated,
+    '{demonstrations/failures:.0f} of {demonstrations/episodes:.0f} '
+    'demonstrations ended in a fault, and their groups learn without. The '
+    'field `detail` of the records in episodes/ says which: mend the oracle, '
+    'or give the tasks answers.',
   ),
 )
 

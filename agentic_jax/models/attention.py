@@ -16,6 +16,9 @@ from agentic_jax.types import Array
 # Finite, so that a row without any visible key stays free of NaN.
 MASKED = -1e30
 
+# Longer rows are attended to in pieces of this many queries.
+_ROWS = 512
+
 
 class Cache(NamedTuple):
   """Keys and values of every slot, one layer.
@@ -117,29 +120,74 @@ class Packed(NamedTuple):
   def attend(
     self, q: Array, k: Array, v: Array, cache: None, form: Form
   ) -> tuple:
-    """Attention output [B, T, heads, H] of q [B, T, heads, H], and no cache."""
+    """Attention output [B, T, heads, H] of q [B, T, heads, H], and no cache.
+
+    Rows of more than `_ROWS` tokens go piece by piece: a piece of queries sees
+    the keys up to its own end, and its scores are computed again for the
+    gradient. Memory is then linear in T, and nothing is computed for keys that
+    all its queries precede.
+    """
     del cache
-    b, t, heads, h = q.shape
-    kv_heads = k.shape[2]
-    g = heads // kv_heads
-    q = q.reshape(b, t, kv_heads, g, h).transpose(0, 2, 3, 1, 4)
-    q = q.reshape(b, kv_heads, g * t, h)
-    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)  # [B, K, T, H]
-    scores = jnp.einsum('bkqh,bksh->bkqs', q, k)  # [B, K, g T, T]
-    scores = form.cap_scores(_softmax_dtype(scores))
-    index = jnp.arange(t)
-    visible = (self.segment[:, :, None] == self.segment[:, None, :]) & (
-      index[:, None] >= index[None, :]
+    length = q.shape[1]
+    pieces = [
+      self._piece(q, k, v, form, start, min(start + _ROWS, length))
+      for start in range(0, length, _ROWS)
+    ]
+    return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, 1), None
+
+  def _piece(self, q, k, v, form, start, end):
+    """The output of queries [start, end)."""
+    first = 0
+    if isinstance(form.window, int) and form.window:
+      first = max(0, start - form.window + 1)
+    keys, queries = slice(first, end), slice(start, end)
+    arrays = (
+      q[:, queries],
+      k[:, keys],
+      v[:, keys],
+      self.segment[:, queries],
+      self.segment[:, keys],
     )
-    if form.limited:
-      visible &= form.reaches(index[:, None] - index[None, :])
-    scores = scores.reshape(b, kv_heads, g, t, t)
-    scores = jnp.where(visible[:, None, None], scores, MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    weights = weights.reshape(b, kv_heads, g * t, t)
-    out = jnp.einsum('bkqs,bksh->bkqh', weights, v)
-    out = out.reshape(b, kv_heads, g, t, h).transpose(0, 3, 1, 2, 4)
-    return out.reshape(b, t, heads, h), None
+    index = (jnp.arange(start, end), jnp.arange(first, end))
+    look = functools.partial(_look_back, form)
+    if q.shape[1] > _ROWS:
+      look = jax.checkpoint(look)
+    return look(*arrays, *index)
+
+
+def _look_back(form, q, k, v, segment, key_segment, index, key_index):
+  """Attention of queries [B, Q, heads, H] to keys and values [B, S, K, H].
+
+  Args:
+    form: a `Form`.
+    q: queries.
+    k: keys.
+    v: values.
+    segment: int32 [B, Q], of the queries.
+    key_segment: int32 [B, S], of the keys.
+    index: int32 [Q], where the queries stand in their row.
+    key_index: int32 [S], where the keys do.
+  """
+  b, t, heads, h = q.shape
+  s, kv_heads = k.shape[1:3]
+  g = heads // kv_heads
+  q = q.reshape(b, t, kv_heads, g, h).transpose(0, 2, 3, 1, 4)
+  q = q.reshape(b, kv_heads, g * t, h)
+  k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)  # [B, K, S, H]
+  scores = jnp.einsum('bkqh,bksh->bkqs', q, k)  # [B, K, g Q, S]
+  scores = form.cap_scores(_softmax_dtype(scores))
+  visible = (segment[:, :, None] == key_segment[:, None, :]) & (
+    index[:, None] >= key_index[None, :]
+  )
+  if form.limited:
+    visible &= form.reaches(index[:, None] - key_index[None, :])
+  scores = scores.reshape(b, kv_heads, g, t, s)
+  scores = jnp.where(visible[:, None, None], scores, MASKED)
+  weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+  weights = weights.reshape(b, kv_heads, g * t, s)
+  out = jnp.einsum('bkqs,bksh->bkqh', weights, v)
+  out = out.reshape(b, kv_heads, g, t, h).transpose(0, 3, 1, 2, 4)
+  return out.reshape(b, t, heads, h)
 
 
 class Cached(NamedTuple):

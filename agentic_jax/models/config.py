@@ -10,6 +10,10 @@ ATTENTION = ('query', 'key', 'value', 'output')
 MLP = ('gate', 'up', 'down')
 MATRICES = ATTENTION + MLP
 
+# What of a block is kept for its gradient: all of it, the results of its
+# products, or only its input, from which the rest is computed again.
+REMATS = ('', 'products', 'block')
+
 # How the matrices of a frozen base may be kept.
 BASES = ('', 'bfloat16', 'int8')
 
@@ -118,6 +122,7 @@ class TransformerConfig:
     base: of BASES; how the frozen matrices of the blocks are kept beside
       adapters: '' as `dtype`, else as the name says (int8: with a scale a
       column).
+    remat: of REMATS; what is kept for the gradient of a block.
     experts: X, of a layer, in the place of its MLP; 0 is one MLP for all.
     experts_per_token: k, how many of them see a token.
     renormalise_experts: whether the weights of these k sum to 1.
@@ -149,6 +154,7 @@ class TransformerConfig:
   dtype: str = 'float32'
   lora: Lora | None = None
   base: str = ''
+  remat: str = ''
   experts: int = 0
   experts_per_token: int = 0
   renormalise_experts: bool = True
@@ -175,6 +181,8 @@ class TransformerConfig:
         f"qk_norm={self.qk_norm!r} is '', 'head' or 'all'."
       )
     _refuse_unknown('biases', self.biases)
+    if self.remat not in REMATS:
+      raise ValueError(f'remat={self.remat!r} is none of {REMATS}.')
     if self.base not in BASES or (self.base and self.lora is None):
       raise ValueError(
         f"base={self.base!r} is one of {BASES}, and anything but '' needs "

@@ -126,13 +126,30 @@ def quantise(matrix: Array) -> tuple[Array, Array]:
 
 def narrow(config: config_lib.TransformerConfig, params: Any) -> Any:
   """Full-width parameters as the configuration keeps its frozen base."""
-  if not config.base:
+  kept = {
+    name: narrow_one(config, f'blocks/{name}', leaf)
+    for name, leaf in params['blocks'].items()
+  }
+  return gather(config, {**params, 'blocks': kept})
+
+
+def narrow_one(
+  config: config_lib.TransformerConfig, path: str, leaf: Any
+) -> Any:
+  """One parameter as it is kept; of int8 the pair that `quantise` gives."""
+  if path.removeprefix('blocks/') not in config_lib.MATRICES:
+    return leaf
+  if config.base == 'int8':
+    codes, scale = quantise(leaf)
+    return codes, scale.astype(config.dtype)
+  return leaf.astype(config.base or leaf.dtype)
+
+
+def gather(config: config_lib.TransformerConfig, params: Any) -> Any:
+  """The tree in which pairs of int8 and scales have names of their own."""
+  if config.base != 'int8':
     return params
   blocks = dict(params['blocks'])
   for name in config_lib.MATRICES:
-    if config.base == 'int8':
-      blocks[name], scale = quantise(blocks[name])
-      blocks[f'{name}_scale'] = scale.astype(config.dtype)
-    else:
-      blocks[name] = blocks[name].astype(config.base)
+    blocks[name], blocks[f'{name}_scale'] = blocks[name]
   return {**params, 'blocks': blocks}

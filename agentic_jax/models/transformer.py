@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from agentic_jax import types
 from agentic_jax.models import attention
 from agentic_jax.models import block
+from agentic_jax.models import chunks
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import lora
 from agentic_jax.types import Array
@@ -26,6 +27,17 @@ from agentic_jax.types import Array
 # Up to this depth the scan over layers is unrolled: keeping what the backward
 # pass needs in stacked arrays costs a CPU more than the larger program.
 _UNROLLED_LAYERS = 8
+
+
+def _kept(remat: str):
+  """A block that keeps for its gradient what the name says."""
+  if not remat:
+    return block.Block
+  policy = {
+    'products': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    'block': jax.checkpoint_policies.nothing_saveable,
+  }[remat]
+  return nn.remat(block.Block, policy=policy, prevent_cse=False)
 
 
 class Transformer(nn.Module):
@@ -49,7 +61,7 @@ class Transformer(nn.Module):
       ]
     else:
       self.blocks = nn.scan(
-        block.Block,
+        _kept(c.remat),
         variable_axes={'params': 0},
         split_rngs={'params': True},
         in_axes=(0, 0, 0, nn.broadcast, nn.broadcast),
@@ -168,7 +180,8 @@ def _boxed(config: config_lib.TransformerConfig, key: Array):
 def init(config: config_lib.TransformerConfig, key: Array):
   """Fresh parameters in the training layout, a tree of arrays."""
   wide = dataclasses.replace(config, base='')
-  return lora.narrow(config, nn.unbox(_boxed(wide, key)))
+  params = nn.unbox(_boxed(wide, key))
+  return lora.narrow(config, params) if config.base else params
 
 
 def logical_axes(config: config_lib.TransformerConfig):
@@ -216,10 +229,36 @@ def _join(parameters: dict[str, Array], joint: str, names) -> None:
   parameters[joint] = jnp.concatenate(parts, axis=-1)
 
 
+def _before(config, params, trajectory, recorded) -> tuple:
+  """Hidden states [B, T, D] from which each token is predicted.
+
+  With them the routing of feeding the tokens; see `Transformer.routed`.
+  """
+  context = attention.Packed(trajectory.segment, trajectory.position)
+  hidden, _, routing = Transformer(config).apply(
+    {'params': params},
+    trajectory.tokens,
+    context,
+    recorded=recorded if config.experts else None,
+    method=Transformer.routed,
+  )
+  return jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0))), routing
+
+
+def _score(config, params) -> chunks.Score:
+  model = Transformer(config)
+  return lambda hidden: model.apply(
+    {'params': params}, hidden, method=Transformer.logits
+  )
+
+
 def outputs(
   config: config_lib.TransformerConfig,
   params: Any,
   trajectory: types.Trajectory,
+  *,
+  vocabulary: chunks.Vocabulary | None = None,
+  teacher: Any = None,
 ) -> types.Outputs:
   """What the policy says of every token of a trajectory.
 
@@ -240,32 +279,38 @@ def outputs(
     config: the transformer's shape.
     params: in the training layout.
     trajectory: [B, T] arrays.
+    vocabulary: a function of the logits of a chunk of tokens, whose results
+      are `Outputs.vocabulary`; see `recipe.Recipe`.
+    teacher: parameters whose logits `vocabulary` gets too; no gradient flows
+      to them.
   """
-  model = Transformer(config)
-  context = attention.Packed(trajectory.segment, trajectory.position)
-  variables = {'params': params}
-  hidden, _, routing = model.apply(
-    variables,
-    trajectory.tokens,
-    context,
-    recorded=trajectory.experts if config.experts else None,
-    method=Transformer.routed,
+  hidden, routing = _before(config, params, trajectory, trajectory.experts)
+  score = _score(config, params)
+  taught, teach = None, None
+  if teacher is not None:
+    # It has routers of its own: nobody recorded what they would choose.
+    taught, _ = _before(config, teacher, trajectory, None)
+    teach = _score(config, teacher)
+  logprobs, entropy, found = chunks.read(
+    score,
+    hidden,
+    trajectory,
+    vocabulary=vocabulary,
+    teach=teach,
+    taught=taught,
   )
-  shifted = jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
-  scores = model.apply(variables, shifted, method=Transformer.logits)
-  scores = scores / trajectory.temperature[..., None]  # [B, T, V]
-  total = jax.nn.logsumexp(scores, axis=-1)
-  chosen = jnp.take_along_axis(scores, trajectory.tokens[..., None], axis=-1)
-  entropy = total - jnp.sum(jnp.exp(scores - total[..., None]) * scores, -1)
   inside = (trajectory.segment > 0) & (trajectory.position > 0)
   values = None
   if config.value_head:
-    values = model.apply(variables, shifted, method=Transformer.values)
+    values = Transformer(config).apply(
+      {'params': params}, hidden, method=Transformer.values
+    )
     values = values.at[:, 0].set(0.0)
   return types.Outputs(
-    logprobs=jnp.where(inside, chosen[..., 0] - total, 0.0),
+    logprobs=jnp.where(inside, logprobs, 0.0),
     entropy=jnp.where(inside, entropy, 0.0),
     values=values,
+    vocabulary=found,
     router_logits=routing.logits if routing else None,
     experts=routing.experts if routing else None,
   )

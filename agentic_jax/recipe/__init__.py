@@ -15,11 +15,13 @@ against it. Every maker passes `**training` on to `training`, whose settings
 from collections.abc import Callable, Mapping
 
 from agentic_jax.recipe import base
+from agentic_jax.recipe import branching
 from agentic_jax.recipe import comparisons
 from agentic_jax.recipe import credit
 from agentic_jax.recipe import critics
 from agentic_jax.recipe import levels
 from agentic_jax.recipe import makers
+from agentic_jax.recipe import mixtures
 from agentic_jax.recipe import parts
 from agentic_jax.recipe import routing
 from agentic_jax.recipe import settings
@@ -27,11 +29,21 @@ from agentic_jax.recipe import settings
 Recipe = base.Recipe
 Networks = base.Networks
 Sampling = base.Sampling
+Probing = base.Probing
 Routing = base.Routing
 training = base.training
 score_nothing = base.score_nothing
 prepare_nothing = base.prepare_nothing
+carry_nothing = base.carry_nothing
 measure_nothing = base.measure_nothing
+
+Fork = branching.Fork
+Leaf = branching.Leaf
+Tree = branching.Tree
+Probes = branching.Probes
+draw_forks = branching.draw_forks
+distinct_forks = branching.distinct_forks
+first_logprobs = branching.first_logprobs
 
 relative = credit.relative
 scores = credit.scores
@@ -39,6 +51,7 @@ turn_rewards = credit.turn_rewards
 component_rewards = credit.component_rewards
 component_scores = credit.component_scores
 successes = credit.successes
+greedy_scores = credit.greedy_scores
 token_turns = credit.token_turns
 token_rewards = credit.token_rewards
 credit_episodes = credit.credit_episodes
@@ -46,6 +59,9 @@ credit_turns = credit.credit_turns
 credit_tokens = credit.credit_tokens
 credit_estimates = credit.credit_estimates
 bootstrap_values = credit.bootstrap_values
+nodes = credit.nodes
+leaf_counts = credit.leaf_counts
+tree_paths = credit.tree_paths
 
 token_levels = levels.token_levels
 first_of_levels = levels.first_of_levels
@@ -54,6 +70,7 @@ level_starts = levels.level_starts
 weigh_tokens = parts.weigh_tokens
 weigh_sequences = parts.weigh_sequences
 weigh_totals = parts.weigh_totals
+share = parts.share
 terms = parts.terms
 score_reference = parts.score_reference
 score_values = parts.score_values
@@ -87,8 +104,18 @@ seats_of = comparisons.seats_of
 seat_pairs = comparisons.seat_pairs
 seat_groups = comparisons.seat_groups
 seat_alone = comparisons.seat_alone
+seat_demonstrations = comparisons.seat_demonstrations
 at_tokens = comparisons.at_tokens
 preference = comparisons.preference
+
+demonstrated = mixtures.demonstrated
+sampled = mixtures.sampled
+are_demonstrations = mixtures.are_demonstrations
+batch_step = mixtures.batch_step
+by_origin = mixtures.by_origin
+measure_mixture = mixtures.measure_mixture
+measure_clipped_mixture = mixtures.measure_clipped_mixture
+refuse_without_demonstrations = mixtures.refuse_without_demonstrations
 
 Setting = settings.Setting
 settings_of = settings.settings_of

@@ -1,13 +1,15 @@
 """The record of a recipe, and the settings that all recipes share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
 import optax
 
+from agentic_jax import probes
 from agentic_jax import types
+from agentic_jax.recipe import branching
 from agentic_jax.types import Array
 
 Terms = dict[str, Array]
@@ -18,12 +20,32 @@ class Networks(NamedTuple):
 
   policy: Any
   reference: Any = None  # The frozen anchor; None unless the recipe uses it.
+  teacher: Any = None  # Of another run; None unless the recipe brings one.
 
 
 class Sampling(NamedTuple):
   """How actions are sampled in training."""
 
   temperature: float = 1.0
+
+
+class Probing(NamedTuple):
+  """What a recipe asks the policy in contexts that nobody sampled.
+
+  Attributes:
+    ask: (episode, world) -> probes, on the host; none is fine. `world` has the
+      environment, the tokenizer and the grammar.
+    absorb: (episode, probes, logprobs) -> the episode with further rewards of
+      its turns, or with `teacher_logprobs` in its segments; its tokens stay.
+      `logprobs` are float32, one array a probe, of the tokens it asks about.
+    extra_tokens: by how many tokens a probe may be longer than a segment.
+    fills: the fields of Segment that `absorb` fills in, in every segment.
+  """
+
+  ask: Callable[[types.Episode, Any], Sequence[probes.Probe]]
+  absorb: Callable[..., types.Episode]
+  extra_tokens: int
+  fills: tuple[str, ...] = ()
 
 
 class Routing(NamedTuple):
@@ -48,6 +70,12 @@ def prepare_nothing(outputs, trajectory, credit) -> types.Credit:
   return credit
 
 
+def carry_nothing(outputs, trajectory, credit, carried):
+  """No step says anything to the next."""
+  del outputs, trajectory
+  return credit, carried
+
+
 def measure_nothing(outputs, trajectory, credit) -> Terms:
   """No diagnostics beyond those of every run."""
   del outputs, trajectory, credit
@@ -69,11 +97,31 @@ class Recipe:
       proximal or teacher log-probabilities, values.
     prepare: (outputs, trajectory, credit) -> Credit; gradient-free statistics
       of the whole batch, for losses that are not separable.
+    carry: (outputs, trajectory, credit, carried) -> (Credit, carried), after
+      `prepare` and like it; what it returns last is given to the next step.
+    carried: what the first step is given: a tree of numbers or arrays, whose
+      shapes stay. It is in the checkpoints.
     measure: (outputs, trajectory, credit) -> {name: [B, T]}; means over the
       action tokens are logged as policy/name.
     keep: (turns) -> bool [E] on the host, for one group; None keeps all. A
       rejected group is replaced by that of the next task.
+    probe: what the policy that sampled a batch is asked in other contexts,
+      between sampling and batching; None is nothing. `keep` sees the episodes
+      before.
+    vocabulary: (types.Chunk) -> {name: [C]}, a function of the logits of some
+      tokens, such as a divergence from the teacher's. The loss finds the
+      results in `outputs.vocabulary`; [B, T, V] is never held.
+    teacher: parameters of another policy of the same size, which are
+      `networks.teacher`; without them the reference teaches.
     group_size: episodes of a task.
+    demonstrations: how many of them, the last members of a group, are scripted
+      demonstrations; the policy_step of their tokens is -1.
+    greedy_members: further episodes of each task, played at temperature 0 from
+      the same start. Nothing of them is trained on; `Turns.baseline` says what
+      they earned.
+    group_size: episodes of a task; of a tree, its leaves.
+    branch: how episodes fork at their turns: a `Tree` whose leaves are trained
+      on, or `Probes` that only value their situations; None is not at all.
     epochs: passes over a batch.
     minibatches: optimiser steps a pass.
     sampling: how actions are sampled.
@@ -81,7 +129,7 @@ class Recipe:
     uses_values: whether the policy needs a value head.
     uses_reference: whether a frozen copy of the initial policy is kept.
     uses_sampler: whether the loss has a ratio to the sampler; then tokens that
-      were not sampled by us are refused.
+      were not sampled by us are refused, but for those of `demonstrations`.
     granularity: of the credit: token, turn, sequence or episode.
   """
 
@@ -91,9 +139,17 @@ class Recipe:
   optimizer: optax.GradientTransformation
   score: Callable[..., types.Trajectory] = score_nothing
   prepare: Callable[..., types.Credit] = prepare_nothing
+  carry: Callable[..., tuple[types.Credit, Any]] = carry_nothing
+  carried: Any = None
   measure: Callable[..., Terms] = measure_nothing
   keep: Callable[[types.Turns], np.ndarray] | None = None
+  probe: Probing | None = None
+  vocabulary: Callable[[types.Chunk], Terms] | None = None
+  teacher: Any = dataclasses.field(default=None, compare=False, repr=False)
   group_size: int = 8
+  demonstrations: int = 0
+  greedy_members: int = 0
+  branch: branching.Tree | branching.Probes | None = None
   epochs: int = 1
   minibatches: int = 1
   sampling: Sampling = Sampling()
@@ -102,6 +158,33 @@ class Recipe:
   uses_reference: bool = False
   uses_sampler: bool = True
   granularity: str = 'episode'
+
+  def __post_init__(self):
+    if not 0 <= self.demonstrations < max(self.group_size, 1):
+      raise ValueError(
+        f'demonstrations={self.demonstrations} of '
+        f'group_size={self.group_size} episodes leave nothing that the policy '
+        'samples itself; use fewer than group_size, such as 1 of 8, or '
+        '--recipe=supervised to imitate only.'
+      )
+    if self.demonstrations and not self.uses_sampler:
+      raise ValueError(
+        f'demonstrations={self.demonstrations} are mixed into groups that the '
+        'policy samples, but a recipe with uses_sampler=False imitates only; '
+        'set uses_sampler=True, or demonstrations=0.'
+      )
+    if self.branch is not None and (self.demonstrations or self.greedy_members):
+      raise ValueError(
+        'Groups whose episodes fork have no demonstrations and no greedy '
+        f'members, got demonstrations={self.demonstrations} and '
+        f'greedy_members={self.greedy_members}; set both to 0, or leave out '
+        'branch.'
+      )
+    if self.branch is not None and not self.uses_sampler:
+      raise ValueError(
+        'This recipe imitates (uses_sampler=False), and demonstrations do not '
+        'fork; leave out branch, or take a loss with a ratio to the sampler.'
+      )
 
 
 def training(

@@ -20,6 +20,7 @@ from agentic_jax import types
 from agentic_jax.recipe import base as base_lib
 from agentic_jax.recipe import credit as credit_lib
 from agentic_jax.recipe import makers
+from agentic_jax.recipe import mixtures
 from agentic_jax.recipe import parts
 from agentic_jax.types import Array
 
@@ -109,6 +110,24 @@ def seat_alone(trajectory: types.Trajectory, turns: types.Turns) -> Array:
   """Every episode by itself."""
   place = jnp.arange(turns.group.size)
   return at_tokens(jnp.where(_present(turns), place, -1), trajectory)
+
+
+def seat_demonstrations(
+  trajectory: types.Trajectory, turns: types.Turns
+) -> Array:
+  """The demonstration of each group against what was sampled in its stead.
+
+  Returns play no part. The first of each kind sits down, and in a group that
+  lacks one kind nobody does.
+  """
+  shown = mixtures.are_demonstrations(trajectory, turns)
+  place = preferences.pair_places(
+    shown.astype(turns.rewards.dtype),
+    turns.group,
+    num_groups=turns.group.size,
+    where=_present(turns),
+  )
+  return at_tokens(place, trajectory)
 
 
 def _present(turns: types.Turns) -> Array:

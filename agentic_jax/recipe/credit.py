@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from agentic_jax import advantages
+from agentic_jax import reductions
 from agentic_jax import types
 from agentic_jax.types import Array
 
@@ -34,6 +35,22 @@ def component_scores(turns: types.Turns) -> Array:
   return jnp.sum(rewards, axis=1)
 
 
+def greedy_scores(turns: types.Turns) -> Array:
+  """What the greedy members of each episode's group earned: float [E].
+
+  All components with weight 1, the mean over these members; 0 at padding.
+
+  Raises:
+    ValueError: none were played.
+  """
+  if turns.baseline is None:
+    raise ValueError(
+      'This credit compares with the greedy members of a group, and none were '
+      'played; let the recipe have them: Recipe(greedy_members=1).'
+    )
+  return jnp.sum(turns.baseline, axis=-1)
+
+
 def successes(turns: types.Turns) -> Array:
   """Whether each episode's final reward is at least one half: bool [E]."""
   final = jnp.sum(component_rewards(turns, 'final'), axis=-1)
@@ -49,6 +66,41 @@ def token_rewards(trajectory: types.Trajectory, turns: types.Turns) -> Array:
   """The reward of each turn at its last action token: float [E, N]."""
   turn = token_turns(trajectory, turns)
   return advantages.place_rewards(turn_rewards(turns), turns.mask, turn)
+
+
+def nodes(turns: types.Turns) -> Array:
+  """The number of each turn, one for all leaves that share it: int32 [E, S].
+
+  Raises:
+    ValueError: the episodes are no leaves of trees.
+  """
+  if turns.node is None:
+    raise ValueError(
+      'This needs to know which episodes share a turn, and the batch does not '
+      'say; let the recipe branch, such as by branch=recipe.Tree(...).'
+    )
+  return turns.node
+
+
+def leaf_counts(turns: types.Turns) -> Array:
+  """How many leaves of the batch share each turn: float [E, S], 0 outside."""
+  node = nodes(turns).ravel()
+  count = reductions.group_count(node, num_groups=node.size)
+  found = reductions.at_group(count, node).reshape(turns.mask.shape)
+  return found.astype(turns.rewards.dtype)
+
+
+def tree_paths(turns: types.Turns) -> Array:
+  """The turns from the root to each leaf: int32 [E, 1 + S].
+
+  First the root, which is one in all groups, then the numbers of the turns, the
+  last of them repeated.
+  """
+  node = nodes(turns)
+  last = jnp.sum(turns.mask, axis=1, keepdims=True) - 1
+  place = jnp.clip(jnp.arange(node.shape[1]), 0, jnp.maximum(last, 0))
+  path = jnp.take_along_axis(node, place, axis=1)
+  return jnp.pad(path, ((0, 0), (1, 0)))
 
 
 def relative(

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Mapping
 import functools
 
+import jax.numpy as jnp
+
 from agentic_jax import advantages
 from agentic_jax import losses
 from agentic_jax import types
 from agentic_jax.recipe import base
+from agentic_jax.recipe import credit
 from agentic_jax.recipe import settings
 from agentic_jax.types import Array
 
@@ -29,6 +32,28 @@ def weigh_totals(trajectory: types.Trajectory, turns: types.Turns) -> Array:
   return losses.fixed_length_weights(
     trajectory.action_mask, trajectory.segment, length=1.0
   )
+
+
+def share(weigh: Callable[..., Array]) -> Callable[..., Array]:
+  """Weights divided where leaves of a tree share a turn.
+
+    w'_t = c w_t / leaves of t's turn,  c such that the sum stays Σ w
+
+  Of `weigh_tokens` it is the mean over what was sampled, each token once.
+
+  Args:
+    weigh: (trajectory, turns) -> [B, T], as if nothing were shared.
+  """
+
+  def shared(trajectory, turns):
+    weights = weigh(trajectory, turns)
+    portion = 1 / jnp.maximum(credit.leaf_counts(turns), 1)
+    portion = credit.credit_turns(portion, trajectory, turns).advantages
+    divided = weights * portion
+    left = jnp.sum(divided)
+    return divided * jnp.where(left > 0, jnp.sum(weights) / left, 0)
+
+  return shared
 
 
 def terms(

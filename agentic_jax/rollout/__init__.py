@@ -1,14 +1,19 @@
 """Environments x sampler -> episodes: the event loop, its limits and faults."""
 
+from agentic_jax.rollout.branching import refuse as refuse_branching
+from agentic_jax.rollout.branching import turn_fields
 from agentic_jax.rollout.collecting import collect
+from agentic_jax.rollout.counting import statistics
 from agentic_jax.rollout.episodes import Limits
 from agentic_jax.rollout.episodes import Request
 from agentic_jax.rollout.episodes import World
 from agentic_jax.rollout.episodes import derive_seed
-from agentic_jax.rollout.scripted import Demonstrations
+from agentic_jax.rollout.replay import states
+from agentic_jax.rollout.scripted import TooLongError
+from agentic_jax.rollout.scripted import play
 from agentic_jax.rollout.source import Batch
+from agentic_jax.rollout.source import Demonstrations
 from agentic_jax.rollout.source import Rollouts
-from agentic_jax.rollout.source import statistics
 from agentic_jax.rollout.workers import Workers
 
 __all__ = [
@@ -17,9 +22,14 @@ __all__ = [
   'Limits',
   'Request',
   'Rollouts',
+  'TooLongError',
   'Workers',
   'World',
   'collect',
   'derive_seed',
+  'play',
+  'refuse_branching',
+  'states',
   'statistics',
+  'turn_fields',
 ]

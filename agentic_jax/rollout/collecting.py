@@ -20,6 +20,7 @@ def collect(
   temperature: float,
   workers: workers_lib.Workers,
   report: Callable[[int, int], None] | None = None,
+  builders: dict[tuple[int, int], episodes.Builder] | None = None,
 ) -> list[types.Episode]:
   """Plays episodes; returns them in the order of their requests.
 
@@ -29,16 +30,20 @@ def collect(
   Args:
     sampler: with parameters loaded.
     world: what lies between the sampler and the environment.
-    requests: the episodes to play.
-    temperature: 0 is greedy.
+    requests: the episodes to play, each from a reset or from a fork of one
+      played before. What is sampled follows from draw, member and turn.
+    temperature: of requests that have none of their own; 0 is greedy.
     workers: threads that call the environment.
     report: called with (finished, all) whenever an episode ends.
+    builders: takes the builders of the episodes, by (draw, member), for who
+      wants to fork them.
 
   Returns:
     One episode a request. An environment that raised, hung or returned garbage
     has cost its own episode: see `Episode.failure`.
   """
-  return _Loop(sampler, world, temperature, workers, report).play(requests)
+  loop = _Loop(sampler, world, temperature, workers, report, builders)
+  return loop.play(requests)
 
 
 def worth_waiting(due: Sequence[float], ready: int, tick: float) -> float:
@@ -72,12 +77,13 @@ def _mean(mean: float | None, value: float) -> float:
 class _Loop:
   """The state of one `collect`."""
 
-  def __init__(self, sampler, world, temperature, workers, report):
+  def __init__(self, sampler, world, temperature, workers, report, builders):
     self._sampler = sampler
     self._world = world
     self._temperature = temperature
     self._workers = workers
     self._report = report
+    self._builders = builders
     self._playing: dict[int, episodes.Builder] = {}  # By slot.
     self._tickets: dict[int, workers_lib.Ticket] = {}  # By slot.
     self._finished: dict[tuple[int, int], types.Episode] = {}
@@ -99,7 +105,16 @@ class _Loop:
     return [self._finished[r.draw, r.member] for r in requests]
 
   def _start(self, slot: int, request: episodes.Request) -> None:
-    self._playing[slot] = episodes.Builder(self._world, request)
+    remembers = self._builders is not None
+    if request.fork is not None:
+      parent, turn = request.fork
+      builder = parent.fork(turn, request, remembers=remembers)
+      self._playing[slot] = builder
+      self._open(slot, builder.open_tokens)
+      return
+    self._playing[slot] = episodes.Builder(
+      self._world, request, remembers=remembers
+    )
     # The members of a group begin in one situation: no member in the seed.
     seed = episodes.derive_seed(self._world.seed, request.draw)
     self._call(slot, self._world.environment.reset, request.task, seed)
@@ -192,18 +207,28 @@ class _Loop:
       return
     if builder.ended:
       return
-    asked = dict(turn=builder.turn, limit_tokens=builder.room)
-    if not builder.opens_segment and not begins:
-      self._sampler.extend(slot, tokens, **asked)
+    if builder.opens_segment or begins:
+      self._open(slot, tokens)
       return
+    self._sampler.extend(
+      slot, tokens, turn=builder.turn, limit_tokens=builder.room
+    )
+
+  def _open(self, slot: int, tokens: Sequence[int]) -> None:
+    builder = self._playing[slot]
     self._sampler.open(
       slot,
       tokens,
       draw=builder.request.draw,
       member=builder.request.member,
-      temperature=self._temperature,
-      **asked,
+      turn=builder.turn,
+      temperature=self._temperature_of(builder.request),
+      limit_tokens=builder.room,
     )
+
+  def _temperature_of(self, request: episodes.Request) -> float:
+    own = request.temperature
+    return self._temperature if own is None else own
 
   def _act(self, generated: sampler_lib.Generated) -> None:
     slot = generated.slot
@@ -212,7 +237,7 @@ class _Loop:
       generated.tokens,
       generated.logprobs,
       self._sampler.policy_step,
-      self._temperature,
+      self._temperature_of(builder.request),
       cut=not generated.stopped,
       experts=generated.experts,
     )
@@ -226,6 +251,8 @@ class _Loop:
     builder = self._playing.pop(slot)
     request = builder.request
     self._finished[request.draw, request.member] = builder.episode()
+    if self._builders is not None:
+      self._builders[request.draw, request.member] = builder
     self._sampler.close(slot)
     if self._report is not None:
       self._report(len(self._finished), total)

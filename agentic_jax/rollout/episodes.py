@@ -53,6 +53,15 @@ class Request(NamedTuple):
   draw: int
   task: types.Task
   member: int
+  temperature: float | None = None  # 0 is greedy; None is that of the others.
+  fork: 'Fork | None' = None  # Where it begins; None is at a reset.
+
+
+class Fork(NamedTuple):
+  """The beginning of a turn of an episode that was played."""
+
+  builder: 'Builder'  # Of the episode; it `remembers`.
+  turn: int
 
 
 class Garbage(Exception):
@@ -156,16 +165,29 @@ class _Open(NamedTuple):
       np.asarray(self.policy_step, np.int32),
       np.asarray(self.sampler_logprobs, kind),
       np.asarray(self.temperature, np.float32),
-      experts,
+      experts=experts,
     )
 
 
 class Builder:
   """Builds one episode. The rollout and scripted demonstrations share it."""
 
-  def __init__(self, world: World, request: Request):
+  def __init__(
+    self, world: World, request: Request, *, remembers: bool = False
+  ):
+    """Begins with nothing; `reset` comes next.
+
+    Args:
+      world: what lies between the sampler and the environment.
+      request: the episode.
+      remembers: whether it may be forked later, which takes memory.
+    """
     self.world = world
     self.request = request
+    self._remembers = remembers
+    self._first: types.Transition | None = None
+    self._acted: tuple[Any, ...] = ()  # The arguments of the last `act`.
+    self._past: list[tuple[tuple[Any, ...], types.Transition]] = []
     self.state: Any = None
     self.opens_segment = True
     self._spans: list[context_lib.Span] = []
@@ -196,9 +218,46 @@ class Builder:
     left = limits.episode_tokens - sum(t.num_tokens for t in self._turns)
     return min(limits.action_tokens, room, left)
 
+  @property
+  def open_tokens(self) -> list[int]:
+    """The ids of the segment that still grows."""
+    return list(self._open.tokens)
+
+  def fork(
+    self, turn: int, request: Request, *, remembers: bool = False
+  ) -> 'Builder':
+    """Another episode that begins as this one did, where `turn` is due.
+
+    All that was said before is taken over as it was said: ids, their
+    log-probabilities, policy step and temperature. Nothing is stepped again.
+
+    Args:
+      turn: from 0, one that this episode began.
+      request: the other episode.
+      remembers: whether that may be forked, too.
+
+    Raises:
+      ValueError: this episode did not begin such a turn.
+    """
+    assert self._remembers and self._first is not None
+    if not 0 <= turn < max(self.turn, 1):
+      raise ValueError(
+        f'An episode of {self.turn} turns cannot be forked at turn {turn}; '
+        'name one of its turns, from 0.'
+      )
+    made = Builder(self.world, request, remembers=remembers)
+    made.reset(self._first)
+    for acted, transition in self._past[:turn]:
+      *arguments, cut, experts = acted
+      made.act(*arguments, cut=cut, experts=experts)
+      made.observe(transition)
+    return made
+
   def reset(self, transition: Any) -> list[int]:
     """Takes the first transition; returns the ids that open the segment."""
     transition = check(transition)
+    if self._remembers:
+      self._first = transition
     self.state, self._key = transition.state, transition.state_key
     self._agent = int(transition.agent)
     ids = self.world.tokenizer.prompt(transition.observation.text)
@@ -230,6 +289,7 @@ class Builder:
       cut: the token limit ended the action.
       experts: int16 [m, L, k], of the segment's first m tokens; None without.
     """
+    self._acted = (tokens, logprobs, policy_step, temperature, cut, experts)
     self._experts = experts
     ids = tokens.tolist()
     tokenizer = self.world.tokenizer
@@ -256,6 +316,8 @@ class Builder:
     once the episode has `ended`.
     """
     transition = check(transition)
+    if self._remembers:
+      self._past.append((self._acted, transition))
     reward = {k: float(v) for k, v in transition.reward.items()}
     price = self.world.limits.token_price * self._action['num_tokens']
     if price:

@@ -1,14 +1,18 @@
-"""On-policy episodes as a source of batches for the loop."""
+"""Where batches of episodes come from: sampled, demonstrated, or both."""
 
 from collections.abc import Callable, Mapping, Sequence
+import time
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from agentic_jax import batching
 from agentic_jax import types
+from agentic_jax.rollout import branching
 from agentic_jax.rollout import collecting
+from agentic_jax.rollout import counting
 from agentic_jax.rollout import episodes as episodes_lib
+from agentic_jax.rollout import scripted
 from agentic_jax.rollout import workers as workers_lib
 from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.tasks import pool as pool_lib
@@ -36,8 +40,12 @@ class Rollouts:
     temperature: float,
     keep: Callable[[types.Turns], np.ndarray] | None = None,
     resample_limit: int = 4,
+    greedy_members: int = 0,
+    demonstrations: int = 0,
+    script: scripted.Script | None = None,
+    branch: Any = None,
   ):
-    """See `recipe.Recipe` for `group_size` and `keep`.
+    """See `recipe.Recipe` for what is not said here.
 
     Args:
       sampler: the slots.
@@ -45,13 +53,34 @@ class Rollouts:
       pool: where tasks come from.
       workers: threads that call the environment.
       tasks_per_step: groups a batch.
-      group_size: episodes a group.
+      group_size: episodes a group, demonstrations included.
       temperature: of sampling.
       keep: says which groups are worth training on; others are replaced by
-        those of the next tasks, in task order.
+        those of the next tasks, in task order. It sees demonstrations too, but
+        no greedy members.
       resample_limit: how many times the batch's tasks may be drawn again; then
         the batch stays short.
+      greedy_members: further episodes a group, played at temperature 0. The
+        batch has what they earned, as the baseline of the others, but not the
+        episodes.
+      demonstrations: how many of a group, its last members, play `script`.
+      script: says what demonstrations do.
+      branch: how episodes fork, if they do.
+
+    Raises:
+      ValueError: demonstrations are asked for without a script, or leave
+        nothing to sample; or episodes are to fork and cannot.
     """
+    if demonstrations and (script is None or demonstrations >= group_size):
+      raise ValueError(
+        f'{demonstrations=} of {group_size=} episodes want a script, and at '
+        f'least one sampled episode beside them; got script={script}.'
+      )
+    if greedy_members < 0:
+      raise ValueError(
+        f'{greedy_members=} must be at least 0, which plays none.'
+      )
+    branching.refuse(world.environment, branch, group_size)
     self._sampler = sampler
     self._world = world
     self._pool = pool
@@ -61,6 +90,10 @@ class Rollouts:
     self._temperature = temperature
     self._keep = keep
     self._resample_limit = resample_limit
+    self._greedy_members = greedy_members
+    self._sampled = group_size - demonstrations
+    self._script = script
+    self._branch = branch
 
   def batch(self, step: int, params: Any) -> Batch:
     """The episodes of step `step`, sampled by `params`.
@@ -71,46 +104,112 @@ class Rollouts:
     self._sampler.load(params, step)
     waited = self._workers.waited_seconds
     accepted: list[list[types.Episode]] = []
-    rejected = 0
-    everything: list[types.Episode] = []
+    everything = branching.Grown([], [], 0, [])
     for _ in range(1 + self._resample_limit):
       missing = self._tasks_per_step - len(accepted)
       if not missing:
         break
-      groups = self._groups(missing)
-      for group in groups:
-        everything.extend(group)
-        kept = self._keep is None or bool(
-          np.all(self._keep(batching.turns_of(group)))
-        )
-        if kept:
-          accepted.append(group)
-        else:
-          rejected += 1
-    refuse_failures(everything, self._world.limits.failed_share)
+      grown = self._groups(missing)
+      groups = [
+        with_baseline(group, greedy) if greedy else group
+        for group, greedy in zip(grown.groups, grown.greedy, strict=True)
+      ]
+      accepted += [group for group in groups if self._keeps(group)]
+      everything = everything.plus(grown)
+    rejected = len(everything.groups) - len(accepted)
     chosen = sorted(accepted, key=lambda group: group[0].draw)
-    metrics = statistics(everything)
+    metrics = self._metrics(everything)
     metrics['rollout/groups_resampled'] = float(rejected)
     missing = self._tasks_per_step - len(accepted)
     metrics['rollout/groups_missing'] = float(missing)
     metrics['time/environment'] = self._workers.waited_seconds - waited
     return Batch([e for group in chosen for e in group], metrics)
 
-  def _groups(self, number: int) -> list[list[types.Episode]]:
-    requests = [
-      episodes_lib.Request(draw, task, member)
-      for draw, task in self._pool.take(number)
-      for member in range(self._group_size)
+  def _keeps(self, group: list[types.Episode]) -> bool:
+    if self._keep is None:
+      return True
+    return bool(np.all(self._keep(batching.turns_of(group))))
+
+  def _metrics(self, played: branching.Grown) -> dict[str, float]:
+    """Of what was sampled; and of what was played beside it, where it was.
+
+    Raises:
+      RuntimeError: more than the stated share of all of it failed.
+    """
+    members = [episode for group in played.groups for episode in group]
+    aside = [probe.episode for probe in played.probes]
+    greedy = [episode for others in played.greedy for episode in others]
+    counting.refuse_failures(
+      [*members, *greedy, *aside], self._world.limits.failed_share
+    )
+    sampled = [e for e in members if e.member < self._sampled]
+    metrics = counting.statistics(sampled)
+    if len(sampled) < len(members):
+      shown = [e for e in members if e.member >= self._sampled]
+      metrics |= counting.demonstration_statistics(shown)
+    if self._greedy_members:
+      metrics |= counting.greedy_statistics(greedy)
+    if self._branch is not None:
+      metrics['rollout/forks'] = float(played.forks)
+      counting.add_probes(metrics, played.probes)
+    return metrics
+
+  def _groups(self, number: int) -> branching.Grown:
+    drawn = self._pool.take(number)
+    if self._branch is not None:
+      return branching.grow(
+        self._play,
+        self._branch,
+        drawn,
+        group_size=self._group_size,
+        world=self._world,
+      )
+    greedy = range(self._group_size, self._group_size + self._greedy_members)
+    members = [*range(self._sampled), *greedy]
+    played = self._play(
+      [
+        episodes_lib.Request(
+          draw, task, member, 0.0 if member in greedy else None
+        )
+        for draw, task in drawn
+        for member in members
+      ]
+    )
+    found = branching.Grown([], [], 0, [])
+    for i, (draw, task) in enumerate(drawn):
+      own = played[i * len(members) : (i + 1) * len(members)]
+      group = own[: self._sampled] + self._demonstrate(draw, task)
+      found.groups.append(group)
+      found.greedy.append(own[self._sampled :])
+    return found
+
+  def _demonstrate(self, draw: int, task: types.Task) -> list[types.Episode]:
+    """The last members of a group. They play in turn, and no slot decodes."""
+    if self._sampled == self._group_size:
+      return []
+    assert self._script is not None
+    began = time.monotonic()
+    played = [
+      scripted.play(
+        self._world,
+        self._script,
+        episodes_lib.Request(draw, task, member),
+        temperature=self._temperature,
+      )
+      for member in range(self._sampled, self._group_size)
     ]
-    played = collecting.collect(
+    self._workers.waited_seconds += time.monotonic() - began
+    return played
+
+  def _play(self, requests, builders=None) -> list[types.Episode]:
+    return collecting.collect(
       self._sampler,
       self._world,
       requests,
       temperature=self._temperature,
       workers=self._workers,
+      builders=builders,
     )
-    size = self._group_size
-    return [played[i : i + size] for i in range(0, len(played), size)]
 
   def position(self) -> Mapping[str, Any]:
     """Where the source stands, for a checkpoint."""
@@ -121,72 +220,70 @@ class Rollouts:
     self._pool.restore(position['pool'])
 
 
-_ADVICE = {
-  'raised': 'Mend the environment',
-  'hung': 'Mend the environment, or raise --limit=environment_seconds=N',
-  'garbage': 'Mend what the environment returns',
-  'long': 'Raise --limit=segment_tokens=N, or take shorter prompts',
-}
+def with_baseline(
+  group: Sequence[types.Episode], greedy: Sequence[types.Episode]
+) -> list[types.Episode]:
+  """The sampled members of a group, with what its greedy ones earned.
 
-
-def refuse_failures(
-  played: Sequence[types.Episode], failed_share: float
-) -> None:
-  """Stops a run of which too much is lost.
-
-  Raises:
-    RuntimeError: more than `failed_share` of the episodes failed; names the
-      first one's fault and what to do.
+  Args:
+    group: the sampled members.
+    greedy: at least one episode. Failed ones do not count; if all failed, there
+      is nothing to compare the group with, and it fails as they did.
   """
-  failed = [episode for episode in played if episode.failure]
-  if len(failed) > failed_share * len(played):
-    example = failed[0]
-    raise RuntimeError(
-      f'{len(failed)} of {len(played)} episodes failed, more than the '
-      f'{failed_share:.0%} that a step may lose. The first, on task '
-      f'{example.task.prompt!r:.80}: {example.failure}: {example.detail}. '
-      f'{_ADVICE[example.failure]}; or allow more by --limit=failed_share=1.'
+  good = [episode for episode in greedy if not episode.failure]
+  if not good:
+    fault = greedy[0]
+    detail = f'all greedy members of its group failed: {fault.detail}'
+    return [
+      e if e.failure else e._replace(failure=fault.failure, detail=detail)
+      for e in group
+    ]
+  baseline = {
+    name: float(
+      np.mean([sum(t.reward.get(name, 0.0) for t in e.turns) for e in good])
     )
-
-
-def statistics(played: Sequence[types.Episode]) -> dict[str, float]:
-  """Metrics of a batch of episodes; failed ones count only as failures."""
-  good = [episode for episode in played if not episode.failure]
-  turns = [turn for episode in good for turn in episode.turns]
-  mean = lambda values: float(np.mean(values)) if len(values) else 0.0
-  metrics = {
-    'rollout/episodes': float(len(played)),
-    'rollout/success': mean([e.success for e in good]),
-    'rollout/reward': mean([e.reward for e in good]),
-    'rollout/turns': mean([len(e.turns) for e in good]),
-    'rollout/calls': mean([sum(t.num_calls for t in e.turns) for e in good]),
-    'rollout/tokens': float(
-      sum(turn.num_tokens for episode in played for turn in episode.turns)
-    ),
-    'rollout/action_tokens': mean(
-      [sum(t.num_tokens for t in e.turns) for e in good]
-    ),
-    'rollout/truncated': mean([e.truncated for e in good]),
-    'rollout/invalid': mean([not turn.valid for turn in turns]),
-    'rollout/cut_actions': mean([turn.cut for turn in turns]),
-    'rollout/zero_spread_groups': _zero_spread(good),
+    for name in types.REWARDS
   }
-  for name in types.REWARDS:
-    metrics[f'rollout/reward_{name}'] = mean(
-      [sum(t.reward.get(name, 0.0) for t in e.turns) for e in good]
-    )
-  for kind in types.FAILURES:
-    metrics[f'rollout/failures_{kind}'] = float(
-      sum(e.failure == kind for e in played)
-    )
-  return metrics
+  return [episode._replace(baseline=baseline) for episode in group]
 
 
-def _zero_spread(played: Sequence[types.Episode]) -> float:
-  rewards: dict[int, list[float]] = {}
-  for episode in played:
-    rewards.setdefault(episode.draw, []).append(episode.reward)
-  groups = [group for group in rewards.values() if len(group) > 1]
-  if not groups:
-    return 0.0
-  return float(np.mean([max(group) == min(group) for group in groups]))
+class Demonstrations:
+  """Demonstrations alone, of the tasks in their order."""
+
+  def __init__(
+    self,
+    world: episodes_lib.World,
+    pool: pool_lib.Pool,
+    script: scripted.Script,
+    *,
+    episodes_per_step: int,
+  ):
+    self._world = world
+    self._pool = pool
+    self._script = script
+    self._episodes_per_step = episodes_per_step
+
+  def batch(self, step: int, params: Any) -> Batch:
+    """The next demonstrations; parameters play no part."""
+    del step, params
+    played = [
+      scripted.play(
+        self._world, self._script, episodes_lib.Request(draw, task, 0)
+      )
+      for draw, task in self._pool.take(self._episodes_per_step)
+    ]
+    counting.refuse_failures(played, self._world.limits.failed_share)
+    metrics = counting.statistics(played)
+    # Nobody sampled these tokens, and the success is not the policy's.
+    del metrics['rollout/tokens']
+    for name in ('success', 'reward'):
+      metrics[f'demonstrations/{name}'] = metrics.pop(f'rollout/{name}')
+    return Batch(played, metrics)
+
+  def position(self) -> Mapping[str, Any]:
+    """Where the source stands, for a checkpoint."""
+    return {'pool': self._pool.position()}
+
+  def restore(self, position: Mapping[str, Any]) -> None:
+    """Goes back to where a checkpoint was taken."""
+    self._pool.restore(position['pool'])

@@ -12,6 +12,7 @@ from agentic_jax.tasks import toy
 TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'corridor': toy.corridor,
   'echo': toy.echo,
+  'errands': toy.errands,
   'tool_math': tool_math.tasks,
 }
 SPLITS = ('train', 'validation', 'test')

@@ -86,9 +86,16 @@ class Corridor(TaskBuilder):
   generate = staticmethod(toy.corridor)
 
 
+class Errands(TaskBuilder):
+  """`toy.errands`."""
+
+  generate = staticmethod(toy.errands)
+
+
 BUILDERS: dict[str, type[TaskBuilder]] = {
   'corridor': Corridor,
   'echo': Echo,
+  'errands': Errands,
   'tool_math': ToolMath,
 }
 

@@ -22,6 +22,17 @@ def corridor(split: str) -> Iterator[types.Task]:
   return _split(split, prompts, 'corridor')
 
 
+def errands(split: str) -> Iterator[types.Task]:
+  """A start and three goals, four of eight places, at most eight steps."""
+  routes = (
+    route
+    for route in itertools.permutations(range(_PLACES), 4)
+    if sum(abs(a - b) for a, b in itertools.pairwise(route)) <= 8
+  )
+  prompts = (('>'.join(map(str, route)), '') for route in routes)
+  return _split(split, prompts, 'errands')
+
+
 def _split(
   split: str, pairs: Iterator[tuple[str, str]], kind: str
 ) -> Iterator[types.Task]:

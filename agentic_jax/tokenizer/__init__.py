@@ -13,3 +13,5 @@ from agentic_jax.tokenizer import text
 Tokenizer = base.Tokenizer
 ByteTokenizer = byte.ByteTokenizer
 TextTokenizer = text.TextTokenizer
+Source = text.Source
+read = text.read

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import json
 import pathlib
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import tokenizers
 
@@ -15,8 +15,44 @@ from agentic_jax.tokenizer import template
 _PRIVATE = 0xF0000
 _PRIVATES = re.compile(f'[{chr(_PRIVATE)}-{chr(_PRIVATE + 0xFFFD)}]')
 
-_QUESTION = {'role': 'user', 'content': 'Question'}
+_QUESTION = {'role': 'user', 'content': 'QuestionOfTheUser3c9e'}
 _POLICY = {'role': 'assistant', 'content': 'MessageOfThePolicy7b1f'}
+_THOUGHT = '<think>\nThoughtOfThePolicy5d2a\n</think>\n\n'
+
+
+class Source(NamedTuple):
+  """What a tokenizer is made from.
+
+  Attributes:
+    name: where it came from, for messages.
+    data: what tokenizer.json holds.
+    config: what tokenizer_config.json holds, with the chat template.
+  """
+
+  name: str
+  data: Mapping[str, Any]
+  config: Mapping[str, Any]
+
+
+def read(path: str | pathlib.Path) -> Source:
+  """Reads a tokenizer.json, and its neighbours if they exist.
+
+  Args:
+    path: the file, or the directory that holds it. Its neighbours are
+      tokenizer_config.json and chat_template.jinja.
+
+  Raises:
+    FileNotFoundError: there is no tokenizer.json.
+  """
+  path = pathlib.Path(path)
+  path = path / 'tokenizer.json' if path.is_dir() else path
+  if not path.exists():
+    raise FileNotFoundError(
+      f'TextTokenizer wants a tokenizer.json; {path} does not exist. Pass '
+      'the file or the directory that holds it.'
+    )
+  data = json.loads(path.read_text(encoding='utf-8'))
+  return Source(str(path), data, template.read_config(path.parent))
 
 
 class TextTokenizer:
@@ -28,18 +64,18 @@ class TextTokenizer:
 
   def __init__(
     self,
-    path: str | pathlib.Path,
+    source: str | pathlib.Path | Source,
     *,
     chat_template: str | None = None,
     eos: str | None = None,
     pad: str | None = None,
     observation_role: str = 'user',
   ) -> None:
-    """Reads the tokenizer and its template.
+    """Makes the tokenizer and its template.
 
     Args:
-      path: a tokenizer.json, or the directory that holds it. Its neighbours
-        tokenizer_config.json and chat_template.jinja are read if they exist.
+      source: a tokenizer.json or the directory that holds it, see `read`, or
+        what such files hold.
       chat_template: jinja2 source used in place of the template found there;
         with neither, the plain form of `ByteTokenizer`.
       eos: name of the end token, by default `eos_token` of the configuration.
@@ -48,18 +84,10 @@ class TextTokenizer:
 
     Raises:
       FileNotFoundError: there is no tokenizer.json.
-      ValueError: there is no end token, or the template rewrites what came
-        before the policy's message.
+      ValueError: there is no end token, or the template is not valid.
     """
-    path = pathlib.Path(path)
-    path = path / 'tokenizer.json' if path.is_dir() else path
-    if not path.exists():
-      raise FileNotFoundError(
-        f'TextTokenizer wants a tokenizer.json; {path} does not exist. Pass '
-        'the file or the directory that holds it.'
-      )
-    data = json.loads(path.read_text(encoding='utf-8'))
-    config = template.read_config(path.parent)
+    source = source if isinstance(source, Source) else read(source)
+    data, config = source.data, source.config
     added = data.get('added_tokens') or []
     special = [token for token in added if _is_special(token)]
     self._specials = {token['content']: token['id'] for token in special}
@@ -79,7 +107,7 @@ class TextTokenizer:
       self._names['eos_token'] = eos
     if self._names['eos_token'] not in vocabulary:
       raise ValueError(
-        f'{path} wants an end token; got {self._names["eos_token"]!r}, '
+        f'{source.name} wants an end token; got {self._names["eos_token"]!r}, '
         f'possible are {sorted(self._specials)[:20]}. Pass eos=... or name '
         'eos_token in tokenizer_config.json beside it.'
       )
@@ -128,21 +156,52 @@ class TextTokenizer:
     return self._tokens(*self._render(base.messages_of(prompt), tools))
 
   def observation(self, text: str, *, closed: bool = False) -> list[int]:
-    """See `base.Tokenizer.observation`."""
+    """See `base.Tokenizer.observation`.
+
+    What the template writes after a message of the policy; what it makes of
+    all that came before is never asked, so that nothing is rendered again.
+
+    Raises:
+      ValueError: the template does not write the policy's message, or writes
+        something of the past after it.
+    """
     answer = {'role': self._role, 'content': text}
-    asked, _ = self._render([_QUESTION])
     whole, escaped = self._render([_QUESTION, _POLICY, answer])
-    before, _, after = whole.partition(_POLICY['content'])
-    if before.rstrip() != asked.rstrip():
+    _, said, after = whole.partition(_POLICY['content'])
+    past = (_QUESTION['content'], _POLICY['content'])
+    if not said or any(content in after for content in past):
       raise ValueError(
-        'The chat template must keep what came before a message of the '
-        f'policy; the prompt ends in {asked[-60:]!r}, and in {before[-60:]!r} '
-        f'once an observation of role {self._role!r} follows. Pass '
-        'chat_template=... with a template that writes messages one after '
-        'the other, or another observation_role.'
+        'The chat template must write a message of the policy once, and after '
+        f'it nothing but what answers it; of a question, {said or "it"!r} and '
+        f'an observation of role {self._role!r} it makes {whole[-200:]!r}. '
+        'Pass chat_template=... with a template that writes messages one '
+        'after the other, or another observation_role.'
       )
     ids = self._tokens(after, escaped, first=False)
     return ids[1:] if closed and ids[:1] == [self.eos_id] else ids
+
+  def keeps_past(self) -> bool:
+    """Whether a conversation begins with what the template made of its past.
+
+    Many templates drop thoughts of earlier turns. An episode then still is
+    what the policy saw and said, as `observation` gives new ids only; but
+    `prompt` of the same messages would give other ids.
+    """
+    said = {**_POLICY, 'content': _THOUGHT + _POLICY['content']}
+    answer = {'role': self._role, 'content': 'Answer'}
+    turns = [_QUESTION, said, answer, said]
+    texts = [
+      self._render(turns[:number], speak=number % 2 == 1)[0]
+      for number in range(1, len(turns) + 1)
+    ]
+    return all(map(str.startswith, texts[1:], texts))
+
+  def takes_tools(self) -> bool:
+    """Whether the template writes the schemas of tools into the prompt."""
+    name = 'tool4e8b'
+    function = {'name': name, 'description': '', 'parameters': {}}
+    tool = {'type': 'function', 'function': function}
+    return name in self._render([_QUESTION], [tool])[0]
 
   def stop_ids(self, stop_strings: Sequence[str]) -> tuple[int, ...]:
     """See `base.Tokenizer.stop_ids`."""

@@ -14,6 +14,7 @@ from agentic_jax.train.loop import Plan
 from agentic_jax.train.loop import Result
 from agentic_jax.train.loop import Source
 from agentic_jax.train.loop import run
+from agentic_jax.train.probing import probed
 from agentic_jax.train.signals import Stopped
 from agentic_jax.train.step import TrainState
 from agentic_jax.train.step import apply_of
@@ -35,5 +36,6 @@ __all__ = [
   'keep_freed_memory',
   'load_params',
   'open_run',
+  'probed',
   'run',
 ]

@@ -25,14 +25,18 @@ class Programs(NamedTuple):
     score: (networks, trajectory, turns, start) -> trajectory with the scored
       fields of one microbatch filled in.
     credit: (trajectory, turns) -> Credit.
-    prepare: (policy, trajectory, credit, microbatches) -> Credit.
+    prepare: (policy, trajectory, credit, carried, microbatches, teacher) ->
+      (Credit, carried).
     weigh: (trajectory, turns, first, last) -> weights of rows [first, last).
-    accumulate: (params, frozen, gradients, trajectory, credit, weights,
-      start) -> (gradients, sums), those of one microbatch added.
+    accumulate: (params, frozen, gradients, trajectory, credit, weights, start,
+      teacher) -> (gradients, sums), those of one microbatch added. `teacher` is
+      None unless the recipe has a `vocabulary` that wants one.
     zero: () -> the gradients to begin with.
     update: (state, gradients) -> (state, norm, finite), without what is
       frozen: it gives up its memory to the new state.
     state_shardings: of a TrainState.
+    probe: (params, trajectory [rows, T']) -> log-probabilities [rows, T'], for
+      rows of the recipe's probes, which are longer than those of a batch.
     scored_fields: names of the trajectory's fields that `score` fills in.
   """
 
@@ -44,6 +48,7 @@ class Programs(NamedTuple):
   accumulate: Callable
   zero: Callable
   update: Callable
+  probe: Callable
   state_shardings: step_lib.TrainState
   scored_fields: tuple[str, ...]
 
@@ -71,15 +76,55 @@ def state_shardings(config, recipe, mesh) -> step_lib.TrainState:
   return step_lib.TrainState(params, optimizer_state, frozen)
 
 
-def init_state(config, recipe, mesh, key) -> step_lib.TrainState:
-  """A fresh state, made where it is to live."""
+def init_state(
+  config, recipe, mesh, key, params: Any = None
+) -> step_lib.TrainState:
+  """A fresh state, made where it is to live.
+
+  Args:
+    config: of the transformer.
+    recipe: its optimiser is used.
+    mesh: to live on.
+    key: of what is random.
+    params: to begin with, placed where they are to live; they are given up to
+      the state. What they lack, such as a value head, is fresh, and nothing
+      else is made at random.
+  """
+  shapes = _shapes(config)
+  shardings = state_shardings(config, recipe, mesh)
+  given = {} if params is None else params
+  is_fresh = lambda path: not _holds(given, path)
 
   def make(key):
-    params, frozen = lora.split(config, transformer.init(config, key))
-    return step_lib.TrainState(params, recipe.optimizer.init(params), frozen)
+    made = transformer.init(config, key)
+    # What is not returned is not computed.
+    fresh = [x for path, x in jax.tree.leaves_with_path(made) if is_fresh(path)]
+    return fresh, recipe.optimizer.init(lora.split(config, made)[0])
 
-  shardings = state_shardings(config, recipe, mesh)
-  return jax.jit(make, out_shardings=shardings)(key)
+  paths = jax.tree.leaves_with_path(policy_shardings(config, mesh))
+  wanted = [sharding for path, sharding in paths if is_fresh(path)]
+  fresh, optimizer_state = jax.jit(
+    make, out_shardings=(wanted, shardings.optimizer_state)
+  )(key)
+  left = iter(fresh)
+  whole = jax.tree.map_with_path(
+    lambda path, _: next(left) if is_fresh(path) else _at(given, path), shapes
+  )
+  trains, frozen = lora.split(config, whole)
+  return step_lib.TrainState(trains, optimizer_state, frozen)
+
+
+def _at(tree: Any, path: tuple) -> Any:
+  """The leaf of nested dictionaries at a path."""
+  return functools.reduce(lambda inner, key: inner[key.key], path, tree)
+
+
+def _holds(tree: Any, path: tuple) -> bool:
+  try:
+    _at(tree, path)
+  except KeyError:
+    return False
+  return True
 
 
 def begin_with(state: step_lib.TrainState, params: Any) -> step_lib.TrainState:
@@ -98,8 +143,7 @@ def begin_with(state: step_lib.TrainState, params: Any) -> step_lib.TrainState:
   def take(path, leaf):
     name = jax.tree_util.keystr(path)
     other = found.get(name)
-    own = name == "['value_head']" or lora.is_adapter(path[-1].key)
-    if other is None and not own:
+    if other is None and not _is_own(path):
       raise ValueError(
         f'The parameters to begin with lack {name}; use those of a model of '
         'the same size.'
@@ -159,9 +203,15 @@ def compile_programs(
     scored = recipe.score(apply, networks, take(trajectory, start), turns)
     return step_lib.put_rows(trajectory, scored, start)
 
-  def outputs(params, trajectory, start):
+  def outputs(params, trajectory, start, teacher):
+    part = take(trajectory, start)
+    found = step_lib.outputs_of(recipe, apply, params, part, teacher)
     # Those of a whole batch would not fit, and nothing of it needs them.
-    return apply(params, take(trajectory, start))._replace(router_logits=None)
+    return found._replace(router_logits=None)
+
+  def probe(params, trajectory):
+    spread = jax.lax.with_sharding_constraint(trajectory, rows)
+    return apply(params, spread).logprobs
 
   def weigh(trajectory, turns, first, last):
     index = jnp.arange(shape.rows)[:, None]
@@ -176,26 +226,31 @@ def compile_programs(
     trains, _ = lora.split(config, _shapes(config))
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), trains)
 
-  def accumulate(params, frozen, grads, trajectory, credit, weights, start):
+  def accumulate(
+    params, frozen, grads, trajectory, credit, weights, start, teacher=None
+  ):
     part = take((trajectory, credit, weights), start)
-    joined = lambda params, rows: apply(lora.join(params, frozen), rows)
-    more, sums = step_lib.gradients(recipe, joined, params, *part)
+    joined = lambda own, *rest: apply(lora.join(own, frozen), *rest)
+    more, sums = step_lib.gradients(recipe, joined, params, *part, teacher)
     return jax.tree.map(jnp.add, grads, more), sums
 
   jitted_outputs = jax.jit(outputs, out_shardings=whole)
-  prepared = jax.jit(recipe.prepare, out_shardings=whole)
+  prepared = jax.jit(functools.partial(_prepare, recipe), out_shardings=whole)
 
-  def prepare(params, trajectory, credit, microbatches):
-    if recipe.prepare is recipe_lib.prepare_nothing:
-      return credit
+  def prepare(params, trajectory, credit, carried, microbatches, teacher=None):
+    if (
+      recipe.prepare is recipe_lib.prepare_nothing
+      and recipe.carry is recipe_lib.carry_nothing
+    ):
+      return credit, carried
     if not microbatches:
-      return credit
+      return credit, carried
     parts = [
-      jitted_outputs(params, trajectory, jnp.int32(i * size))
+      jitted_outputs(params, trajectory, jnp.int32(i * size), teacher)
       for i in range(shape.rows // size)
     ]
     joined = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
-    return prepared(joined, trajectory, credit)
+    return prepared(joined, trajectory, credit, carried)
 
   return Programs(
     place=functools.partial(jax.device_put, device=whole),
@@ -212,9 +267,52 @@ def compile_programs(
       out_shardings=(states._replace(frozen=None), whole, whole),
       donate_argnums=(0,),
     ),
+    probe=jax.jit(probe, out_shardings=whole),
     state_shardings=states,
     scored_fields=_scored_fields(config, recipe, apply, shape),
   )
+
+
+def _prepare(recipe, outputs, trajectory, credit, carried):
+  """What the whole batch says, and what is carried on to the next."""
+  credit = recipe.prepare(outputs, trajectory, credit)
+  credit, new = recipe.carry(outputs, trajectory, credit, carried)
+  return credit, jax.tree.map(lambda x, old: x.astype(old.dtype), new, carried)
+
+
+def place_teacher(config, teacher: Any, mesh: jax.sharding.Mesh) -> Any:
+  """The parameters of a teacher, if there is one, where the policy's live.
+
+  A value head is dropped or added, as the policy has one or not; adapters that
+  it lacks add nothing.
+
+  Raises:
+    ValueError: they are not of the size of the policy.
+  """
+  if teacher is None:
+    return None
+  known = jax.tree_util.tree_leaves_with_path(teacher)
+  found = {jax.tree_util.keystr(path): leaf for path, leaf in known}
+
+  def take(path, shape):
+    leaf = found.get(jax.tree_util.keystr(path))
+    if leaf is None and _is_own(path):
+      return jnp.zeros(shape.shape, shape.dtype)
+    if leaf is None or leaf.shape != shape.shape:
+      raise ValueError(
+        'The teacher is not of the size of the policy; use the --model that it '
+        'was trained with, or another --set teacher=RUN_DIRECTORY.'
+      )
+    return leaf
+
+  placed = jax.tree_util.tree_map_with_path(take, _shapes(config))
+  return jax.device_put(placed, policy_shardings(config, mesh))
+
+
+def _is_own(path: Any) -> bool:
+  """Whether parameters from elsewhere may lack this one."""
+  name = jax.tree_util.keystr(path)
+  return name == "['value_head']" or lora.is_adapter(path[-1].key)
 
 
 def _refuse(config, recipe, shape, mesh) -> None:

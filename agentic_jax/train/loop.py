@@ -4,12 +4,10 @@ from collections.abc import Callable, Mapping
 import pathlib
 import re
 import time
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from agentic_jax import batching
 from agentic_jax import checkpoint as checkpoint_lib
@@ -17,9 +15,8 @@ from agentic_jax import metrics as metrics_lib
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
 from agentic_jax.models import config as config_lib
-from agentic_jax.models import lora
-from agentic_jax.train import compiled
 from agentic_jax.train import directory
+from agentic_jax.train import learner as learner_lib
 from agentic_jax.train import records
 from agentic_jax.train import signals
 from agentic_jax.train import step as step_lib
@@ -55,6 +52,7 @@ class Plan(NamedTuple):
   steps: int
   pieces: Callable[[list[int]], list[bytes]]  # Of the tokenizer, for records.
   what: str = 'training'  # Said in the progress display.
+  world: Any = None  # Of the rollout, for recipes with probes.
   evaluate: Evaluate | None = None
   evaluate_every: int = 0  # Steps; 0 is only before and after.
   checkpoint_every: int = 20  # Steps.
@@ -118,16 +116,8 @@ class _Run:
   """The state of one `run`."""
 
   def __init__(self, recipe, source, plan: Plan, state):
-    self.recipe, self.source, self.plan = recipe, source, plan
-    self.programs = compiled.compile_programs(
-      plan.config, recipe, plan.shape, plan.mesh
-    )
-    self.state = jax.device_put(state, self.programs.state_shardings)
-    self.reference = None
-    if recipe.uses_reference:
-      # A copy: the policy's own buffers are donated to its updates. What is
-      # frozen it shares.
-      self.reference = jax.tree.map(jnp.copy, self.state.params)
+    self.source, self.plan = source, plan
+    self.learner = learner_lib.Learner(recipe, plan, state)
     self.step = 0
     self.tokens = 0
     self.seconds = 0.0
@@ -170,7 +160,7 @@ class _Run:
       self.checkpoints.close()
       self.compilations.close()
       self.writer.close()
-    return Result(self.state, self.reference, self._summary())
+    return Result(self.learner.state, self.learner.reference, self._summary())
 
   def _warn(self, shown, record) -> None:
     """Says what is worth a warning, and again only after a while."""
@@ -193,12 +183,17 @@ class _Run:
   def _step(self, shown) -> dict[str, float]:
     """One batch, all its optimiser steps, and the metrics of both."""
     started = time.monotonic()
-    batch = self.source.batch(self.step, self.state.policy)
+    batch = self.source.batch(self.step, self.learner.state.policy)
     record = dict(batch.metrics)
     self.tokens += int(record.get('rollout/tokens', 0))
     began = time.monotonic()
     record['time/sample'] = began - started
-    trained, credit, trajectory = self._learn(batch.episodes)
+    episodes, probed = self.learner.probe(batch.episodes)
+    record |= probed
+    try:
+      trained, credit, trajectory = self.learner.learn(episodes)
+    except learner_lib.InfiniteError as error:
+      self._stop_infinite(error)
     record |= trained
     self.step += 1
     record['time/train'] = time.monotonic() - began
@@ -206,7 +201,7 @@ class _Run:
       advantages = records.per_segment(
         np.asarray(credit.advantages), trajectory.episode, trajectory.segment
       )
-      few = batch.episodes[: self.plan.record_episodes]
+      few = episodes[: self.plan.record_episodes]
       records.write(self.plan, self.step, 'train', few, advantages)
     every = self.plan.evaluate_every
     last = self.step == self.plan.steps
@@ -227,128 +222,22 @@ class _Run:
   def _evaluate(self) -> dict[str, float]:
     began = time.monotonic()
     assert self.plan.evaluate is not None
-    record, played = self.plan.evaluate(self.step, self.state.policy)
+    record, played = self.plan.evaluate(self.step, self.learner.state.policy)
     records.write(self.plan, self.step, 'evaluate', played, None)
     return record | {'time/evaluate': time.monotonic() - began}
 
-  def _learn(
-    self, episodes
-  ) -> tuple[dict[str, float], types.Credit, types.Trajectory]:
-    """All optimiser steps of a batch: metrics, and what was trained on."""
-    recipe, shape, programs = self.recipe, self.plan.shape, self.programs
-    stacked = batching.stack(episodes, shape)
-    self._refuse_foreign(stacked.trajectory)
-    scored = {
-      name: np.zeros(stacked.trajectory.tokens.shape, np.float32)
-      for name in programs.scored_fields
-    }
-    trajectory = stacked.trajectory._replace(**scored)
-    if not recipe.routing.replay:
-      trajectory = trajectory._replace(experts=None)
-    trajectory, turns = programs.place((trajectory, stacked.turns))
-    size, used = shape.microbatch_rows, stacked.microbatches
-    networks = recipe_lib.Networks(self.state.policy, self._reference())
-    if scored:
-      for i in range(used):
-        start = jnp.int32(i * size)
-        trajectory = programs.score(networks, trajectory, turns, start)
-    credit = programs.credit(trajectory, turns)
-    credit = programs.prepare(self.state.policy, trajectory, credit, used)
-    collected = []
-    for _ in range(recipe.epochs):
-      for part in np.array_split(np.arange(used), recipe.minibatches):
-        if len(part):
-          collected.append(self._update(trajectory, turns, credit, part))
-    return self._average(collected), credit, stacked.trajectory
-
-  def _reference(self) -> Any:
-    if self.reference is None:
-      return None
-    return lora.join(self.reference, self.state.frozen)
-
-  def _update(self, trajectory, turns, credit, part) -> dict[str, float]:
-    """One optimiser step on the microbatches named in `part`."""
-    programs, size = self.programs, self.plan.shape.microbatch_rows
-    first, last = int(part[0]) * size, (int(part[-1]) + 1) * size
-    weights = programs.weigh(
-      trajectory, turns, jnp.int32(first), jnp.int32(last)
-    )
-    grads, sums = programs.zero(), []
-    for i in part:
-      grads, more = programs.accumulate(
-        self.state.params,
-        self.state.frozen,
-        grads,
-        trajectory,
-        credit,
-        weights,
-        jnp.int32(int(i) * size),
-      )
-      sums.append(more)
-    return self._apply(grads, sums)
-
-  def _apply(self, grads, sums) -> dict[str, float]:
-    frozen = self.state.frozen
-    state, norm, finite = self.programs.update(
-      self.state._replace(frozen=None), grads
-    )
-    state = state._replace(frozen=frozen)
-    total = jax.tree.map(lambda *x: float(sum(np.asarray(y) for y in x)), *sums)
-    self._refuse_infinite(total.terms, finite)
-    tokens = max(total.tokens, 1.0)
-    record = {f'policy/{k}': v / tokens for k, v in total.means.items()}
-    record |= {f'train/loss_{k}': v for k, v in total.terms.items()}
-    record['train/loss'] = sum(total.terms.values())
-    record['train/gradient_norm'] = float(norm)
-    record |= self._learning_rate(state)
-    self.state = state
-    return record
-
-  def _learning_rate(self, state) -> dict[str, float]:
-    """The rate of an optimiser that keeps it in its state, else nothing."""
-    held = optax.tree.get_all_with_path(state.optimizer_state, 'learning_rate')
-    rates = [value for _, value in held if isinstance(value, jax.Array)]
-    if len(rates) != 1:
-      return {}
-    return {'train/learning_rate': float(rates[0])}
-
-  def _refuse_infinite(self, terms: Mapping[str, float], finite: Any) -> None:
-    """Stops the run before a broken update is ever saved."""
-    bad = [f'loss term {k!r}' for k, v in terms.items() if not np.isfinite(v)]
-    bad += [
-      f'gradient of {jax.tree_util.keystr(path)}'
-      for path, good in jax.tree_util.tree_leaves_with_path(finite)
-      if not good
-    ]
-    if bad:
-      self.checkpoints.wait()
-      last = self.checkpoints.latest_step()
-      good = 'There is no checkpoint yet'
-      if last is not None:
-        good = f'The last good checkpoint is that of step {last}'
-      raise FloatingPointError(
-        f'Step {self.step + 1}: not finite: {", ".join(bad[:8])}. {good}, in '
-        f'{self.plan.workdir}. Lower learning_rate by --set, or look at the '
-        'rewards of this step.'
-      )
-
-  def _average(self, collected) -> dict[str, float]:
-    if not collected:
-      return {}
-    first, last = collected[0], collected[-1]
-    found = {k: float(np.mean([c[k] for c in collected])) for k in first}
-    # Later updates leave the sampler behind, which is no fault of sampling.
-    chosen = {'policy/ratio_mismatch': first, 'train/learning_rate': last}
-    return found | {k: at[k] for k, at in chosen.items() if k in found}
-
-  def _refuse_foreign(self, trajectory) -> None:
-    foreign = trajectory.action_mask & (trajectory.policy_step < 0)
-    if self.recipe.uses_sampler and np.any(foreign):
-      raise ValueError(
-        f'{int(foreign.sum())} action tokens were not sampled by this policy, '
-        'but the loss of this recipe takes a ratio to their sampler; train on '
-        'them with --recipe=supervised, or a loss without a ratio.'
-      )
+  def _stop_infinite(self, error: learner_lib.InfiniteError) -> NoReturn:
+    """Ends the run before a broken update is ever saved."""
+    self.checkpoints.wait()
+    last = self.checkpoints.latest_step()
+    good = 'There is no checkpoint yet'
+    if last is not None:
+      good = f'The last good checkpoint is that of step {last}'
+    raise FloatingPointError(
+      f'Step {self.step + 1}: not finite: {", ".join(error.names[:8])}. '
+      f'{good}, in {self.plan.workdir}. Lower learning_rate by --set, or look '
+      'at the rewards of this step.'
+    ) from error
 
   def _save(self) -> None:
     host = {
@@ -357,28 +246,23 @@ class _Run:
       'seconds': self.seconds,
       'source': self.source.position(),
     }
-    self.checkpoints.save(self.step, self._arrays(), host)
-
-  def _arrays(self) -> dict[str, Any]:
-    """What changes in a run."""
-    state = self.state._replace(frozen=None)
-    return {'state': state, 'reference': self.reference}
+    self.checkpoints.save(self.step, self.learner.arrays(), host)
 
   def _restore(self) -> None:
     self._keep_frozen()
-    restored = self.checkpoints.restore_latest(_template(self._arrays()))
+    restored = self.checkpoints.restore_latest(_template(self.learner.arrays()))
     if restored is None:
       return
-    arrays, host = restored.arrays, restored.host
-    self.state = arrays['state']._replace(frozen=self.state.frozen)
-    self.reference = arrays['reference']
+    self.learner.take(restored.arrays)
+    host = restored.host
     self.step, self.tokens = host['step'], host['tokens']
     self.seconds = host['seconds']
     self.source.restore(host['source'])
 
   def _keep_frozen(self) -> None:
     """Saves what is frozen, once a run, or takes what was saved."""
-    arrays = {'frozen': self.state.frozen}
+    state = self.learner.state
+    arrays = {'frozen': state.frozen}
     if arrays['frozen'] is None:
       return
     with directory.frozen_of(self.plan.workdir) as kept:
@@ -386,7 +270,7 @@ class _Run:
         kept.save(0, arrays, {})
       else:
         frozen = kept.restore(0, _template(arrays)).arrays['frozen']
-        self.state = self.state._replace(frozen=frozen)
+        self.learner.state = state._replace(frozen=frozen)
 
 
 def _template(arrays: Any) -> Any:

@@ -62,6 +62,8 @@ def record(
         'num_tokens': turn.num_tokens,
         'num_calls': turn.num_calls,
         'valid': bool(turn.valid),
+        **({'node': turn.node} if turn.node >= 0 else {}),
+        **({} if turn.value is None else {'value': turn.value}),
       }
       for turn in episode.turns
     ],

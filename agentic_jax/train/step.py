@@ -20,7 +20,8 @@ from agentic_jax.models import lora
 from agentic_jax.models import transformer
 from agentic_jax.types import Array
 
-Apply = Callable[[Any, types.Trajectory], types.Outputs]
+# (params, trajectory, *, vocabulary, teacher) -> Outputs.
+Apply = Callable[..., types.Outputs]
 
 
 class TrainState(NamedTuple):
@@ -40,8 +41,8 @@ class Sums(NamedTuple):
   """What microbatches add up to, besides gradients."""
 
   terms: dict[str, Array]  # Weighted sums of each term of the loss.
-  means: dict[str, Array]  # Sums over action tokens.
-  tokens: Array  # How many action tokens these sums are over.
+  means: dict[str, Array]  # Sums over the tokens that each counts.
+  counts: dict[str, Array]  # How many tokens these are.
 
 
 def apply_of(config: config_lib.TransformerConfig) -> Apply:
@@ -67,6 +68,21 @@ def put_rows(tree: Any, part: Any, start: Array) -> Any:
   )
 
 
+def outputs_of(
+  recipe: recipe_lib.Recipe,
+  apply: Apply,
+  params: Any,
+  trajectory: types.Trajectory,
+  teacher: Any = None,
+) -> types.Outputs:
+  """What the policy says, with what the recipe reads off the vocabulary."""
+  if recipe.vocabulary is None:
+    return apply(params, trajectory)
+  return apply(
+    params, trajectory, vocabulary=recipe.vocabulary, teacher=teacher
+  )
+
+
 def objective(
   recipe: recipe_lib.Recipe,
   apply: Apply,
@@ -74,6 +90,7 @@ def objective(
   trajectory: types.Trajectory,
   credit: types.Credit,
   weights: dict[str, Array],
+  teacher: Any = None,
 ) -> tuple[Array, Sums]:
   """The scalar to minimise, and sums for the metrics.
 
@@ -86,11 +103,12 @@ def objective(
     trajectory: the rows of a microbatch.
     credit: of these rows.
     weights: of these rows, by term.
+    teacher: parameters whose logits the recipe's `vocabulary` gets.
 
   Raises:
     ValueError: the terms of `loss` and of `weigh` differ.
   """
-  outputs = apply(params, trajectory)
+  outputs = outputs_of(recipe, apply, params, trajectory, teacher)
   found = recipe.loss(outputs, trajectory, credit)
   _check_terms(found, weights, trajectory.action_mask.shape)
   terms = {
@@ -98,12 +116,15 @@ def objective(
     name: jnp.sum(jnp.where(weights[name] != 0, weights[name] * value, 0.0))
     for name, value in found.items()
   }
-  mask = trajectory.action_mask
   means = _diagnostics(recipe, outputs, trajectory, credit)
-  sums = {k: jnp.sum(jnp.where(mask, v, 0.0)) for k, v in means.items()}
+  masks = dict.fromkeys(means, trajectory.action_mask)
+  # Nobody knows how likely a demonstration was to whoever wrote it.
+  sampled = trajectory.action_mask & (trajectory.policy_step >= 0)
+  masks |= {k: sampled for k in means if k == 'ratio_mismatch'}
+  sums = {k: jnp.sum(jnp.where(masks[k], v, 0.0)) for k, v in means.items()}
   total = functools.reduce(jnp.add, terms.values())
-  counted = Sums(terms, sums, jnp.sum(mask).astype(total.dtype))
-  return total, jax.lax.stop_gradient(counted)
+  counts = {k: jnp.sum(v).astype(total.dtype) for k, v in masks.items()}
+  return total, jax.lax.stop_gradient(Sums(terms, sums, counts))
 
 
 def _check_terms(found: Any, weights: Any, shape: tuple[int, ...]) -> None:
@@ -130,7 +151,10 @@ def _check_terms(found: Any, weights: Any, shape: tuple[int, ...]) -> None:
 
 
 def _diagnostics(recipe, outputs, trajectory, credit) -> dict[str, Array]:
-  """Numbers [B, T] whose mean over the action tokens is logged."""
+  """Numbers [B, T] whose mean over the action tokens is logged.
+
+  That of ratio_mismatch is over the tokens that we sampled.
+  """
   means = dict(recipe.measure(outputs, trajectory, credit))
   if outputs.entropy is not None:
     means['entropy'] = outputs.entropy
@@ -150,10 +174,11 @@ def gradients(
   trajectory: types.Trajectory,
   credit: types.Credit,
   weights: dict[str, Array],
+  teacher: Any = None,
 ) -> tuple[Any, Sums]:
   """Gradients of `objective`, and its sums."""
   grad = jax.grad(
-    lambda p: objective(recipe, apply, p, trajectory, credit, weights),
+    lambda p: objective(recipe, apply, p, trajectory, credit, weights, teacher),
     has_aux=True,
   )
   return grad(params)

@@ -35,6 +35,17 @@ _COMMON = frozenset(
   """.split()
 )
 
+# Of these null says that there is none, and not that it is as usual.
+_NONE_IF_NULL = frozenset(
+  'attn_logit_softcapping final_logit_softcapping sliding_window'.split()
+)
+
+# What config.json cannot leave out.
+_NEEDED = (
+  'hidden_size intermediate_size num_attention_heads num_hidden_layers '
+  'vocab_size'
+).split()
+
 _ACTIVATIONS = {
   'silu': 'silu',
   'swish': 'silu',
@@ -284,11 +295,20 @@ def read(
 
   Raises:
     ValueError: the family or a field that may change the mathematics is
-      unknown; names it.
+      unknown, or one is missing; names it.
   """
   family = find(source.get('model_type'))
   _refuse_unknown(source, family)
-  c = dict(family.defaults) | {k: v for k, v in source.items() if v is not None}
+  missing = [name for name in _NEEDED if source.get(name) is None]
+  if missing:
+    raise ValueError(
+      f'config.json lacks {", ".join(missing)}; it has {sorted(source)}.'
+    )
+  c = dict(family.defaults) | {
+    name: value
+    for name, value in source.items()
+    if value is not None or name in _NONE_IF_NULL
+  }
   heads = c['num_attention_heads']
   head_dim = c.get('head_dim') or c['hidden_size'] // heads
   fields = dict(

@@ -58,7 +58,7 @@ class Tensors:
     """
     self._files = contextlib.ExitStack()
     self._of: dict[str, Any] = {}
-    for path in _paths(directory):
+    for path in weight_files(directory):
       try:
         opened = safetensors.safe_open(path, 'numpy')
       except (OSError, safetensors.SafetensorError) as error:
@@ -85,20 +85,25 @@ class Tensors:
     return self._of[name].get_slice(name)[index]
 
 
-def _paths(directory: pathlib.Path) -> list[pathlib.Path]:
+def weight_files(directory: pathlib.Path) -> list[pathlib.Path]:
+  """The files of weights in a directory.
+
+  Raises:
+    ValueError: there are none, or one is missing.
+  """
   index = directory / INDEX
   if index.exists():
     names = sorted(set(read_json(index).get('weight_map', {}).values()))
-    paths = [directory / name for name in names]
+    found = [directory / name for name in names]
   else:
-    paths = sorted(directory.glob('*.safetensors'))
-  missing = [str(path) for path in paths if not path.exists()]
-  if missing or not paths:
+    found = sorted(directory.glob('*.safetensors'))
+  missing = [str(path) for path in found if not path.exists()]
+  if missing or not found:
     raise ValueError(
       f'{directory} wants weights in *.safetensors; '
       f'{", ".join(missing) or "there are none"}.'
     )
-  return paths
+  return found
 
 
 def rows_of(config: config_lib.TransformerConfig, part: str) -> Rows:
@@ -128,6 +133,8 @@ def load(
   stored: Mapping[str, places.Stored],
   shapes: Any,
   shardings: Any,
+  *,
+  finish: Callable[[str, jax.Array], Any] = lambda path, array: array,
 ) -> Any:
   """The parameters of a checkpoint, each placed as its sharding says.
 
@@ -137,6 +144,8 @@ def load(
     stored: where each parameter lies, from `families.stored`.
     shapes: tree of what to load, with `shape` and `dtype`.
     shardings: tree of the same structure.
+    finish: (path, parameter) -> what stands in its place; called as soon as it
+      is read, so that only one is ever held as it was.
 
   Raises:
     ValueError: a tensor is missing, has another shape, or belongs to nothing.
@@ -154,7 +163,8 @@ def load(
     paths, leaves, jax.tree.leaves(shardings), strict=True
   ):
     read = reader(tensors, config, stored[path], path, leaf)
-    placed.append(jax.make_array_from_callback(leaf.shape, sharding, read))
+    whole = jax.make_array_from_callback(leaf.shape, sharding, read)
+    placed.append(finish(path, whole))
   return jax.tree.unflatten(tree, placed)
 
 
@@ -225,12 +235,11 @@ def _check(tensors, config, stored, leaves) -> None:
         )
       shape = tensors.shape(name)
       if where.part:
-        lower, upper = rows_of(config, where.part)
-        shape = (min(upper, shape[0]) - lower, *shape[1:])
+        expected = (rows_of(config, _LAST[where.part])[1], *expected[1:])
       if shape != tuple(expected):
         raise ValueError(
-          f'The checkpoint has {name} of shape {tensors.shape(name)}, but '
-          f'config.json calls for {tuple(expected)}.'
+          f'The checkpoint has {name} of shape {shape}, but config.json calls '
+          f'for {tuple(expected)}.'
         )
   spare = {n for n in names - known if not n.endswith(_COMPUTED)}
   if config.tied:
@@ -241,6 +250,15 @@ def _check(tensors, config, stored, leaves) -> None:
       'model of config.json: this is another kind of model than it says.'
     )
 
+
+# The last of the parts that share a tensor.
+_LAST = {
+  'query': 'value',
+  'key': 'value',
+  'value': 'value',
+  'gate': 'up',
+  'up': 'up',
+}
 
 # Buffers that some checkpoints carry and that are computed here.
 _COMPUTED = ('rotary_emb.inv_freq', 'masked_bias', 'attn.bias')

@@ -10,10 +10,12 @@ import jax
 import numpy as np
 import safetensors.numpy
 
+from agentic_jax import tokenizer
 from agentic_jax.models import config as config_lib
 from agentic_jax.models.pretrained import families
 from agentic_jax.models.pretrained import loading
 from agentic_jax.models.pretrained import places
+from agentic_jax.models.pretrained import published
 
 # What lies beside the weights and goes along.
 _BESIDE = (
@@ -102,6 +104,7 @@ def export(
   config: config_lib.TransformerConfig,
   *,
   source: str | pathlib.Path | None = None,
+  words: tokenizer.Source | None = None,
 ) -> None:
   """Writes parameters as a directory that `transformers` loads.
 
@@ -109,29 +112,41 @@ def export(
     directory: to write; made if it is not there.
     params: in the training layout, without a value head or adapters.
     config: of the transformer.
-    source: the directory the model came from, whose config.json, tokenizer and
-      template go along; by default config.json is written for one of the
-      families `_DESCRIBED`.
+    source: the name of the published model that these began as, whose
+      config.json, tokenizer and template go along; by default config.json is
+      written for one of the families `_DESCRIBED`.
+    words: a tokenizer to write in the place of that of `source`.
 
   Raises:
     ValueError: the model is of no family that can be written.
   """
   directory = pathlib.Path(directory)
-  if source is not None:
-    described = loading.read_json(pathlib.Path(source) / 'config.json')
-  else:
-    described = describe(config)
+  model = None if source is None else published.find(str(source))
+  described = describe(config) if model is None else model.described
   family = families.find(described.get('model_type'))
   tensors = tensors_of(params, config, families.stored(config, family))
   directory.mkdir(parents=True, exist_ok=True)
   kind = str(next(iter(tensors.values())).dtype)
   described = {k: v for k, v in described.items() if k != 'torch_dtype'}
   _write_json(directory / 'config.json', described | {'dtype': kind})
-  if source is not None:
-    for name in _BESIDE:
-      if (pathlib.Path(source) / name).exists():
-        shutil.copy(pathlib.Path(source) / name, directory / name)
+  if words is None and model is not None:
+    words = _copy_beside(model, directory)
+  if words is not None:
+    _write_json(directory / 'tokenizer.json', words.data)
+    _write_json(directory / 'tokenizer_config.json', words.config)
   write(directory, tensors)
+
+
+def _copy_beside(
+  model: published.Published, directory: pathlib.Path
+) -> tokenizer.Source | None:
+  """Copies what lies beside the weights; the tokenizer if it lies in them."""
+  if not model.path.is_dir():
+    return model.tokenizer()
+  for name in _BESIDE:
+    if (model.path / name).exists():
+      shutil.copy(model.path / name, directory / name)
+  return None
 
 
 def describe(config: config_lib.TransformerConfig) -> dict[str, Any]:
@@ -178,4 +193,5 @@ def describe(config: config_lib.TransformerConfig) -> dict[str, Any]:
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
-  path.write_text(json.dumps(value, indent=2) + '\n', encoding='utf-8')
+  text = json.dumps(value, indent=2, ensure_ascii=False)
+  path.write_text(text + '\n', encoding='utf-8')

@@ -1,0 +1,128 @@
+"""What is said of the whole vocabulary, a few tokens at a time.
+
+Logits [B, T, V] are never held: a chunk of them is made, read and forgotten,
+and made again on the way back.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from agentic_jax import types
+from agentic_jax.types import Array
+
+# Tokens of a chunk; few enough for a vocabulary of 150,000 in float32.
+TOKENS = 1024
+
+# Hidden states [..., D] -> logits [..., V].
+Score = Callable[[Array], Array]
+Vocabulary = Callable[[types.Chunk], dict[str, Array]]
+
+
+def said(scores: Array, tokens: Array) -> tuple[Array, Array]:
+  """The log-probability of each token, and the entropy: both [...].
+
+  Args:
+    scores: float [..., V], divided by the temperature.
+    tokens: int32 [...].
+  """
+  total = jax.nn.logsumexp(scores, axis=-1)
+  chosen = jnp.take_along_axis(scores, tokens[..., None], axis=-1)
+  entropy = total - jnp.sum(jnp.exp(scores - total[..., None]) * scores, -1)
+  return chosen[..., 0] - total, entropy
+
+
+def read(
+  score: Score,
+  hidden: Array,
+  trajectory: types.Trajectory,
+  *,
+  vocabulary: Vocabulary | None = None,
+  teach: Score | None = None,
+  taught: Array | None = None,
+) -> tuple[Array, Array, dict[str, Array] | None]:
+  """Log-probabilities, entropy and what `vocabulary` finds, all [B, T].
+
+  A chunk is a few places of all rows, so that rows stay where they are on a
+  mesh.
+
+  Args:
+    score: the policy's projection onto the vocabulary.
+    hidden: float [B, T, D], of the policy before each token.
+    trajectory: the rows.
+    vocabulary: see `recipe.Recipe`.
+    teach: the teacher's projection; None is no teacher.
+    taught: float [B, T, D], of the teacher before each token.
+  """
+  rows, length = trajectory.tokens.shape
+  size = max(1, TOKENS // rows)
+  number = -(-length // size)
+  size = -(-length // number)
+  index = jnp.arange(rows * length, dtype=jnp.int32).reshape(rows, length)
+
+  def cut(x, fill=0):
+    """[B, T, ...] as chunks [number, B, size, ...]."""
+    ends = ((0, 0), (0, number * size - length), *[(0, 0)] * (x.ndim - 2))
+    x = jnp.pad(x, ends, constant_values=fill)
+    return jnp.moveaxis(x.reshape(rows, number, size, *x.shape[2:]), 1, 0)
+
+  def one(chunk):
+    hidden, taught, tokens, temperature, mask, index = chunk
+    scores = score(hidden) / temperature[..., None]
+    logprobs, entropy = said(scores, tokens)
+    found = None
+    if vocabulary is not None:
+      teacher = None
+      if teach is not None:
+        teacher = teach(taught) / temperature[..., None]
+      found = _found(vocabulary, scores, teacher, tokens, mask, index)
+    return logprobs, entropy, found
+
+  chunks = (
+    cut(hidden),
+    None if taught is None else cut(jax.lax.stop_gradient(taught)),
+    cut(trajectory.tokens),
+    cut(trajectory.temperature, 1),
+    cut(trajectory.action_mask & (trajectory.position > 0)),
+    cut(index, -1),
+  )
+  again = jax.checkpoint(one, prevent_cse=False)
+  _, read_ = jax.lax.scan(lambda _, chunk: (None, again(chunk)), None, chunks)
+
+  def join(x):
+    return jnp.moveaxis(x, 0, 1).reshape(rows, -1)[:, :length]
+
+  return jax.tree.map(join, read_)
+
+
+def _found(
+  vocabulary: Vocabulary,
+  scores: Array,
+  teacher: Array | None,
+  tokens: Array,
+  mask: Array,
+  index: Array,
+) -> dict[str, Array]:
+  """What `vocabulary` makes of a chunk, 0 outside the action mask."""
+  flat = lambda x: x.reshape(-1, *x.shape[2:])
+  if teacher is not None:
+    teacher = jax.lax.stop_gradient(flat(teacher))
+  chunk = types.Chunk(
+    flat(scores), teacher, flat(tokens), flat(mask), flat(index)
+  )
+  found: Any = vocabulary(chunk)
+  if not isinstance(found, dict) or any(
+    jnp.shape(value) != chunk.mask.shape for value in found.values()
+  ):
+    came = jax.tree.map(jnp.shape, found)
+    raise ValueError(
+      f'A vocabulary function returns numbers by name, one a token, so each '
+      f'of shape [C] = {chunk.mask.shape}; got {came}. Reduce over the '
+      'vocabulary only, and leave the rest to weigh.'
+    )
+  return {
+    name: jnp.where(mask, value.reshape(mask.shape), 0.0)
+    for name, value in found.items()
+  }

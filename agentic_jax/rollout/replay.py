@@ -1,0 +1,46 @@
+"""The states of an episode, played once more."""
+
+from typing import Any
+
+from agentic_jax import types
+from agentic_jax.rollout import episodes as episodes_lib
+
+
+def states(episode: types.Episode, world: episodes_lib.World) -> list[Any]:
+  """The state in which each turn began.
+
+  An environment remembers nothing, so its states are not kept: the recorded
+  actions, with the seeds of the rollout, lead through the same ones.
+
+  Args:
+    episode: sampled in this world.
+    world: of the rollout.
+
+  Raises:
+    ValueError: the states of the environment can be stepped only once.
+    RuntimeError: the environment raised.
+  """
+  environment = world.environment
+  if not getattr(environment, 'forkable', True):
+    raise ValueError(
+      f'{type(environment).__name__} declares forkable = False: its episodes '
+      'cannot be played once more. Use what an episode records instead.'
+    )
+  draw, member = episode.draw, episode.member
+  found: list[Any] = []
+  try:
+    seed = episodes_lib.derive_seed(world.seed, draw)
+    state = environment.reset(episode.task, seed).state
+    for number, turn in enumerate(episode.turns):
+      found.append(state)
+      if number + 1 < len(episode.turns):
+        seed = episodes_lib.derive_seed(world.seed, draw, member, number)
+        state = environment.step(state, turn.action, seed).state
+  except Exception as error:  # Whatever it is, it did not happen before.
+    raise RuntimeError(
+      f'The environment raised {episodes_lib.describe(error)} when turn '
+      f'{len(found)} of the task {episode.task.prompt!r:.80} was played once '
+      'more, with the same actions and seeds. Mend it: what an environment '
+      'does follows from state, action and seed.'
+    ) from error
+  return found

@@ -1,0 +1,103 @@
+"""The config.json of a run: what it was started with, written and read back."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from typing import Any
+
+from absl import flags
+import jax
+
+from agentic_jax import __version__
+from agentic_jax import recipe as recipe_lib
+from agentic_jax import rollout
+from agentic_jax import train
+from experiments import pages
+from experiments import policies
+from experiments import run_flags
+
+FLAGS = flags.FLAGS
+
+
+def settings_of(run: Any) -> dict[str, Any]:
+  """Everything that a run of `common` is started with, as JSON."""
+  chosen = {
+    k: v.default for k, v in recipe_lib.settings_of(run.make_recipe).items()
+  }
+  # None of these changes what the steps so far computed.
+  free = (
+    'workdir',
+    'resume',
+    'inspect',
+    'workers',
+    'steps',
+    'mesh',
+    'checkpoint_every',
+  )
+  own = {
+    f.name: f.value
+    for module, found in FLAGS.flags_by_module_dict().items()
+    if module in (run_flags.__name__, sys.argv[0])
+    for f in found
+    if f.name not in free
+  }
+  environment, grammar = run.world.environment, run.world.grammar
+  planning = [x for x in ('plan', 'switch') if getattr(grammar, x)]
+  return {
+    'version': __version__,
+    'versions': {'jax': jax.__version__, 'python': sys.version.split()[0]},
+    'command': ' '.join(sys.argv),
+    'commit': train.git_commit(),
+    'seed': FLAGS.seed,
+    'recipe': {
+      'name': pages.name_of(run.make_recipe, FLAGS.recipe),
+      'settings': chosen | run.settings,
+    },
+    'model': dataclasses.asdict(run.config)
+    | {'name': FLAGS.model}
+    | policies.origin(run.published),
+    'flags': own,
+    'files': train.digests(_files()),
+    'limits': run.world.limits._asdict(),
+    'describe': {
+      'horizon': run.world.limits.turns,
+      'observability': getattr(environment, 'observability', 'unknown'),
+      'actions': ['text', 'tool', *planning],
+      'credit': run.recipe.granularity,
+    },
+  }
+
+
+def _files() -> dict[str, str]:
+  """The files of the user that a run is made of, by their flags."""
+  return {
+    'recipe': str(pages.names().get(FLAGS.recipe, FLAGS.recipe)),
+    'environment': FLAGS.environment.partition('?')[0].rpartition(':')[0],
+    'tasks': FLAGS.tasks,
+    'tokenizer': FLAGS.tokenizer,
+  }
+
+
+def restore_flags(workdir: pathlib.Path) -> rollout.Limits:
+  """Takes the flags of a run, but for those given on the command line.
+
+  Returns:
+    The run's limits.
+
+  Raises:
+    ValueError: the directory holds no run.
+  """
+  path = workdir / 'config.json'
+  config = json.loads(path.read_text()) if path.exists() else {}
+  if not {'flags', 'limits'} <= config.keys():
+    raise ValueError(
+      f'--init_from={str(workdir)!r} is no run directory: it has no '
+      'config.json of a run. Name one, such as runs/quickstart.'
+    )
+  for name, value in config['flags'].items():
+    if name in FLAGS and not FLAGS[name].present and name != 'init_from':
+      setattr(FLAGS, name, value)
+  FLAGS['workdir'].value = str(workdir)
+  FLAGS['limit'].value = []
+  return rollout.Limits(**config['limits'])

@@ -1,0 +1,107 @@
+"""Every flag of a run.
+
+absl's flags are global, which is why they are all defined here and nowhere
+else; what differs between papers is set by `--set name=value` and checked
+against the signature of the recipe.
+"""
+
+from absl import flags
+
+from agentic_jax import context
+from agentic_jax import environments
+from agentic_jax import recipe as recipe_lib
+from agentic_jax import rollout
+from agentic_jax.models import pretrained
+from agentic_jax.models import sizes
+
+flags.DEFINE_string(
+  'workdir',
+  'runs/run',
+  'Directory of the run. The same command with the same directory goes on '
+  'where it stopped.',
+)
+flags.DEFINE_enum(
+  'resume',
+  'auto',
+  ['auto', 'never'],
+  'auto: go on with a run that is there; never: refuse to.',
+)
+flags.DEFINE_integer('seed', 0, 'Of everything random.', lower_bound=0)
+flags.DEFINE_string(
+  'recipe',
+  'grpo',
+  f'One of {sorted(recipe_lib.RECIPES)}, a page of experiments/ by its name, '
+  'or a path.py.',
+)
+flags.DEFINE_multi_string(
+  'set', [], 'A setting of the recipe, name=value. May be repeated.'
+)
+flags.DEFINE_string(
+  'environment',
+  'tool_math',
+  f'One of {sorted(environments.ENVIRONMENTS)}, or path.py:Name; settings '
+  'after a question mark, as in tool_math?call_price=0.05.',
+)
+flags.DEFINE_string(
+  'tasks',
+  '',
+  'What to train on: a name, tfds:NAME, or a file.jsonl of prompts and '
+  'answers. By default the tasks of the environment.',
+)
+flags.DEFINE_string(
+  'model',
+  'mini',
+  f'A fresh model of a size, one of {sorted(sizes.SIZES)}, or a published '
+  'one: a directory with config.json, *.safetensors and tokenizer.json, a '
+  f'file.gguf, or one of {sorted(pretrained.PACKAGED)}. Settings follow a '
+  'question mark: mini?rank=8&targets=attention&base=int8&remat=block trains '
+  'adapters of rank 8 alone.',
+)
+flags.DEFINE_enum(
+  'dtype', 'float32', ['float32', 'bfloat16'], 'Of the parameters.'
+)
+flags.DEFINE_string(
+  'tokenizer',
+  '',
+  'byte, or the path of a tokenizer.json. By default that of a published '
+  'model, otherwise byte.',
+)
+flags.DEFINE_string(
+  'init_from', '', 'Run directory whose last parameters to begin with.'
+)
+flags.DEFINE_integer('steps', 100, 'Batches to train on.', lower_bound=0)
+flags.DEFINE_integer('tasks_per_step', 16, 'Groups of a batch.', lower_bound=1)
+flags.DEFINE_string(
+  'mesh', '', 'Such as data:2,fsdp:4; empty is a single device.'
+)
+flags.DEFINE_integer(
+  'microbatch_rows', 32, 'Rows of one forward pass.', lower_bound=1
+)
+flags.DEFINE_integer('slots', 64, 'Episodes sampled at once.', lower_bound=1)
+flags.DEFINE_integer(
+  'workers', 2, 'Threads that call the environment.', lower_bound=1
+)
+flags.DEFINE_string(
+  'context',
+  'append_all',
+  f'One of {sorted(context.CONTEXTS)}; settings after a question mark, as in '
+  'keep_last?turns=2.',
+)
+flags.DEFINE_multi_string(
+  'limit',
+  [],
+  'A limit of an episode, name=value, with names of '
+  f'{", ".join(rollout.Limits._fields)}. May be repeated.',
+)
+flags.DEFINE_integer(
+  'evaluate_every', 20, 'Steps between validations; 0 is none.', lower_bound=0
+)
+flags.DEFINE_integer(
+  'checkpoint_every', 20, 'Steps between checkpoints.', lower_bound=1
+)
+flags.DEFINE_bool(
+  'inspect',
+  False,
+  'Print the first episodes as the model sees them, with role, mask, reward '
+  'and advantage, and exit.',
+)
