@@ -21,6 +21,8 @@ RULES = {
   'mlp': 'tensor',
   'head_dim': None,
   'rank': None,
+  'experts': 'expert',
+  'choices': None,
 }
 
 # Rows of a microbatch.

@@ -5,6 +5,7 @@ Shapes, used in every docstring and never redefined:
   B rows of a batch         T tokens of a row        V vocabulary   D width
   E episodes                S turns of an episode    G groups
   N action tokens of an episode                      R reward components
+  L layers                 X experts of a layer, of which k see a token
 
 Alignment, everywhere: entry t of a `[B, T]` array is about token t. A
 log-probability at t is log p(token t | tokens before t); entry 0 of a segment
@@ -94,6 +95,8 @@ class Segment(NamedTuple):
   sampler_logprobs: np.ndarray  # float32 [n], 0 elsewhere
   temperature: np.ndarray  # float32 [n], 1 elsewhere
   teacher_logprobs: np.ndarray | None = None  # float32 [n], where probed
+  experts: np.ndarray | None = None  # int16 [n, L, k]: of L layers, those that
+  #                                    saw the token; -1 is no record.
 
 
 class Episode(NamedTuple):
@@ -144,6 +147,8 @@ class Trajectory(NamedTuple):
   reference_logprobs: Array | None = None  # float32 [B, T]
   teacher_logprobs: Array | None = None  # float32 [B, T]
   values: Array | None = None  # float32 [B, T]
+  experts: Array | None = None  # int16 [B, T, L, k]: replayed in training; -1
+  #                               is no record: the routers choose.
 
 
 class Turns(NamedTuple):
@@ -173,6 +178,9 @@ class Outputs(NamedTuple):
   values: Array | None = None  # float32 [B, T], None without a value head.
   vocabulary: dict[str, Array] | None = None  # float32 [B, T] by name, 0
   #                outside the action mask: of the recipe's `vocabulary`.
+  router_logits: Array | None = None  # float32 [B, T, L, X], of X experts; None
+  #                                     without experts.
+  experts: Array | None = None  # int32 [B, T, L, k]: those that saw the token.
 
 
 class Chunk(NamedTuple):
@@ -198,3 +206,5 @@ class Credit(NamedTuple):
   #                             or list, `preferences.pair_places`; -1 is none.
   factor: Array | None = None  # float32 [B, T]: of the loss of a token, from
   #                              statistics of the whole batch (`prepare`).
+  expert_shares: Array | None = None  # float32 [B, L, X]: of the whole batch,
+  #                                     the same in every row.

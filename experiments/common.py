@@ -167,7 +167,6 @@ def build(
     base_limits=base_limits or rollout.Limits(),
     seed=FLAGS.seed,
   )
-  _refuse_idle_axes(mesh)
   rollout.refuse_branching(world.environment, made.branch, made.group_size)
   splits = {split: _tasks(split) for split in ('train', 'validation', 'test')}
   if made.demonstrations:
@@ -180,6 +179,7 @@ def build(
     value_head=made.uses_values,
     dtype=FLAGS.dtype,
   )
+  _refuse_idle_axes(mesh, config)
   return Run(
     pathlib.Path(FLAGS.workdir),
     make,
@@ -207,12 +207,20 @@ def _sampler(
   )
 
 
-def _refuse_idle_axes(mesh: jax.sharding.Mesh) -> None:
-  idle = [axis for axis in ('context', 'expert') if mesh.shape[axis] > 1]
+def _refuse_idle_axes(
+  mesh: jax.sharding.Mesh, config: config_lib.TransformerConfig
+) -> None:
+  idle = 'context' if mesh.shape['context'] > 1 else ''
+  if config.experts % mesh.shape['expert'] or (
+    not config.experts and mesh.shape['expert'] > 1
+  ):
+    idle = 'expert'
   if idle:
     raise ValueError(
-      f'--mesh={FLAGS.mesh!r}: nothing is split over {idle[0]!r} yet, so its '
-      'devices would repeat the same work; use data, fsdp and tensor.'
+      f'--mesh={FLAGS.mesh!r}: with --model={FLAGS.model}, of '
+      f'{config.experts} experts, nothing is split over {idle!r}, so its '
+      'devices would repeat the same work; use data, fsdp and tensor, and '
+      'expert for a number that divides the experts.'
     )
 
 

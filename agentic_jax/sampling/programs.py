@@ -17,6 +17,7 @@ import numpy as np
 
 from agentic_jax.models import attention
 from agentic_jax.models import config as config_lib
+from agentic_jax.models import experts as experts_lib
 from agentic_jax.models import transformer
 from agentic_jax.types import Array
 
@@ -45,6 +46,8 @@ class Sampled(NamedTuple):
   logprobs: Array  # float32 [block, S], of the distribution sampled
   counts: Array  # int32 [S]: how many of them are the slot's
   active: Array  # bool [S]: still generating
+  experts: Array | None = None  # int16 [block, S, L, k], of the token that was
+  #                               fed: the one before. None without experts.
 
 
 class Shape(NamedTuple):
@@ -95,6 +98,16 @@ def empty_caches(
   )
 
 
+def empty_record(
+  config: config_lib.TransformerConfig, size: tuple[int, ...]
+) -> Array | None:
+  """No experts yet of tokens: int16 [*size, L, k], or None without experts."""
+  if not config.experts:
+    return None
+  size = (*size, config.layers, config.experts_per_token)
+  return jnp.full(size, experts_lib.NO_RECORD, experts_lib.RECORD)
+
+
 def prefill(config, shape: Shape, params, caches, tokens, slot, start):
   """Writes chunks of tokens to the caches of their slots.
 
@@ -111,15 +124,30 @@ def prefill(config, shape: Shape, params, caches, tokens, slot, start):
     start: int32 [R], the position of the chunk's first token.
 
   Returns:
-    The caches.
+    The caches, and the experts that saw the tokens, int16 [R, P, L, k]; None
+    without experts.
   """
   context = attention.Cached(
     position=start[:, None] + jnp.arange(tokens.shape[1]),
     slot=slot,
     active=jnp.ones(slot.shape, bool),
   )
-  model = transformer.Transformer(config, fused=True)
-  return model.apply({'params': params}, tokens, context, caches)[1]
+  _, caches, experts = _feed(config, params, tokens, context, caches)
+  return caches, experts
+
+
+def _feed(config, params, tokens, context, caches):
+  """Hidden states [R, P, D], the caches, and what `prefill` returns."""
+  hidden, caches, routing = transformer.Transformer(config, fused=True).apply(
+    {'params': params},
+    tokens,
+    context,
+    caches,
+    method=transformer.Transformer.routed,
+  )
+  if routing is None:
+    return hidden, caches, None
+  return hidden, caches, routing.experts.astype(experts_lib.RECORD)
 
 
 def copy(caches, source, target):
@@ -273,12 +301,11 @@ def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
   def body(carry):
     i, caches, slots, sampled = carry
     context = attention.Cached(slots.position[:, None], None, slots.active)
-    variables = {'params': params}
-    hidden, caches = model.apply(
-      variables, slots.token[:, None], context, caches
+    hidden, caches, experts = _feed(
+      config, params, slots.token[:, None], context, caches
     )
     logits = model.apply(
-      variables, hidden[:, 0], method=transformer.Transformer.logits
+      {'params': params}, hidden[:, 0], method=transformer.Transformer.logits
     )
     tokens, logprobs = sample(logits, numbers[i], slots.temperature)
     moved = slots.active.astype(jnp.int32)
@@ -289,6 +316,9 @@ def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
       sampled.logprobs.at[i].set(logprobs),
       sampled.counts + moved,
       slots.active & ~stopped,
+      jax.tree.map(
+        lambda all_, new: all_.at[i].set(new[:, 0]), sampled.experts, experts
+      ),
     )
     slots = slots._replace(
       token=jnp.where(slots.active, tokens, slots.token),
@@ -304,6 +334,7 @@ def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
     jnp.zeros(size, kind),
     jnp.zeros(shape.slots, jnp.int32),
     slots.active,
+    empty_record(config, size),
   )
   _, caches, _, sampled = jax.lax.while_loop(
     running, body, (jnp.int32(0), caches, slots, nothing)

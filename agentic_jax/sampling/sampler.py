@@ -9,6 +9,7 @@ import numpy as np
 
 from agentic_jax.models import config as config_lib
 from agentic_jax.sampling import programs
+from agentic_jax.sampling import recording
 
 
 class Generated(NamedTuple):
@@ -18,6 +19,8 @@ class Generated(NamedTuple):
   tokens: np.ndarray  # int32 [n], the stop token included
   logprobs: np.ndarray  # float [n]
   stopped: bool  # By a stop token or string; otherwise by the token limit.
+  experts: np.ndarray | None = None  # int16 [n, L, k], that saw the segment so
+  #                                    far, but for its last token.
 
 
 @dataclasses.dataclass
@@ -84,6 +87,7 @@ class Sampler:
       self._caches: Any = programs.empty_caches(config, shape)
     self._params: Any = None
     self._slots = [_Slot() for _ in range(shape.slots)]
+    self._recorder = recording.Recorder(config, shape)
 
   @property
   def limit_tokens(self) -> int:
@@ -110,7 +114,7 @@ class Sampler:
     rows, size = self.shape.prefill_rows, self.shape.prefill_chunk
     zeros = np.zeros(rows, np.int32)
     chunk = self._place(np.zeros((rows, size), np.int32), zeros, zeros)
-    self._caches = self._programs.prefill(self._params, self._caches, *chunk)
+    self._caches, _ = self._programs.prefill(self._params, self._caches, *chunk)
     self._copy([(0, 0)])
 
   def seed(self, seed: int) -> None:
@@ -171,6 +175,7 @@ class Sampler:
     if not self.num_active:
       return []
     sampled = self._decode(busy)
+    self._recorder.settle()
     finished = []
     for index, slot in enumerate(self._slots):
       count = int(sampled.counts[index])
@@ -179,6 +184,9 @@ class Sampler:
       slot.tokens.extend(sampled.tokens[:count, index].tolist())
       slot.logprobs.extend(sampled.logprobs[:count, index].tolist())
       slot.left -= count
+      self._recorder.decoded(
+        index, slot.length + len(slot.span) - 1, count, sampled.experts
+      )
       done = self._cut(slot, bool(sampled.active[index]))
       # The cache holds all but the last token, which the next span leads with.
       slot.length += len(slot.span) - 1 + count
@@ -191,6 +199,7 @@ class Sampler:
             np.asarray(slot.tokens, np.int32),
             np.asarray(slot.logprobs, sampled.logprobs.dtype),
             done,
+            self._recorder.of(index, slot.length),
           )
         )
     return finished
@@ -283,13 +292,15 @@ class Sampler:
             chunk = chunk[:-1]
           tokens[row, : len(chunk)] = chunk
           slot[row], start[row] = i, self._slots[i].length + offset
-        self._caches = self._programs.prefill(
+        self._caches, experts = self._programs.prefill(
           self._params, self._caches, *self._place(tokens, slot, start)
         )
+        self._recorder.prefilled(slot, start, experts)
       offset += size
 
   def _copy(self, pairs: list[tuple[int, int]]) -> None:
     rows = self.shape.prefill_rows
+    self._recorder.copied(pairs)
     for at in range(0, len(pairs), rows):
       batch = pairs[at : at + rows]
       batch = batch + batch[:1] * (rows - len(batch))
