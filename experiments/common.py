@@ -179,7 +179,7 @@ def build(
     value_head=made.uses_values,
     dtype=FLAGS.dtype,
   )
-  _refuse_idle_axes(mesh, config)
+  policies.refuse_idle_axes(mesh, config, FLAGS.mesh)
   return Run(
     pathlib.Path(FLAGS.workdir),
     make,
@@ -205,23 +205,6 @@ def _sampler(
     seed=FLAGS.seed,
     find_stop=worlds.find_stop(world),
   )
-
-
-def _refuse_idle_axes(
-  mesh: jax.sharding.Mesh, config: config_lib.TransformerConfig
-) -> None:
-  idle = 'context' if mesh.shape['context'] > 1 else ''
-  if config.experts % mesh.shape['expert'] or (
-    not config.experts and mesh.shape['expert'] > 1
-  ):
-    idle = 'expert'
-  if idle:
-    raise ValueError(
-      f'--mesh={FLAGS.mesh!r}: with --model={FLAGS.model}, of '
-      f'{config.experts} experts, nothing is split over {idle!r}, so its '
-      'devices would repeat the same work; use data, fsdp and tensor, and '
-      'expert for a number that divides the experts.'
-    )
 
 
 def _tasks(split: str) -> Sequence[types.Task]:
