@@ -179,7 +179,7 @@ def build(
     value_head=made.uses_values,
     dtype=FLAGS.dtype,
   )
-  _refuse_idle_axes(mesh, config)
+  policies.refuse_idle_axes(mesh, config, FLAGS.mesh)
   return Run(
     pathlib.Path(FLAGS.workdir),
     make,
@@ -205,23 +205,6 @@ def _sampler(
     seed=FLAGS.seed,
     find_stop=worlds.find_stop(world),
   )
-
-
-def _refuse_idle_axes(
-  mesh: jax.sharding.Mesh, config: config_lib.TransformerConfig
-) -> None:
-  idle = 'context' if mesh.shape['context'] > 1 else ''
-  if config.experts % mesh.shape['expert'] or (
-    not config.experts and mesh.shape['expert'] > 1
-  ):
-    idle = 'expert'
-  if idle:
-    raise ValueError(
-      f'--mesh={FLAGS.mesh!r}: with --model={FLAGS.model}, of '
-      f'{config.experts} experts, nothing is split over {idle!r}, so its '
-      'devices would repeat the same work; use data, fsdp and tensor, and '
-      'expert for a number that divides the experts.'
-    )
 
 
 def _tasks(split: str) -> Sequence[types.Task]:
@@ -272,7 +255,7 @@ def evaluator(run: Run, steps: int) -> train.Evaluate:
   return play
 
 
-def source(run: Run) -> train.Source:
+def source(run: Run, tasks_per_step: int) -> train.Source:
   """Where the run's batches come from: rollouts, or demonstrations.
 
   A recipe that does not look at a sampler imitates: the environment's oracle
@@ -287,7 +270,7 @@ def source(run: Run) -> train.Source:
       run.world,
       drawn,
       run.workers,
-      tasks_per_step=FLAGS.tasks_per_step,
+      tasks_per_step=tasks_per_step,
       group_size=run.recipe.group_size,
       temperature=run.recipe.sampling.temperature,
       keep=run.recipe.keep,
@@ -300,7 +283,7 @@ def source(run: Run) -> train.Source:
     run.world,
     drawn,
     script,
-    episodes_per_step=FLAGS.tasks_per_step * run.recipe.group_size,
+    episodes_per_step=tasks_per_step * run.recipe.group_size,
   )
 
 
@@ -331,7 +314,8 @@ def train_run(
     evaluate_every=FLAGS.evaluate_every,
     checkpoint_every=FLAGS.checkpoint_every,
   )
-  return train.run(run.recipe, source(run), plan, initial_state(run, params))
+  batches = source(run, FLAGS.tasks_per_step)
+  return train.run(run.recipe, batches, plan, initial_state(run, params))
 
 
 def initial_state(run: Run, params: Any = None) -> train.TrainState:
@@ -388,8 +372,9 @@ def introduce(run: Run) -> None:
 def inspect_episodes(run: Run) -> None:
   """Prints the episodes of one group as the model sees them."""
   params = initial_state(run).policy
-  batch = source(run).batch(0, params)
-  group = batch.episodes[: max(run.recipe.group_size, 4)]
+  # No more than is shown.
+  few = -(-4 // run.recipe.group_size)
+  group = source(run, few).batch(0, params).episodes
   stacked = train.probed(
     run.recipe,
     run.config,
