@@ -7,6 +7,7 @@ one grouped product takes each expert's rows to its own matrix.
 from typing import NamedTuple
 
 import jax
+from jax import ad_checkpoint
 import jax.numpy as jnp
 
 from agentic_jax.types import Array
@@ -59,7 +60,7 @@ def choose(logits: Array, number: int, recorded: Array | None = None) -> Array:
   if recorded is not None:
     recorded = recorded.astype(jnp.int32)
     experts = jnp.where(recorded == NO_RECORD, experts, recorded)
-  return jax.ad_checkpoint.checkpoint_name(experts, CHOSEN)
+  return ad_checkpoint.checkpoint_name(experts, CHOSEN)
 
 
 def weights_of(logits: Array, experts: Array, *, renormalise: bool) -> Array:
