@@ -230,7 +230,9 @@ def compile_programs(
     params, frozen, grads, trajectory, credit, weights, start, teacher=None
   ):
     part = take((trajectory, credit, weights), start)
-    joined = lambda own, *rest: apply(lora.join(own, frozen), *rest)
+    joined = lambda own, *rows, **asked: apply(
+      lora.join(own, frozen), *rows, **asked
+    )
     more, sums = step_lib.gradients(recipe, joined, params, *part, teacher)
     return jax.tree.map(jnp.add, grads, more), sums
 
