@@ -170,8 +170,9 @@ def _refuse_unknown(params: Any, found: dict[str, Any]) -> None:
   unknown = sorted(found.keys() - wanted - {"['value_head']"})
   if unknown:
     raise ValueError(
-      f'The parameters to begin with have {", ".join(unknown)}, which this '
-      'model lacks; use the --model they were trained with.'
+      f'The parameters given have {", ".join(unknown)}, which this model '
+      'lacks; use the --model they were trained with, or write them by '
+      'experiments/export.py, which adds adapters to their base.'
     )
 
 
@@ -295,6 +296,7 @@ def place_teacher(config, teacher: Any, mesh: jax.sharding.Mesh) -> Any:
     return None
   known = jax.tree_util.tree_leaves_with_path(teacher)
   found = {jax.tree_util.keystr(path): leaf for path, leaf in known}
+  _refuse_unknown(_shapes(config), found)
 
   def take(path, shape):
     leaf = found.get(jax.tree_util.keystr(path))
