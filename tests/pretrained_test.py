@@ -66,9 +66,12 @@ def errors_in_float64() -> list[float]:
 
 
 def test_every_family_is_there():
+  folders = [cases.FOLDER / case for case in cases.CASES]
+  # Those of `experts_pretrained_test`.
+  folders += cases.FOLDER.parent.glob('experts_*')
   kinds = {
-    loading.read_json(cases.FOLDER / case / 'config.json')['model_type']
-    for case in cases.CASES
+    loading.read_json(folder / 'config.json')['model_type']
+    for folder in folders
   }
   # Those with experts have fixtures and tests of their own.
   assert kinds == set(families.FAMILIES) - {'mixtral', 'qwen3_moe'}
