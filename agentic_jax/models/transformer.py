@@ -22,6 +22,7 @@ from agentic_jax.models import block
 from agentic_jax.models import chunks
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import lora
+from agentic_jax.models import vision
 from agentic_jax.types import Array
 
 # Up to this depth the scan over layers is unrolled: keeping what the backward
@@ -70,6 +71,8 @@ class Transformer(nn.Module):
         metadata_params={nn.PARTITION_NAME: 'layers'},
       )(c, name='blocks')
     self.final_norm = block.Norm(c)
+    if c.vision is not None:
+      self.vision = vision.Vision(c.vision, c.width, c.dtype)
     if not c.tied:
       self.unembedding = block.parameter(
         self,
@@ -83,13 +86,16 @@ class Transformer(nn.Module):
         self, 'value_head', (c.width,), ('embed',), nn.initializers.zeros
       )
 
-  def __call__(self, tokens: Array, context, cache=None) -> tuple:
+  def __call__(
+    self, tokens: Array, context, cache=None, sights: vision.Sights | None = None
+  ) -> tuple:
     """The last hidden states.
 
     Args:
       tokens: int32 [B, T].
       context: `attention.Packed` or `attention.Cached`.
       cache: None, or a tuple of `attention.Cache`, one a layer.
+      sights: None, or `vision.Sights`: what stands for tokens of images.
 
     Returns:
       Normalised hidden states [B, T, D] and the new cache.
@@ -103,6 +109,8 @@ class Transformer(nn.Module):
     x = self.embedding[tokens]
     if c.embedding_scale != 1.0:
       x = x * jnp.asarray(c.embedding_scale, x.dtype)
+    if sights is not None:
+      x = vision.put(x, sights)
     if self.fused:
       caches = []
       of_layers = c.windows or (0,) * c.layers
@@ -116,6 +124,10 @@ class Transformer(nn.Module):
       windows = jnp.asarray(c.windows, jnp.int32) if any(c.windows) else None
       x, cache = self.blocks(x, cache, windows, context, rotations)
     return self.final_norm(x), cache
+
+  def see(self, pixels: Array) -> Array:
+    """Tokens [n, N, D] of images uint8 [n, S, S, 3]."""
+    return self.vision(pixels)
 
   def logits(self, hidden: Array) -> Array:
     """Scores [..., V] of the next token; float32 at least."""
@@ -136,6 +148,9 @@ class Transformer(nn.Module):
     self.logits(hidden)
     if self.config.value_head:
       self.values(hidden)
+    if self.config.vision is not None:
+      size = self.config.vision.image_size
+      self.see(jnp.zeros((1, size, size, 3), jnp.uint8))
 
 
 def _boxed(config: config_lib.TransformerConfig, key: Array):
@@ -198,13 +213,28 @@ def _join(parameters: dict[str, Array], joint: str, names) -> None:
   parameters[joint] = jnp.concatenate(parts, axis=-1)
 
 
+def hidden(
+  config: config_lib.TransformerConfig,
+  params: Any,
+  trajectory: types.Trajectory,
+) -> Array:
+  """Hidden states [B, T, D] after each token, its images seen."""
+  context = attention.Packed(trajectory.segment, trajectory.position)
+  model, variables = Transformer(config), {'params': params}
+  sights = None
+  if trajectory.images is not None:
+    rows, number, *size = trajectory.images.shape
+    pixels = trajectory.images.reshape(rows * number, *size)
+    seen = model.apply(variables, pixels, method=Transformer.see)
+    seen = seen.reshape(rows, -1, seen.shape[-1])
+    sights = vision.Sights(seen, trajectory.sight)
+  return model.apply(variables, trajectory.tokens, context, None, sights)[0]
+
+
 def _before(config, params, trajectory) -> Array:
   """Hidden states [B, T, D] from which each token is predicted."""
-  context = attention.Packed(trajectory.segment, trajectory.position)
-  hidden, _ = Transformer(config).apply(
-    {'params': params}, trajectory.tokens, context
-  )
-  return jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
+  after = hidden(config, params, trajectory)
+  return jnp.pad(after[:, :-1], ((0, 0), (1, 0), (0, 0)))
 
 
 def _score(config, params) -> chunks.Score:
@@ -241,7 +271,7 @@ def outputs(
     teacher: parameters whose logits `vocabulary` gets too; no gradient flows
       to them.
   """
-  hidden = _before(config, params, trajectory)
+  before = _before(config, params, trajectory)
   score = _score(config, params)
   taught, teach = None, None
   if teacher is not None:
@@ -249,7 +279,7 @@ def outputs(
     teach = _score(config, teacher)
   logprobs, entropy, found = chunks.read(
     score,
-    hidden,
+    before,
     trajectory,
     vocabulary=vocabulary,
     teach=teach,
@@ -259,7 +289,7 @@ def outputs(
   values = None
   if config.value_head:
     values = Transformer(config).apply(
-      {'params': params}, hidden, method=Transformer.values
+      {'params': params}, before, method=Transformer.values
     )
     values = values.at[:, 0].set(0.0)
   return types.Outputs(
