@@ -101,7 +101,8 @@ class VisionConfig:
     mlp_width: hidden width of its MLP.
     shuffle: patches a side that become one token; divides those of an image.
     norm_epsilon: added to the variance.
-    frozen: whether the encoder stays as it is, and only the projector trains.
+    frozen: whether the encoder stays as it is, and only the projector trains;
+      beside adapters neither does.
   """
 
   image_size: int

@@ -18,6 +18,7 @@ import numpy as np
 from agentic_jax.models import attention
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import transformer
+from agentic_jax.models import vision
 from agentic_jax.types import Array
 
 # Positions of a cache block, at least: smaller ones cost more in branches than
@@ -56,10 +57,16 @@ class Shape(NamedTuple):
   decode_block: int = 16
   prefill_rows: int = 16
   prefill_chunk: int = 16
+  segment_images: int = 1  # Of a slot, where the policy sees.
+  image_rows: int = 4  # Images of one call of the encoder.
 
 
 def shape_for(
-  segment_tokens: int, slots: int, *, prefill_chunk: int = 16
+  segment_tokens: int,
+  slots: int,
+  *,
+  prefill_chunk: int = 16,
+  segment_images: int = 1,
 ) -> Shape:
   """Sizes for segments of up to `segment_tokens`.
 
@@ -74,6 +81,7 @@ def shape_for(
     cache_block=block,
     prefill_rows=min(slots, 16),
     prefill_chunk=prefill_chunk,
+    segment_images=segment_images,
   )
 
 
@@ -95,7 +103,48 @@ def empty_caches(
   )
 
 
-def prefill(config, shape: Shape, params, caches, tokens, slot, start):
+def empty_seen(config: config_lib.TransformerConfig, shape: Shape) -> Array:
+  """Room for the tokens of the images of every slot: [slots, M, D]."""
+  number = shape.segment_images * config.vision.tokens
+  return jnp.zeros((shape.slots, number, config.width), config.dtype)
+
+
+def see(config, shape: Shape, params, seen, pixels, slot, number):
+  """Writes the tokens of images where `prefill` finds them.
+
+  Args:
+    config: static; the transformer.
+    shape: static.
+    params: in the decode layout.
+    seen: float [slots, M, D], donated.
+    pixels: uint8 [R, S, S, 3].
+    slot: int32 [R]. A row that repeats another one changes nothing.
+    number: int32 [R], of the image in its segment, from 0.
+
+  Returns:
+    `seen`.
+  """
+  del shape
+  model = transformer.Transformer(config, fused=True)
+  found = model.apply(
+    {'params': params}, pixels, method=transformer.Transformer.see
+  )
+  tokens = found.shape[1]
+  at = number[:, None] * tokens + jnp.arange(tokens)
+  return seen.at[slot[:, None], at].set(found)
+
+
+def prefill(
+  config,
+  shape: Shape,
+  params,
+  caches,
+  tokens,
+  slot,
+  start,
+  seen=None,
+  sight=None,
+):
   """Writes chunks of tokens to the caches of their slots.
 
   Tokens that pad a chunk write beyond the span's end; those positions are
@@ -109,6 +158,9 @@ def prefill(config, shape: Shape, params, caches, tokens, slot, start):
     tokens: int32 [R, P].
     slot: int32 [R]. A row that repeats another one changes nothing.
     start: int32 [R], the position of the chunk's first token.
+    seen: float [slots, M, D], of `see`, where the policy sees.
+    sight: int32 [R, P], which of a slot's M stands in the place of a token; -1
+      is none.
 
   Returns:
     The caches.
@@ -119,7 +171,8 @@ def prefill(config, shape: Shape, params, caches, tokens, slot, start):
     active=jnp.ones(slot.shape, bool),
   )
   model = transformer.Transformer(config, fused=True)
-  return model.apply({'params': params}, tokens, context, caches)[1]
+  sights = None if seen is None else vision.Sights(seen[slot], sight)
+  return model.apply({'params': params}, tokens, context, caches, sights)[1]
 
 
 def copy(caches, source, target):
@@ -318,6 +371,7 @@ class Programs(NamedTuple):
   prefill: object
   copy: object
   decode: object
+  see: object
 
 
 def compile_programs(config, shape: Shape, stop_ids: tuple[int, ...]):
@@ -331,4 +385,5 @@ def compile_programs(config, shape: Shape, stop_ids: tuple[int, ...]):
     decode=jax.jit(
       functools.partial(decode, config, shape, stop_ids), donate_argnums=(1,)
     ),
+    see=jax.jit(functools.partial(see, config, shape), donate_argnums=(1,)),
   )
