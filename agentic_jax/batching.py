@@ -142,8 +142,7 @@ def _fit(lengths, row: int, used: _Used, shape: Shape):
   for length, images in lengths:
     # One entry more: the value after the last token.
     if (
-      used.tokens + length + 1 > shape.row_tokens
-      or used.images + images > most
+      used.tokens + length + 1 > shape.row_tokens or used.images + images > most
     ):
       row, used = row + 1, _Used()
     placed.append(_Place(row, *used))
@@ -153,7 +152,7 @@ def _fit(lengths, row: int, used: _Used, shape: Shape):
 
 def _empty_trajectory(shape: Shape, kind, fills=()) -> types.Trajectory:
   size = (shape.rows, shape.row_tokens)
-  seen = {}
+  seen: dict[str, np.ndarray] = {}
   if shape.images is not None:
     number, side, _ = shape.images
     seen['images'] = np.zeros((shape.rows, number, side, side, 3), np.uint8)

@@ -33,7 +33,10 @@ FOLDER = pathlib.Path(__file__).parent / 'fixtures' / 'vision'
 IMAGE = 39  # The token that stands for a part of an image.
 
 _VISION = dict(
-  hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2
+  hidden_size=8,
+  intermediate_size=12,
+  num_hidden_layers=2,
+  num_attention_heads=2,
 )
 
 # By case: class, vision, its scale_factor, whether tied, and size of images.
@@ -131,7 +134,9 @@ def make(case: str) -> dict[str, np.ndarray]:
   return slopes | dict(
     pixels=pixels,
     encoded=found.last_hidden_state.numpy(),
-    seen=found.pooler_output[0].numpy().reshape(2, -1, config.text_config.hidden_size),
+    seen=found.pooler_output[0]
+    .numpy()
+    .reshape(2, -1, config.text_config.hidden_size),
     tokens=np.concatenate(rows).astype(np.int32),
     lengths=np.asarray([len(row) for row in rows], np.int32),
     shown=np.asarray(sum(shown, []), np.int32),

@@ -7,9 +7,6 @@ import numpy as np
 import pytest
 
 from agentic_jax import batching
-from agentic_jax import losses
-from agentic_jax import rollout
-from agentic_jax import types
 from agentic_jax.models import transformer
 from tests import seeing_world as seeing
 from tests import small_world

@@ -11,9 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agentic_jax.models import config as config_lib
 from agentic_jax.models import transformer
-from agentic_jax.models import vision
 from agentic_jax.models.pretrained import loading
 from agentic_jax.models.pretrained import saving
 from agentic_jax.models.pretrained import visual
@@ -44,7 +42,10 @@ def _batch(wanted):
   batch = cases.padded(rows, left=False)
   of_image = wanted['seen'].shape[1]
   images = np.zeros((len(rows), 2, *wanted['pixels'].shape[1:]), np.uint8)
-  sight, shown = np.full(batch.tokens.shape, -1, np.int32), iter(wanted['shown'])
+  sight, shown = (
+    np.full(batch.tokens.shape, -1, np.int32),
+    iter(wanted['shown']),
+  )
   for row, ids in enumerate(rows):
     (at,) = np.nonzero(ids == IMAGE)
     sight[row, at] = np.arange(len(at))
@@ -57,7 +58,9 @@ def _batch(wanted):
 def _programs(config):
   model = transformer.Transformer(config)
   see = lambda params, pixels: (
-    model.apply({'params': params}, pixels, method=lambda m, x: m.vision.encode(x)),
+    model.apply(
+      {'params': params}, pixels, method=lambda m, x: m.vision.encode(x)
+    ),
     model.apply({'params': params}, pixels, method='see'),
   )
 
@@ -85,7 +88,9 @@ def errors(case, dtype):
   found = [float(np.max(np.abs(pairs[k] - wanted[k]))) for k in pairs]
   source = loading.read_json(FOLDER / case / 'config.json')
   slopes = saving.tensors_of(
-    gradient(model.params, batch), model.config, visual.stored(model.config, source)
+    gradient(model.params, batch),
+    model.config,
+    visual.stored(model.config, source),
   )
   shares = []
   for key in (key for key in wanted if key.startswith('gradient/')):

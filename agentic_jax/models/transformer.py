@@ -87,7 +87,11 @@ class Transformer(nn.Module):
       )
 
   def __call__(
-    self, tokens: Array, context, cache=None, sights: vision.Sights | None = None
+    self,
+    tokens: Array,
+    context,
+    cache=None,
+    sights: vision.Sights | None = None,
   ) -> tuple:
     """The last hidden states.
 

@@ -145,9 +145,9 @@ class Vision(nn.Module):
     make = functools.partial(block.parameter, self, kind=self.dtype)
     spread = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
     kernel = (c.width, _CHANNELS, c.patch_size, c.patch_size)
-    flat = lambda key, shape, kind: (
-      spread(key, (np.prod(shape[1:]), shape[0]), kind).T.reshape(shape)
-    )
+    flat = lambda key, shape, kind: spread(
+      key, (np.prod(shape[1:]), shape[0]), kind
+    ).T.reshape(shape)
     axes = ('embed', 'pixels', 'pixels', 'pixels')
     self.patches = make('patches', kernel, axes, flat)
     zeros = nn.initializers.zeros
@@ -170,9 +170,7 @@ class Vision(nn.Module):
     self.final_norm = Norm(c, self.dtype)
     joined = (c.shuffle**2 * c.width, self.width)
     # Tokens of images begin as large as embeddings of text.
-    small = nn.initializers.variance_scaling(
-      1 / self.width, 'fan_in', 'normal'
-    )
+    small = nn.initializers.variance_scaling(1 / self.width, 'fan_in', 'normal')
     self.projector = make('projector', joined, ('heads', 'embed'), small)
 
   def __call__(self, pixels: Array) -> Array:

@@ -13,6 +13,7 @@ from agentic_jax import types
 from agentic_jax.rollout import faults
 from agentic_jax.rollout import pictures
 
+
 class Limits(NamedTuple):
   """What an episode may use. Reaching one truncates; it is no failure."""
 

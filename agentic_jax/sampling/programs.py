@@ -105,6 +105,7 @@ def empty_caches(
 
 def empty_seen(config: config_lib.TransformerConfig, shape: Shape) -> Array:
   """Room for the tokens of the images of every slot: [slots, M, D]."""
+  assert config.vision is not None
   number = shape.segment_images * config.vision.tokens
   return jnp.zeros((shape.slots, number, config.width), config.dtype)
 

@@ -330,9 +330,7 @@ class Sampler:
     # Rows without work repeat the first one, to no effect.
     batch = batch + batch[:1] * (self.shape.image_rows - len(batch))
     slot, number, pixels = zip(*batch, strict=True)
-    placed = self._place(
-      np.stack(pixels), np.int32(slot), np.int32(number)
-    )
+    placed = self._place(np.stack(pixels), np.int32(slot), np.int32(number))
     self._seen = self._programs.see(self._params, self._seen, *placed)
 
   def _prefill(self, indices: list[int]) -> None:

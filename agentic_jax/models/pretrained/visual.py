@@ -24,8 +24,9 @@ _HARMLESS = frozenset(
   """
   _attn_implementation _flash_attn_2_enabled _name_or_path _pad_token_id
   architectures attention_dropout dtype image_seq_len image_token_id
-  initializer_range is_llama_config max_image_size model_type neftune_noise_alpha
-  pad_token_id perceiver_config size tie_word_embeddings torch_dtype
+  initializer_range is_llama_config max_image_size model_type
+  neftune_noise_alpha pad_token_id perceiver_config size tie_word_embeddings
+  torch_dtype
   transformers.js_config transformers_version use_base_siglip use_cache
   vocab_size
   """.split()
@@ -120,7 +121,7 @@ def read(
 
 def _vision(source: Json, scale: int) -> config_lib.VisionConfig:
   _refuse_unknown('vision_config', source, tuple(_VISION))
-  c = _VISION | dict(source)
+  c: dict[str, Any] = _VISION | dict(source)
   if c['num_channels'] != 3 or c['hidden_act'] != 'gelu_pytorch_tanh':
     raise ValueError(
       f'vision_config has num_channels={c["num_channels"]} and '
