@@ -10,8 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
+from agentic_jax import sharding
+from agentic_jax.models import pretrained
 from agentic_jax.models import transformer
+from agentic_jax.models import vision
 from agentic_jax.models.pretrained import loading
 from agentic_jax.models.pretrained import saving
 from agentic_jax.models.pretrained import visual
@@ -54,6 +58,10 @@ def _batch(wanted):
   return batch._replace(images=images, sight=sight)
 
 
+def _described(case):
+  return loading.read_json(FOLDER / case / 'config.json')
+
+
 @functools.cache
 def _programs(config):
   model = transformer.Transformer(config)
@@ -77,45 +85,113 @@ def _programs(config):
 
 
 def errors(case, dtype):
-  """The largest of patches, tokens, logits; and of slopes, as a share."""
+  """The largest of patches, tokens and logits."""
   model, wanted = _load(case, dtype), _reference(case)
-  see, logits, gradient = _programs(model.config)
+  see, logits, _ = _programs(model.config)
   batch = _batch(wanted)
   encoded, seen = see(model.params, wanted['pixels'])
   said = np.asarray(logits(model.params, batch))[batch.segment > 0]
   pairs = {'encoded': encoded, 'seen': seen, 'logits': said}
   assert all(found.dtype == dtype for found in pairs.values())
-  found = [float(np.max(np.abs(pairs[k] - wanted[k]))) for k in pairs]
-  source = loading.read_json(FOLDER / case / 'config.json')
+  return [float(np.max(np.abs(pairs[k] - wanted[k]))) for k in pairs]
+
+
+def slope_error(case, dtype):
+  """The largest of a slope, as a share of its parameter's largest."""
+  model, wanted = _load(case, dtype), _reference(case)
+  *_, gradient = _programs(model.config)
   slopes = saving.tensors_of(
-    gradient(model.params, batch),
+    gradient(model.params, _batch(wanted)),
     model.config,
-    visual.stored(model.config, source),
+    visual.stored(model.config, _described(case)),
   )
-  shares = []
+  worst = 0.0
   for key in (key for key in wanted if key.startswith('gradient/')):
-    exact = wanted[key]
+    exact, own = wanted[key], slopes[key.removeprefix('gradient/')]
     if key.endswith('vision_model.encoder.layers.0.self_attn.k_proj.bias'):
       continue  # A softmax does not see it.
     assert np.max(np.abs(exact)) > 1e-6, key
-    error = np.max(np.abs(slopes[key.removeprefix('gradient/')] - exact))
-    shares.append(float(error / np.max(np.abs(exact))))
-  return [*found, max(shares)]
+    error = np.max(np.abs(own - exact)) / np.max(np.abs(exact))
+    worst = max(worst, float(error))
+  return worst
 
 
 def errors_in_float64() -> list[float]:
   """Of both cases; for a process of its own."""
   assert jax.config.jax_enable_x64
-  return [max(found) for found in (errors(case, 'float64') for case in CASES)]
+  found = [error for case in CASES for error in errors(case, 'float64')]
+  return [*found, slope_error('smolvlm', 'float64')]
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_patches_tokens_logits_and_slopes(case):
+def test_patches_tokens_and_logits(case):
   assert max(errors(case, 'float32')) < 1e-4
 
 
 def test_in_double_precision():
+  """And the gradient of all parameters."""
   found = small_world.in_process(
     'vision_test.errors_in_float64()', JAX_ENABLE_X64='1'
   )
   assert max(map(float, found.strip('[]').split(','))) < 1e-9
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_out_and_in_again_to_the_bit(case, tmp_path):
+  model = cases.load(FOLDER / case)
+  pretrained.export(tmp_path, model.params, model.config, source=FOLDER / case)
+  written, read = (
+    safetensors.numpy.load_file(folder / 'model.safetensors')
+    for folder in (tmp_path, FOLDER / case)
+  )
+  assert written.keys() == read.keys()
+  for name, value in read.items():
+    assert written[name].tobytes() == value.tobytes(), name
+    assert written[name].shape == value.shape, name
+  found = pretrained.find(str(tmp_path))
+  assert pretrained.configure(found, positions=90) == model.config
+  mesh = sharding.make_mesh()
+  again = pretrained.load(found, model.config, mesh)
+  jax.tree.map(np.testing.assert_array_equal, again, model.params)
+
+
+@pytest.mark.parametrize(
+  'where, name, value, message',
+  [
+    ('', 'qk_layer_norms', True, 'config.json has qk_layer_norms=True, which'),
+    ('vision_config', 'num_channels', 1, 'num_channels=1'),
+    ('vision_config', 'use_head', True, 'vision_config has use_head=True'),
+    ('vision_config', 'hidden_act', 'gelu', "hidden_act='gelu'; known are 3"),
+    ('text_config', 'model_type', 'phi3', "a decoder 'phi3'"),
+    ('text_config', 'pixel_shuffle_factor', 7, 'pixel_shuffle_factor of it'),
+    ('text_config', 'sandwich', 1, 'sandwich=1'),
+    ('', 'scale_factor', 7, 'patch_size=2 times shuffle=7'),
+  ],
+)
+def test_what_is_not_known_is_refused(where, name, value, message):
+  source = _described('smolvlm')
+  (source[where] if where else source)[name] = value
+  with pytest.raises(ValueError, match=message):
+    visual.read(source)
+
+
+def test_fields_of_published_checkpoints_that_change_nothing():
+  source = _described('smolvlm')
+  wanted = visual.read(source)
+  source |= {'image_seq_len': 64, 'vocab_size': 40}
+  source['text_config'] |= {
+    'pixel_shuffle_factor': 2,
+    'perceiver_config': {'model_type': 'vllama3'},
+    'qk_layer_norms': False,
+    'is_llama_config': True,
+  }
+  source['vision_config'] |= {'size': {'longest_edge': 64}}
+  assert visual.read(source) == wanted
+  assert wanted.vision.tokens == 36 and wanted.vision.grid == 12
+
+
+def test_smaller_images_skip_positions():
+  # Patches 0, 1 and 2 of three are at 0, 4/3 and 8/3 of four.
+  wanted = [0, 1, 2, 4, 5, 6, 8, 9, 10]
+  np.testing.assert_array_equal(vision.places(3, 4), wanted)
+  np.testing.assert_array_equal(vision.places(19, 19), np.arange(361))
