@@ -32,7 +32,7 @@ VISION = config_lib.VisionConfig(
 SHAPE = programs.Shape(
   slots=3,
   capacity=96,
-  cache_block=32,
+  cache_block=96,
   decode_block=8,
   prefill_rows=2,
   prefill_chunk=8,
@@ -89,7 +89,8 @@ def _shown(state, reward, ended):
 @functools.cache
 def config(**settings) -> config_lib.TransformerConfig:
   """The toy size, with eyes."""
-  return sizes.load('toy', TOKENIZER.vocab_size, vision=VISION, **settings)
+  chosen = {'vision': VISION} | settings
+  return sizes.load('toy', TOKENIZER.vocab_size, **chosen)
 
 
 @functools.cache

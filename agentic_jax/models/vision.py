@@ -175,8 +175,7 @@ class Vision(nn.Module):
 
   def __call__(self, pixels: Array) -> Array:
     """Tokens [n, N, D] of images uint8 [n, S, S, 3]."""
-    encoded = self.encode(pixels)
-    return block.matmul(shuffle(encoded, self.config.shuffle), self.projector)
+    return self.project(self.encode(pixels))
 
   def encode(self, pixels: Array) -> Array:
     """Patches [n, P, W] of images, in the order of reading.
@@ -194,3 +193,7 @@ class Vision(nn.Module):
     x = x + self.positions[places(side, c.grid or side)]
     x, _ = self.blocks(x, None)
     return self.final_norm(x)
+
+  def project(self, encoded: Array) -> Array:
+    """Tokens [n, N, D] of patches [n, P, W]."""
+    return block.matmul(shuffle(encoded, self.config.shuffle), self.projector)
