@@ -174,6 +174,16 @@ def _empty_trajectory(shape: Shape, kind, fills=()) -> types.Trajectory:
   )
 
 
+def _empty_record(episodes, shape: Shape) -> np.ndarray | None:
+  """No experts [B, T, L, k], or None where no episode has a record."""
+  for episode in episodes:
+    for segment in episode.segments:
+      if segment.experts is not None:
+        size = (shape.rows, shape.row_tokens, *segment.experts.shape[1:])
+        return np.full(size, -1, segment.experts.dtype)
+  return None
+
+
 def _groups_of(episodes: Sequence[types.Episode]) -> list[list[int]]:
   groups: dict[int, list[int]] = {}
   for index, episode in enumerate(episodes):
@@ -220,11 +230,12 @@ def stack(
   )
   kind = np.float64 if wide else np.float32
   trajectory = _empty_trajectory(shape, kind, fills)
+  trajectory = trajectory._replace(experts=_empty_record(episodes, shape))
   turns = turns_of(episodes, shape)
   for group, group_places in zip(groups, places, strict=True):
     place = iter(group_places)
     for index in group:
-      _write(trajectory, turns, kept(index), place, index, shape)
+      _write(trajectory, turns, kept(index), place, index, shape, fills)
   microbatches = -(-rows // shape.microbatch_rows)
   return Stacked(trajectory, turns, microbatches)
 
@@ -240,7 +251,9 @@ def _size(segment: types.Segment, shape: Shape) -> _Used:
   return _Used(len(segment.tokens), images)
 
 
-def _write(trajectory, turns, segments, places, index: int, shape) -> None:
+def _write(
+  trajectory, turns, segments, places, index: int, shape, fills
+) -> None:
   row_tokens = trajectory.tokens.shape[1]
   count = 0
   for segment in segments:
@@ -254,17 +267,17 @@ def _write(trajectory, turns, segments, places, index: int, shape) -> None:
       own = segment.sight >= 0
       offset = first * shape.images.tokens
       trajectory.sight[row, here][own] = segment.sight[own] + offset
-    for name in types.Segment._fields:
+    for name, found in segment._asdict().items():
       if name in ('images', 'sight'):
         continue
-      kept, found = getattr(trajectory, name), getattr(segment, name)
-      if kept is not None and found is None:
+      kept = getattr(trajectory, name)
+      if found is None and name in fills:
         raise ValueError(
           f'Episode {index} has a segment without {name}, which the recipe '
           'says it fills in; let the absorb of its probe set it in every '
           'segment of every episode.'
         )
-      if kept is not None:
+      if kept is not None and found is not None:
         kept[row, here] = found
     trajectory.segment[row, here] = trajectory.segment[row].max() + 1
     trajectory.position[row, here] = np.arange(n)

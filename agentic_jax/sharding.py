@@ -23,6 +23,8 @@ RULES = {
   'rank': None,
   'pixels': None,
   'places': None,
+  'experts': 'expert',
+  'choices': None,
 }
 
 # Rows of a microbatch.

@@ -5,6 +5,7 @@ Shapes, used in every docstring and never redefined:
   B rows of a batch         T tokens of a row        V vocabulary   D width
   E episodes                S turns of an episode    G groups
   N action tokens of an episode                      R reward components
+  L layers                 X experts of a layer, of which k see a token
 
 Alignment, everywhere: entry t of a `[B, T]` array is about token t. A
 log-probability at t is log p(token t | tokens before t); entry 0 of a segment
@@ -97,6 +98,8 @@ class Segment(NamedTuple):
   images: np.ndarray | None = None  # uint8 [k, S, S, 3]; None if it cannot see
   sight: np.ndarray | None = None  # int32 [n]: which of the k N tokens of its
   #                                  images it is, -1 is none
+  experts: np.ndarray | None = None  # int16 [n, L, k]: of L layers, those that
+  #                                    saw the token; -1 is no record.
 
 
 class Episode(NamedTuple):
@@ -150,6 +153,8 @@ class Trajectory(NamedTuple):
   images: Array | None = None  # uint8 [B, I, S, S, 3]: those of a row.
   sight: Array | None = None  # int32 [B, T]: which of the I N tokens of the
   #                             row's images it is, -1 is none.
+  experts: Array | None = None  # int16 [B, T, L, k]: replayed in training; -1
+  #                               is no record: the routers choose.
 
 
 class Turns(NamedTuple):
@@ -179,6 +184,9 @@ class Outputs(NamedTuple):
   values: Array | None = None  # float32 [B, T], None without a value head.
   vocabulary: dict[str, Array] | None = None  # float32 [B, T] by name, 0
   #                outside the action mask: of the recipe's `vocabulary`.
+  router_logits: Array | None = None  # float32 [B, T, L, X], of X experts; None
+  #                                     without experts.
+  experts: Array | None = None  # int32 [B, T, L, k]: those that saw the token.
 
 
 class Chunk(NamedTuple):
@@ -204,3 +212,5 @@ class Credit(NamedTuple):
   #                             or list, `preferences.pair_places`; -1 is none.
   factor: Array | None = None  # float32 [B, T]: of the loss of a token, from
   #                              statistics of the whole batch (`prepare`).
+  expert_shares: Array | None = None  # float32 [B, L, X]: of the whole batch,
+  #                                     the same in every row.

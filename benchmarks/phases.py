@@ -79,7 +79,7 @@ def _sampling(shape, episodes, repeats) -> dict[str, Part]:
   def prefill():
     for start in range(0, prompt - 1, size):
       starts = np.full(rows, start, np.int32)
-      held[0] = made.prefill(params, held[0], tokens, slot, starts)
+      held[0], _ = made.prefill(params, held[0], tokens, slot, starts)
     for at in range(rows, shape.slots, rows):
       held[0] = made.copy(held[0], slot, slot + at)
     return held[0]

@@ -169,7 +169,6 @@ def build(
     base_limits=base_limits or rollout.Limits(),
     seed=FLAGS.seed,
   )
-  _refuse_idle_axes(mesh)
   rollout.refuse_branching(world.environment, made.branch, made.group_size)
   splits = {
     split: worlds.tasks_of(FLAGS.tasks, FLAGS.environment, FLAGS.workdir, split)
@@ -187,6 +186,7 @@ def build(
   )
   seen = sights.of_world(config, published, world.tokenizer)
   world = world._replace(images=seen)
+  policies.refuse_idle_axes(mesh, config, FLAGS.mesh)
   return Run(
     pathlib.Path(FLAGS.workdir),
     make,
@@ -216,15 +216,6 @@ def _sampler(
     seed=FLAGS.seed,
     find_stop=worlds.find_stop(world),
   )
-
-
-def _refuse_idle_axes(mesh: jax.sharding.Mesh) -> None:
-  idle = [axis for axis in ('context', 'expert') if mesh.shape[axis] > 1]
-  if idle:
-    raise ValueError(
-      f'--mesh={FLAGS.mesh!r}: nothing is split over {idle[0]!r} yet, so its '
-      'devices would repeat the same work; use data, fsdp and tensor.'
-    )
 
 
 def batch_shape(run: Run, groups: int, group_size: int) -> batching.Shape:
@@ -264,7 +255,7 @@ def evaluator(run: Run, steps: int) -> train.Evaluate:
   return play
 
 
-def source(run: Run) -> train.Source:
+def source(run: Run, tasks_per_step: int) -> train.Source:
   """Where the run's batches come from: rollouts, or demonstrations.
 
   A recipe that does not look at a sampler imitates: the environment's oracle
@@ -279,7 +270,7 @@ def source(run: Run) -> train.Source:
       run.world,
       drawn,
       run.workers,
-      tasks_per_step=FLAGS.tasks_per_step,
+      tasks_per_step=tasks_per_step,
       group_size=run.recipe.group_size,
       temperature=run.recipe.sampling.temperature,
       keep=run.recipe.keep,
@@ -292,7 +283,7 @@ def source(run: Run) -> train.Source:
     run.world,
     drawn,
     script,
-    episodes_per_step=FLAGS.tasks_per_step * run.recipe.group_size,
+    episodes_per_step=tasks_per_step * run.recipe.group_size,
   )
 
 
@@ -323,7 +314,8 @@ def train_run(
     evaluate_every=FLAGS.evaluate_every,
     checkpoint_every=FLAGS.checkpoint_every,
   )
-  return train.run(run.recipe, source(run), plan, initial_state(run, params))
+  batches = source(run, FLAGS.tasks_per_step)
+  return train.run(run.recipe, batches, plan, initial_state(run, params))
 
 
 def initial_state(run: Run, params: Any = None) -> train.TrainState:
@@ -380,8 +372,9 @@ def introduce(run: Run) -> None:
 def inspect_episodes(run: Run) -> None:
   """Prints the episodes of one group as the model sees them."""
   params = initial_state(run).policy
-  batch = source(run).batch(0, params)
-  group = batch.episodes[: max(run.recipe.group_size, 4)]
+  # No more than is shown.
+  few = -(-4 // run.recipe.group_size)
+  group = source(run, few).batch(0, params).episodes
   stacked = train.probed(
     run.recipe,
     run.config,

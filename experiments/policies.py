@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from agentic_jax import tokenizer
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import pretrained
@@ -143,6 +145,32 @@ def configure(
       'belongs to the model: --tokenizer=PATH.'
     )
   return config
+
+
+def refuse_idle_axes(
+  mesh: jax.sharding.Mesh, config: config_lib.TransformerConfig, text: str
+) -> None:
+  """Refuses axes of a mesh over which nothing of the model is split.
+
+  Args:
+    mesh: of the run.
+    config: of the transformer.
+    text: of --mesh, for the message.
+
+  Raises:
+    ValueError: there is such an axis.
+  """
+  idle = 'context' if mesh.shape['context'] > 1 else ''
+  if config.experts % mesh.shape['expert'] or (
+    not config.experts and mesh.shape['expert'] > 1
+  ):
+    idle = 'expert'
+  if idle:
+    raise ValueError(
+      f'--mesh={text!r}: of a model of {config.experts} experts nothing is '
+      f'split over {idle!r}, so its devices would repeat the same work; use '
+      'data, fsdp and tensor, and expert for a number that divides the experts.'
+    )
 
 
 def origin(published: pretrained.Published | None) -> dict[str, str]:

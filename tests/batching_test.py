@@ -339,6 +339,7 @@ def _with_observations(episodes):
       *(
         np.insert(array, places, fill.get(name, 0))
         for name, array in segment._asdict().items()
+        if array is not None
       )
     )
 

@@ -25,7 +25,9 @@ from agentic_jax import sharding
 from agentic_jax import types
 from agentic_jax.train import step as step_lib
 from experiments import pages
+from tests import pages_test
 from tests import tiny_training
+from tests import tree_batches
 
 NAMES = sorted({*recipe_lib.RECIPES, *pages.names()})
 # What a recipe is made with, where the batch wants it: groups of three.
@@ -73,11 +75,20 @@ def test_every_recipe_on_microbatches_and_devices():
   assert f'{len(NAMES) + 2} passed' in done.stdout
 
 
-def _apply(params, trajectory) -> types.Outputs:
-  """A policy that looks at the token before."""
+def _scores(params, trajectory):
+  """Hidden states and scores of a policy that looks at the token before."""
   before = jnp.pad(trajectory.tokens, ((0, 0), (1, 0)))[:, :-1] % _WORDS
-  hidden = jnp.tanh(params['table'][before])
-  scores = hidden @ params['head'] / trajectory.temperature[..., None]
+  hidden = jnp.tanh(jnp.asarray(params['table'])[before])
+  return hidden, hidden @ params['head'] / trajectory.temperature[..., None]
+
+
+def _apply(params, trajectory, vocabulary=None, teacher=None) -> types.Outputs:
+  """What that policy says."""
+  hidden, scores = _scores(params, trajectory)
+  read = None
+  if vocabulary is not None:
+    other = _scores(teacher, trajectory)[1]
+    read = _read(vocabulary, scores, other, trajectory)
   logprobs = jax.nn.log_softmax(scores)
   own = trajectory.tokens[..., None] % _WORDS
   chosen = jnp.take_along_axis(logprobs, own, axis=-1)[..., 0]
@@ -85,7 +96,22 @@ def _apply(params, trajectory) -> types.Outputs:
     jnp.where(trajectory.position > 0, chosen, 0.0),
     -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1),
     hidden @ params['value'],
+    vocabulary=read,
   )
+
+
+def _read(vocabulary, scores, other, trajectory):
+  """What a recipe reads off the scores, all tokens in one chunk."""
+  shape = trajectory.tokens.shape
+  flat = lambda x: x.reshape(-1, *x.shape[2:])
+  chunk = types.Chunk(
+    flat(scores),
+    flat(other),
+    flat(trajectory.tokens) % _WORDS,
+    flat(trajectory.action_mask),
+    jnp.arange(trajectory.tokens.size),
+  )
+  return {k: v.reshape(shape) for k, v in vocabulary(chunk).items()}
 
 
 def _params(seed: int):
@@ -103,8 +129,12 @@ def _batch():
   """Ragged groups of three, with rewards of all components."""
   rng = np.random.default_rng(0)
   episodes = [
-    e._replace(baseline={'final': 0.4 * (e.draw % 3)})
-    for e in tiny_training.episodes(1, groups=8, members=3)
+    tree_batches.numbered(
+      e._replace(baseline={'final': 0.4 * (e.draw % 3)}),
+      [i % 3 // 2, 2 + i % 3],
+      [0.3 * (i % 5), 0.5],
+    )
+    for i, e in enumerate(tiny_training.episodes(1, groups=8, members=3))
   ]
   episodes[4] = episodes[4]._replace(failure='hung')
   trajectory, turns, used = batching.stack(episodes, SHAPE)
@@ -125,6 +155,11 @@ def _batch():
 def _prepared(recipe, reference):
   """Scored rows, their credit and weights; scores come by microbatches."""
   trajectory, turns = _batch()
+  if recipe.demonstrations:
+    trajectory = pages_test.mixed(trajectory)
+  if recipe.probe and 'teacher_logprobs' in recipe.probe.fills:
+    said = np.roll(trajectory.sampler_logprobs, 3, axis=0)
+    trajectory = trajectory._replace(teacher_logprobs=said)
   begin = _hidden(recipe, _params(2))
   networks = recipe_lib.Networks(
     begin, reference if recipe.uses_reference else None
@@ -168,7 +203,8 @@ def _gradients(recipe):
   mesh = sharding.make_mesh('data:2,fsdp:4')
 
   def step(params, *part):
-    return step_lib.gradients(recipe, _apply, params, *part)[0]
+    teacher = _params(3) if recipe.vocabulary else None
+    return step_lib.gradients(recipe, _apply, params, *part, teacher)[0]
 
   def total(step, rows, place=lambda part: part):
     found = [

@@ -45,6 +45,24 @@ def _attend(config, block, x, xp):
   return xp.concatenate(heads, axis=1) @ block['output']
 
 
+def _mlp(gate, up, down, x, xp):
+  gate = x @ gate
+  return (gate / (1 + xp.exp(-gate)) * (x @ up)) @ down
+
+
+def _mix(config, block, x):
+  """One token after the other, through each of its experts."""
+  out = np.zeros_like(x)
+  for t, row in enumerate(x):
+    share = _softmax(row @ block['router'], np)
+    chosen = np.argsort(-share)[: config.experts_per_token]
+    whole = share[chosen].sum() if config.renormalise_experts else 1
+    for e in chosen:
+      own = (block[name][e] for name in ('gate', 'up', 'down'))
+      out[t] += share[e] / whole * _mlp(*own, row, np)
+  return out
+
+
 def hidden(config, params, tokens, xp=np):
   """The last hidden states [T, D] of tokens [T], normalised."""
   epsilon = config.norm_epsilon
@@ -59,9 +77,10 @@ def hidden(config, params, tokens, xp=np):
     inner = _norm(x, block['input_norm']['scale'], epsilon, xp)
     x = x + _attend(config, block, inner, xp)
     inner = _norm(x, block['mlp_norm']['scale'], epsilon, xp)
-    gate = inner @ block['gate']
-    gate = gate / (1 + xp.exp(-gate))
-    x = x + (gate * (inner @ block['up'])) @ block['down']
+    if config.experts:
+      x = x + _mix(config, block, inner)
+    else:
+      x = x + _mlp(block['gate'], block['up'], block['down'], inner, xp)
   return _norm(x, params['final_norm']['scale'], epsilon, xp)
 
 

@@ -89,7 +89,7 @@ def test_what_a_directory_lacks_is_named(directory):
   model = pretrained.find(str(directory))
   with pytest.raises(ValueError, match='no tokenizer.json.*--tokenizer=PATH'):
     model.tokenizer()
-  assert policies.tokenizer_of('byte', model).vocab_size == 267
+  assert policies.tokenizer_of('byte', model, ('<a>',)).vocab_size == 260
   (directory / 'model.safetensors').unlink()
   with pytest.raises(ValueError, match='there are none'):
     pretrained.find(str(directory))
@@ -101,7 +101,7 @@ def test_a_tokenizer_too_large_is_refused(directory):
     json.dumps(config | {'vocab_size': 200})
   )
   model = pretrained.find(str(directory))
-  words = policies.tokenizer_of('', model)
+  words = policies.tokenizer_of('', model, ())
   with pytest.raises(ValueError, match='200 embeddings, and its tokenizer 3'):
     policies.configure('it', model, words, positions=64)
 

@@ -65,18 +65,20 @@ def test_rows_score_as_they_were_sampled(context):
 
 def _counting(sampler, monkeypatch):
   """Notes which programs of a sampler are called."""
-  called, made = [], sampler._programs
+  called, made, see = [], sampler._programs, sampler._eyes._see
 
-  def noted(name):
+  def noted(name, program):
     def call(*arguments):
       called.append(name)
-      return getattr(made, name)(*arguments)
+      return program(*arguments)
 
     return call
 
-  names = ('see', 'copy', 'prefill')
-  counting = made._replace(**{name: noted(name) for name in names})
+  counting = made._replace(
+    copy=noted('copy', made.copy), prefill=noted('prefill', made.prefill)
+  )
   monkeypatch.setattr(sampler, '_programs', counting)
+  monkeypatch.setattr(sampler._eyes, '_see', noted('see', see))
   return called
 
 
@@ -86,9 +88,11 @@ def test_order_and_shared_prompts_change_no_bit(monkeypatch):
   world = seeing.world()
   monkeypatch.setattr(sampler, '_share_prompts', lambda waiting: (waiting, []))
   asked = seeing.requests(PROMPTS, 2)[::-1]
-  encode, encoded = sampler._encode, []
+  encode, encoded = sampler._eyes._encode, []
   monkeypatch.setattr(
-    sampler, '_encode', lambda batch: (encoded.extend(batch), encode(batch))
+    sampler._eyes,
+    '_encode',
+    lambda params, batch: (encoded.extend(batch), encode(params, batch)),
   )
   with metrics.CompileCounter() as counter:
     found = small_world.play(world, asked, by=sampler)
@@ -126,7 +130,7 @@ def test_equal_ids_with_other_images_share_nothing(monkeypatch):
   said = {g.slot: g.logprobs for g in sampler.tick()}
   assert called.count('see') == called.count('copy') == 1
   np.testing.assert_array_equal(said[0], said[2])
-  assert not np.array_equal(sampler._seen[0], sampler._seen[1])
+  assert not np.array_equal(*sampler._eyes._seen[:2])
   # A later episode is copied from a slot that saw the same.
   called.clear()
   sampler.close(2)

@@ -196,7 +196,8 @@ def assert_same(actual, desired) -> None:
     for found, wanted in zip(one.segments, other.segments, strict=True):
       for name in types.Segment._fields:
         left, right = getattr(found, name), getattr(wanted, name)
-        if left is None and right is None:
+        if left is None or right is None:
+          assert left is right, name
           continue
         assert left.dtype == right.dtype, name
         assert left.tobytes() == right.tobytes(), (name, one.draw, one.member)

@@ -43,7 +43,10 @@ def leaf(
     said = part.sampler_logprobs * scale.astype(np.float32)
     parts.append(part._replace(sampler_logprobs=said))
   joined = types.Segment(
-    *(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    *(
+      None if arrays[0] is None else np.concatenate(arrays)
+      for arrays in zip(*parts, strict=True)
+    )
   )
   rewards = [0.0] * (len(nodes) - 1) + [score]
   return numbered(tiny_training.episode(draw, member, rewards, [joined]), nodes)

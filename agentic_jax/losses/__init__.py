@@ -10,7 +10,8 @@ is a choice of weights. A policy loss is put together along independent axes:
                   `covariance`: tokens that lower the entropy;
                   `demonstrations`: tokens of others, and the best of one's own
   weights         `weights`
-  regularisers    `divergence`, with `controllers` of their coefficients
+  regularisers    `divergence`, with `controllers` of their coefficients;
+                  `routing`: of a mixture of experts
 
 `mismatch` measures how far the sampler was from the policy it stands for.
 """
@@ -50,6 +51,9 @@ from agentic_jax.losses.ratios import episode_ratio
 from agentic_jax.losses.ratios import product_ratio
 from agentic_jax.losses.ratios import sequence_ratio
 from agentic_jax.losses.ratios import token_ratio
+from agentic_jax.losses.routing import expert_shares
+from agentic_jax.losses.routing import load_balance
+from agentic_jax.losses.routing import router_z
 from agentic_jax.losses.segments import segment_max
 from agentic_jax.losses.segments import segment_mean
 from agentic_jax.losses.segments import split_segments
@@ -78,6 +82,7 @@ __all__ = (
   'dual_clipped_surrogate',
   'episode_ratio',
   'episode_weights',
+  'expert_shares',
   'exponential_weight',
   'first_of_group',
   'fixed_length_weights',
@@ -87,6 +92,7 @@ __all__ = (
   'kl_k1',
   'kl_k2',
   'kl_k3',
+  'load_balance',
   'masked_weight',
   'mismatch',
   'mismatch_by_turn',
@@ -94,6 +100,7 @@ __all__ = (
   'normalised_weight',
   'penalised_rewards',
   'product_ratio',
+  'router_z',
   'scale_rewards',
   'segment_max',
   'segment_mean',

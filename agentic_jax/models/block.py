@@ -1,4 +1,4 @@
-"""A block of the transformer: attention and a gated MLP.
+"""A block of the transformer: attention and a gated MLP, or several.
 
 Parameters are those of training, or, built with `fused=True`, those of
 decoding (`transformer.decode_layout`).
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from agentic_jax.models import attention
 from agentic_jax.models import config as config_lib
+from agentic_jax.models import experts as experts_lib
 from agentic_jax.models import lora
 from agentic_jax.types import Array
 
@@ -82,8 +83,12 @@ class Block(nn.Module):
   fused: bool = False
 
   @nn.compact
-  def __call__(self, x, cache, window, context, rotations):
-    """Returns (x [B, T, D], cache); a scan maps over caches and windows."""
+  def __call__(self, x, cache, window, recorded, context, rotations):
+    """One layer; a scan maps over caches, windows and recorded experts.
+
+    Returns:
+      x [B, T, D], and (cache, an `experts.Routing` or None).
+    """
     c = self.config
     window = 0 if window is None else window
     norm = lambda name, y, wanted: Norm(c, name=name)(y) if wanted else y
@@ -98,8 +103,8 @@ class Block(nn.Module):
       mixed.reshape(*x.shape[:-1], -1), 'output', c.width, 'heads', out=True
     )
     x = x + norm('output_norm', mixed, c.post_norms)
-    hidden = self._mlp(norm('mlp_norm', x, c.pre_norms))
-    return x + norm('down_norm', hidden, c.post_norms), cache
+    hidden, routing = self._mlp(norm('mlp_norm', x, c.pre_norms), recorded)
+    return x + norm('down_norm', hidden, c.post_norms), (cache, routing)
 
   def _rotation(self, rotations, window):
     """Of a layer with a window the local one, where there are two."""
@@ -110,7 +115,9 @@ class Block(nn.Module):
     pick = lambda whole, local: jnp.where(window > 0, local, whole)
     return jax.tree.map(pick, *rotations)
 
-  def _project(self, x, name, size, axis, *, out=False, biased=None):
+  def _project(
+    self, x, name, size, axis, *, out=False, biased=None, groups=None
+  ):
     """x [..., n] @ a matrix [n, size], plus its bias.
 
     Args:
@@ -120,10 +127,11 @@ class Block(nn.Module):
       axis: the logical name of the axis that is not the stream's.
       out: whether the matrix leads back to the stream.
       biased: whether there is a bias; by default the configuration says so.
+      groups: of the rows of x, each of which has the matrix of its expert.
     """
     config = self.config
     axes = (axis, 'embed') if out else ('embed', axis)
-    y = self._multiply(x, name, size, axes, out)
+    y = self._multiply(x, name, size, axes, out, groups)
     if name in config.biases if biased is None else biased:
       zeros = nn.initializers.zeros
       y = y + parameter(self, f'{name}_bias', (size,), axes[1:], zeros)
@@ -131,25 +139,40 @@ class Block(nn.Module):
     if rank:
       spread = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
       zeros, inner = nn.initializers.zeros, (x.shape[-1], rank)
-      a = parameter(self, f'{name}_lora_a', inner, (axes[0], 'rank'), spread)
+      times = functools.partial(self._matrix, groups=groups)
+      y_a = times(x, f'{name}_lora_a', inner, (axes[0], 'rank'), spread)
       outer = ('rank', axes[1])
-      b = parameter(self, f'{name}_lora_b', (rank, size), outer, zeros)
-      y = y + matmul(matmul(x, a), b) * config.lora.scale
+      y_b = times(y_a, f'{name}_lora_b', (rank, size), outer, zeros)
+      y = y + y_b * config.lora.scale
     return y
 
-  def _multiply(self, x, name, size, axes, out):
+  def _multiply(self, x, name, size, axes, out, groups):
     """x [..., n] @ the matrix [n, size], kept as the configuration says."""
     config, shape = self.config, (x.shape[-1], size)
     # Two projections a layer write to the stream: keep its variance constant.
     spread = (2 * config.layers) ** -1 if out else 1.0
-    begin = nn.initializers.variance_scaling(spread, 'fan_in', 'normal')
+    begin = nn.initializers.variance_scaling(
+      spread, 'fan_in', 'normal', batch_axis=(0,) if groups else ()
+    )
     if config.base != 'int8':
-      matrix = parameter(self, name, shape, axes, begin, config.base)
-      return matmul(x, matrix.astype(x.dtype))
+      return self._matrix(x, name, shape, axes, begin, config.base, groups)
     zeros, ones = nn.initializers.zeros, nn.initializers.ones
-    matrix = parameter(self, name, shape, axes, zeros, 'int8')
-    scale = parameter(self, f'{name}_scale', (size,), axes[1:], ones)
-    return matmul(x, matrix.astype(x.dtype)) * scale
+    y = self._matrix(x, name, shape, axes, zeros, 'int8', groups)
+    of_columns, axes = (size,), axes[1:]
+    if groups is None:
+      return y * parameter(self, f'{name}_scale', of_columns, axes, ones)
+    of_columns, axes = (config.experts, size), ('experts', *axes)
+    scale = parameter(self, f'{name}_scale', of_columns, axes, ones)
+    return y * scale[groups.experts]
+
+  def _matrix(self, x, name, shape, axes, begin, kind='', groups=None):
+    """x [..., n] @ a parameter, or with groups each row with its expert's."""
+    if groups is None:
+      matrix = parameter(self, name, shape, axes, begin, kind)
+      return matmul(x, matrix.astype(x.dtype))
+    shape, axes = (self.config.experts, *shape), ('experts', *axes)
+    matrix = parameter(self, name, shape, axes, begin, kind)
+    return experts_lib.multiply(x, matrix.astype(x.dtype), groups)
 
   def _queries_keys_values(self, x, rotation):
     """q [B, T, heads, H], and k and v [B, T, K, H]; q and k are rotated."""
@@ -187,17 +210,39 @@ class Block(nn.Module):
     rotate = lambda y: attention.rotate(y, *rotation)
     return rotate(q), rotate(k), v
 
-  def _mlp(self, x):
-    """What the gated MLP writes to the stream: [B, T, D]."""
+  def _mlp(self, x, recorded):
+    """What the MLP writes to the stream [B, T, D], and how it was routed."""
     c = self.config
+    if not c.experts:
+      return self._gated(x), None
+    begin = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
+    router = (c.width, c.experts)
+    router = parameter(self, 'router', router, ('embed', 'choices'), begin)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    logits = matmul(x, router, wide)  # [B, T, X]
+    chosen = experts_lib.choose(logits, c.experts_per_token, recorded)
+    weights = experts_lib.weights_of(
+      logits, chosen, renormalise=c.renormalise_experts
+    )
+    k = c.experts_per_token
+    groups = experts_lib.group(chosen.reshape(-1, k), c.experts)
+    rows = experts_lib.spread(x.reshape(-1, c.width), groups)
+    rows = self._gated(rows, groups)
+    mixed = experts_lib.combine(rows, weights.reshape(-1, k), groups)
+    return mixed.reshape(x.shape), experts_lib.Routing(logits, chosen)
+
+  def _gated(self, x, groups=None):
+    """The gated MLP of x [..., D], or of each row's expert: [..., D]."""
+    c = self.config
+    project = functools.partial(self._project, groups=groups)
     if self.fused:
       size = 2 * c.mlp_width
-      joint = self._project(
+      joint = project(
         x, 'gate_up', size, 'mlp', biased=_any_biased(c, 'gate_up')
       )
       gate, up = jnp.split(joint, 2, axis=-1)
     else:
-      gate = self._project(x, 'gate', c.mlp_width, 'mlp')
-      up = self._project(x, 'up', c.mlp_width, 'mlp')
-    hidden = _ACTIVATIONS[c.activation](gate) * up  # [B, T, F]
-    return self._project(hidden, 'down', c.width, 'mlp', out=True)
+      gate = project(x, 'gate', c.mlp_width, 'mlp')
+      up = project(x, 'up', c.mlp_width, 'mlp')
+    hidden = _ACTIVATIONS[c.activation](gate) * up  # [..., F]
+    return project(hidden, 'down', c.width, 'mlp', out=True)

@@ -151,7 +151,7 @@ class TransformerConfig:
     heads: query heads.
     kv_heads: key and value heads; divides `heads`.
     head_dim: width of a head; even.
-    mlp_width: hidden width of the gated MLP.
+    mlp_width: hidden width of the gated MLP, or of each expert.
     activation: of the gate, of ACTIVATIONS.
     biases: names of the matrices that have one, of MATRICES.
     rope: of positions.
@@ -178,6 +178,9 @@ class TransformerConfig:
       column).
     remat: of REMATS; what is kept for the gradient of a block.
     vision: what makes tokens of images; None is a model of text alone.
+    experts: X, of a layer, in the place of its MLP; 0 is one MLP for all.
+    experts_per_token: k, how many of them see a token.
+    renormalise_experts: whether the weights of these k sum to 1.
   """
 
   vocab_size: int
@@ -208,8 +211,12 @@ class TransformerConfig:
   base: str = ''
   remat: str = ''
   vision: VisionConfig | None = None
+  experts: int = 0
+  experts_per_token: int = 0
+  renormalise_experts: bool = True
 
   def __post_init__(self):
+    self._refuse_experts()
     if self.heads % self.kv_heads or self.head_dim % 2:
       raise ValueError(
         f'heads={self.heads} must be a multiple of kv_heads={self.kv_heads}, '
@@ -236,4 +243,18 @@ class TransformerConfig:
       raise ValueError(
         f"base={self.base!r} is one of {BASES}, and anything but '' needs "
         'adapters: the base is frozen then.'
+      )
+
+  def _refuse_experts(self) -> None:
+    k = self.experts_per_token
+    if not (1 <= k <= self.experts or k == self.experts == 0):
+      raise ValueError(
+        f'Of experts={self.experts}, experts_per_token={k} cannot see a token; '
+        'give both, such as experts=8 and experts_per_token=2, or neither.'
+      )
+    biased = set(self.biases) & set(MLP)
+    if self.experts and biased:
+      raise ValueError(
+        f'Experts have no biases, got biases of {sorted(biased)}; those of '
+        f'{ATTENTION} are possible.'
       )

@@ -69,10 +69,11 @@ def fuse_adapters(
   )
   lefts = [blocks.pop(f'{name}_lora_a') for name in targets]
   rights = [blocks.pop(f'{name}_lora_b') for name in targets]
-  layers, rank = rights[0].shape[:2]
-  whole = jnp.zeros((layers, rank * len(targets), sum(sizes)), rights[0].dtype)
+  *leading, rank, _ = rights[0].shape
+  shape = (*leading, rank * len(targets), sum(sizes))
+  whole = jnp.zeros(shape, rights[0].dtype)
   for i, (name, right) in enumerate(zip(targets, rights, strict=True)):
-    at = (0, i * rank, starts[name])
+    at = (*[0] * len(leading), i * rank, starts[name])
     whole = jax.lax.dynamic_update_slice(whole, right, at)
   blocks[f'{joint}_lora_a'] = jnp.concatenate(lefts, axis=-1)
   blocks[f'{joint}_lora_b'] = whole
@@ -144,7 +145,7 @@ def narrow_one(
   if path.removeprefix('blocks/') not in config_lib.MATRICES:
     return leaf
   if config.base == 'int8':
-    codes, scale = jax.jit(quantise)(leaf)
+    codes, scale = quantise(leaf)
     return codes, scale.astype(config.dtype)
   return leaf.astype(config.base or leaf.dtype)
 

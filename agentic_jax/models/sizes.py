@@ -9,6 +9,16 @@ SIZES: dict[str, dict[str, Any]] = {
   'toy': dict(
     width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp_width=64
   ),
+  'toy_experts': dict(
+    width=32,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    mlp_width=32,
+    experts=4,
+    experts_per_token=2,
+  ),
   # The quickstart's.
   'mini': dict(
     width=128, layers=4, heads=4, kv_heads=2, head_dim=32, mlp_width=320

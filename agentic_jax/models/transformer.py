@@ -65,7 +65,7 @@ class Transformer(nn.Module):
         _kept(c.remat),
         variable_axes={'params': 0},
         split_rngs={'params': True},
-        in_axes=(0, 0, nn.broadcast, nn.broadcast),
+        in_axes=(0, 0, 0, nn.broadcast, nn.broadcast),
         length=c.layers,
         unroll=c.layers if c.layers <= _UNROLLED_LAYERS else 1,
         metadata_params={nn.PARTITION_NAME: 'layers'},
@@ -86,23 +86,40 @@ class Transformer(nn.Module):
         self, 'value_head', (c.width,), ('embed',), nn.initializers.zeros
       )
 
-  def __call__(
-    self,
-    tokens: Array,
-    context,
-    cache=None,
-    sights: vision.Sights | None = None,
-  ) -> tuple:
+  def __call__(self, tokens: Array, context, cache=None) -> tuple:
     """The last hidden states.
 
     Args:
       tokens: int32 [B, T].
       context: `attention.Packed` or `attention.Cached`.
       cache: None, or a tuple of `attention.Cache`, one a layer.
-      sights: None, or `vision.Sights`: what stands for tokens of images.
 
     Returns:
       Normalised hidden states [B, T, D] and the new cache.
+    """
+    return self.routed(tokens, context, cache)[:2]
+
+  def routed(
+    self,
+    tokens: Array,
+    context,
+    cache=None,
+    recorded: Array | None = None,
+    sights: vision.Sights | None = None,
+  ) -> tuple:
+    """The last hidden states, and which experts saw the tokens.
+
+    Args:
+      tokens: int32 [B, T].
+      context: as in a call.
+      cache: as in a call.
+      recorded: int [B, T, L, k] or None, experts to take instead of those that
+        the routers choose; see `experts.choose`.
+      sights: what stands in the place of embeddings, where images are.
+
+    Returns:
+      Hidden states and cache as in a call, and an `experts.Routing` of
+      [B, T, L, X] and [B, T, L, k], None without experts.
     """
     c = self.config
     ropes = [c.rope] if c.local_rope is None else [c.rope, c.local_rope]
@@ -116,18 +133,31 @@ class Transformer(nn.Module):
     if sights is not None:
       x = vision.put(x, sights)
     if self.fused:
-      caches = []
-      of_layers = c.windows or (0,) * c.layers
-      for layer, layer_cache, window in zip(
-        self.blocks, cache, of_layers, strict=True
-      ):
-        x, layer_cache = layer(x, layer_cache, window, context, rotations)
-        caches.append(layer_cache)
-      cache = tuple(caches)
+      x, cache, routing = self._layer_by_layer(x, cache, context, rotations)
     else:
       windows = jnp.asarray(c.windows, jnp.int32) if any(c.windows) else None
-      x, cache = self.blocks(x, cache, windows, context, rotations)
-    return self.final_norm(x), cache
+      if recorded is not None:
+        recorded = jnp.moveaxis(recorded, 2, 0)  # [L, B, T, k]
+      x, (cache, routing) = self.blocks(
+        x, cache, windows, recorded, context, rotations
+      )
+    routing = jax.tree.map(lambda y: jnp.moveaxis(y, 0, 2), routing)
+    return self.final_norm(x), cache, routing
+
+  def _layer_by_layer(self, x, cache, context, rotations):
+    """x, the tuple of caches and the stacked routing, of decoding."""
+    caches, routings = [], []
+    of_layers = self.config.windows or (0,) * self.config.layers
+    for layer, layer_cache, window in zip(
+      self.blocks, cache, of_layers, strict=True
+    ):
+      x, (layer_cache, routing) = layer(
+        x, layer_cache, window, None, context, rotations
+      )
+      caches.append(layer_cache)
+      routings.append(routing)
+    stacked = jax.tree.map(lambda *y: jnp.stack(y), *routings)
+    return x, tuple(caches), stacked
 
   def see(self, pixels: Array) -> Array:
     """Tokens [n, N, D] of images uint8 [n, S, S, 3]."""
@@ -217,12 +247,25 @@ def _join(parameters: dict[str, Array], joint: str, names) -> None:
   parameters[joint] = jnp.concatenate(parts, axis=-1)
 
 
+def _before(config, params, trajectory, recorded) -> tuple:
+  """Hidden states [B, T, D] from which each token is predicted.
+
+  With them the routing of feeding the tokens; see `Transformer.routed`.
+  """
+  after, routing = hidden(config, params, trajectory, recorded)
+  return jnp.pad(after[:, :-1], ((0, 0), (1, 0), (0, 0))), routing
+
+
 def hidden(
   config: config_lib.TransformerConfig,
   params: Any,
   trajectory: types.Trajectory,
-) -> Array:
-  """Hidden states [B, T, D] after each token, its images seen."""
+  recorded: Array | None = None,
+) -> tuple:
+  """Hidden states [B, T, D] after each token, its row's images seen.
+
+  With them the routing of feeding the tokens; see `Transformer.routed`.
+  """
   context = attention.Packed(trajectory.segment, trajectory.position)
   model, variables = Transformer(config), {'params': params}
   sights = None
@@ -232,13 +275,15 @@ def hidden(
     seen = model.apply(variables, pixels, method=Transformer.see)
     seen = seen.reshape(rows, -1, seen.shape[-1])
     sights = vision.Sights(seen, trajectory.sight)
-  return model.apply(variables, trajectory.tokens, context, None, sights)[0]
-
-
-def _before(config, params, trajectory) -> Array:
-  """Hidden states [B, T, D] from which each token is predicted."""
-  after = hidden(config, params, trajectory)
-  return jnp.pad(after[:, :-1], ((0, 0), (1, 0), (0, 0)))
+  found, _, routing = model.apply(
+    variables,
+    trajectory.tokens,
+    context,
+    recorded=recorded if config.experts else None,
+    sights=sights,
+    method=Transformer.routed,
+  )
+  return found, routing
 
 
 def _score(config, params) -> chunks.Score:
@@ -263,8 +308,13 @@ def outputs(
     values[t] = value head at t-1, so the entry after a segment's last token
       bootstraps an episode that a limit ended
 
+  Where the trajectory records experts, those see its tokens, with the weights
+  that the routers now give them: other parameters (a reference, a proximal
+  policy) replay them too, so that equal parameters agree exactly.
+
   This is the only place where entry t-1 of the network becomes entry t of an
-  array. The first entry of each segment is 0 in `logprobs` and `entropy`.
+  array; `router_logits` and `experts` are those of feeding token t. The first
+  entry of each segment is 0 in `logprobs` and `entropy`.
 
   Args:
     config: the transformer's shape.
@@ -275,11 +325,12 @@ def outputs(
     teacher: parameters whose logits `vocabulary` gets too; no gradient flows
       to them.
   """
-  before = _before(config, params, trajectory)
+  before, routing = _before(config, params, trajectory, trajectory.experts)
   score = _score(config, params)
   taught, teach = None, None
   if teacher is not None:
-    taught = _before(config, teacher, trajectory)
+    # It has routers of its own: nobody recorded what they would choose.
+    taught, _ = _before(config, teacher, trajectory, None)
     teach = _score(config, teacher)
   logprobs, entropy, found = chunks.read(
     score,
@@ -301,4 +352,6 @@ def outputs(
     entropy=jnp.where(inside, entropy, 0.0),
     values=values,
     vocabulary=found,
+    router_logits=routing.logits if routing else None,
+    experts=routing.experts if routing else None,
   )

@@ -23,12 +23,14 @@ from agentic_jax.recipe import levels
 from agentic_jax.recipe import makers
 from agentic_jax.recipe import mixtures
 from agentic_jax.recipe import parts
+from agentic_jax.recipe import routing
 from agentic_jax.recipe import settings
 
 Recipe = base.Recipe
 Networks = base.Networks
 Sampling = base.Sampling
 Probing = base.Probing
+Routing = base.Routing
 training = base.training
 score_nothing = base.score_nothing
 prepare_nothing = base.prepare_nothing
@@ -83,6 +85,8 @@ objective = parts.objective
 regularisers = parts.regularisers
 clipped = parts.clipped
 measure_clipping = parts.measure_clipping
+
+with_routing_losses = routing.with_routing_losses
 
 refuse_single = makers.refuse_single
 keep_mixed = makers.keep_mixed

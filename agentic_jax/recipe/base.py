@@ -48,6 +48,14 @@ class Probing(NamedTuple):
   fills: tuple[str, ...] = ()
 
 
+class Routing(NamedTuple):
+  """What a mixture of experts is asked for in training."""
+
+  balance: float = 0.0  # Coefficient of the load-balance loss.
+  z: float = 0.0  # Coefficient of the router-z loss.
+  replay: bool = True  # Whether tokens see the experts they were sampled with.
+
+
 def score_nothing(
   apply: Callable, networks: Networks, trajectory, turns
 ) -> types.Trajectory:
@@ -117,6 +125,7 @@ class Recipe:
     epochs: passes over a batch.
     minibatches: optimiser steps a pass.
     sampling: how actions are sampled.
+    routing: what a mixture of experts is asked for.
     uses_values: whether the policy needs a value head.
     uses_reference: whether a frozen copy of the initial policy is kept.
     uses_sampler: whether the loss has a ratio to the sampler; then tokens that
@@ -144,6 +153,7 @@ class Recipe:
   epochs: int = 1
   minibatches: int = 1
   sampling: Sampling = Sampling()
+  routing: Routing = Routing()
   uses_values: bool = False
   uses_reference: bool = False
   uses_sampler: bool = True
@@ -189,6 +199,9 @@ def training(
   epochs: int = 1,
   minibatches: int = 1,
   temperature: float = 1.0,
+  balance_coefficient: float = 0.0,
+  router_z_coefficient: float = 0.0,
+  replay_experts: bool = True,
 ) -> dict[str, Any]:
   """The fields of a Recipe that every maker shares.
 
@@ -204,6 +217,10 @@ def training(
     epochs: passes over a batch.
     minibatches: optimiser steps a pass.
     temperature: of sampling, replayed in training; above 0.
+    balance_coefficient: of a mixture of experts: of the load-balance loss.
+    router_z_coefficient: of a mixture of experts: of the router-z loss.
+    replay_experts: of a mixture of experts: whether tokens see the experts that
+      they were sampled with.
 
   Raises:
     ValueError: a setting is out of range.
@@ -217,6 +234,11 @@ def training(
     raise ValueError(
       f'{epochs=} and {minibatches=} must be at least 1, and {learning_rate=} '
       'not negative.'
+    )
+  if min(balance_coefficient, router_z_coefficient) < 0:
+    raise ValueError(
+      f'{balance_coefficient=} and {router_z_coefficient=} must not be '
+      'negative: the losses are minimised.'
     )
   rate = optax.constant_schedule(learning_rate)
   if decay_steps:
@@ -236,4 +258,5 @@ def training(
     epochs=epochs,
     minibatches=minibatches,
     sampling=Sampling(temperature),
+    routing=Routing(balance_coefficient, router_z_coefficient, replay_experts),
   )

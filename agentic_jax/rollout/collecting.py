@@ -245,6 +245,7 @@ class _Loop:
       self._sampler.policy_step,
       self._temperature_of(builder.request),
       cut=not generated.stopped,
+      experts=generated.experts,
     )
     request = builder.request
     seed = episodes.derive_seed(

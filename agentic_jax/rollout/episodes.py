@@ -87,7 +87,14 @@ class _Open(NamedTuple):
     self.sampler_logprobs.extend(logprobs)
     self.temperature.extend([temperature] * n)
 
-  def close(self, images: pictures.Images | None) -> types.Segment:
+  def close(
+    self, experts: np.ndarray | None, images: pictures.Images | None
+  ) -> types.Segment:
+    if experts is not None:
+      # Those of the last tokens, fed by nobody, are unknown.
+      missing = len(self.tokens) - len(experts)
+      size = ((0, missing), (0, 0), (0, 0))
+      experts = np.pad(experts, size, constant_values=-1)
     kind = np.result_type(np.float32, *set(map(type, self.sampler_logprobs)))
     return types.Segment(
       np.asarray(self.tokens, np.int32),
@@ -97,6 +104,7 @@ class _Open(NamedTuple):
       np.asarray(self.policy_step, np.int32),
       np.asarray(self.sampler_logprobs, kind),
       np.asarray(self.temperature, np.float32),
+      experts=experts,
       **pictures.fields(self.images, len(self.tokens), images),
     )
 
@@ -126,6 +134,7 @@ class Builder:
     self._segments: list[types.Segment] = []
     self._turns: list[types.Turn] = []
     self._open = _Open(*([] for _ in _Open._fields))
+    self._experts: np.ndarray | None = None  # Of the open segment, so far.
     self._key, self._agent = '', 0
     self._action: dict[str, Any] = {}
     self._terminated = self._truncated = False
@@ -190,8 +199,8 @@ class Builder:
     made = Builder(self.world, request, remembers=remembers)
     made.reset(self._first)
     for acted, transition in self._past[:turn]:
-      *arguments, cut = acted
-      made.act(*arguments, cut=cut)
+      *arguments, cut, experts = acted
+      made.act(*arguments, cut=cut, experts=experts)
       made.observe(transition)
     return made
 
@@ -226,6 +235,7 @@ class Builder:
     temperature: float,
     *,
     cut: bool = False,
+    experts: np.ndarray | None = None,
   ) -> str:
     """Takes the ids of an action; returns its text for the environment.
 
@@ -235,8 +245,10 @@ class Builder:
       policy_step: of the parameters that sampled them; -1 is none.
       temperature: at which they were sampled.
       cut: the token limit ended the action.
+      experts: int16 [m, L, k], of the segment's first m tokens; None without.
     """
-    self._acted = (tokens, logprobs, policy_step, temperature, cut)
+    self._acted = (tokens, logprobs, policy_step, temperature, cut, experts)
+    self._experts = experts
     ids = tokens.tolist()
     tokenizer = self.world.tokenizer
     role = self.world.grammar.roles(tokenizer.pieces(ids)).tolist()
@@ -315,8 +327,8 @@ class Builder:
       self._spans.pop()
       self._append(span)
       return list(ids)
-    self._segments.append(self._open.close(self.world.images))
-    self._open = _Open(*([] for _ in _Open._fields))
+    self._segments.append(self._close())
+    self._open, self._experts = _Open(*([] for _ in _Open._fields)), None
     self._spans = []
     for span in fresh:
       self._append(span)
@@ -332,13 +344,16 @@ class Builder:
     zeros = [np.float32(0)] * n
     self._open.extend(span.tokens, False, -1, [0] * n, -1, zeros, 1.0)
 
+  def _close(self) -> types.Segment:
+    return self._open.close(self._experts, self.world.images)
+
   def fail(self, kind: str, detail: str) -> None:
     """Ends the episode by a fault of its environment."""
     self._failure, self._detail = kind, detail
 
   def episode(self) -> types.Episode:
     """The finished episode."""
-    segments = self._segments + [self._open.close(self.world.images)]
+    segments = self._segments + [self._close()]
     return types.Episode(
       self.request.task,
       self.request.draw,

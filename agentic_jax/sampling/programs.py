@@ -17,6 +17,7 @@ import numpy as np
 
 from agentic_jax.models import attention
 from agentic_jax.models import config as config_lib
+from agentic_jax.models import experts as experts_lib
 from agentic_jax.models import transformer
 from agentic_jax.models import vision
 from agentic_jax.types import Array
@@ -46,6 +47,8 @@ class Sampled(NamedTuple):
   logprobs: Array  # float32 [block, S], of the distribution sampled
   counts: Array  # int32 [S]: how many of them are the slot's
   active: Array  # bool [S]: still generating
+  experts: Array | None = None  # int16 [block, S, L, k], of the token that was
+  #                               fed: the one before. None without experts.
 
 
 class Shape(NamedTuple):
@@ -103,36 +106,14 @@ def empty_caches(
   )
 
 
-def empty_seen(config: config_lib.TransformerConfig, shape: Shape) -> Array:
-  """Room for the tokens of the images of every slot: [slots, M, D]."""
-  assert config.vision is not None
-  number = shape.segment_images * config.vision.tokens
-  return jnp.zeros((shape.slots, number, config.width), config.dtype)
-
-
-def see(config, shape: Shape, params, seen, pixels, slot, number):
-  """Writes the tokens of images where `prefill` finds them.
-
-  Args:
-    config: static; the transformer.
-    shape: static.
-    params: in the decode layout.
-    seen: float [slots, M, D], donated.
-    pixels: uint8 [R, S, S, 3].
-    slot: int32 [R]. A row that repeats another one changes nothing.
-    number: int32 [R], of the image in its segment, from 0.
-
-  Returns:
-    `seen`.
-  """
-  del shape
-  model = transformer.Transformer(config, fused=True)
-  found = model.apply(
-    {'params': params}, pixels, method=transformer.Transformer.see
-  )
-  tokens = found.shape[1]
-  at = number[:, None] * tokens + jnp.arange(tokens)
-  return seen.at[slot[:, None], at].set(found)
+def empty_record(
+  config: config_lib.TransformerConfig, size: tuple[int, ...]
+) -> Array | None:
+  """No experts yet of tokens: int16 [*size, L, k], or None without experts."""
+  if not config.experts:
+    return None
+  size = (*size, config.layers, config.experts_per_token)
+  return jnp.full(size, experts_lib.NO_RECORD, experts_lib.RECORD)
 
 
 def prefill(
@@ -159,21 +140,37 @@ def prefill(
     tokens: int32 [R, P].
     slot: int32 [R]. A row that repeats another one changes nothing.
     start: int32 [R], the position of the chunk's first token.
-    seen: float [slots, M, D], of `see`, where the policy sees.
+    seen: float [slots, M, D], of `eyes.see`, where the policy sees.
     sight: int32 [R, P], which of a slot's M stands in the place of a token; -1
       is none.
 
   Returns:
-    The caches.
+    The caches, and the experts that saw the tokens, int16 [R, P, L, k]; None
+    without experts.
   """
   context = attention.Cached(
     position=start[:, None] + jnp.arange(tokens.shape[1]),
     slot=slot,
     active=jnp.ones(slot.shape, bool),
   )
-  model = transformer.Transformer(config, fused=True)
   sights = None if seen is None else vision.Sights(seen[slot], sight)
-  return model.apply({'params': params}, tokens, context, caches, sights)[1]
+  _, caches, experts = _feed(config, params, tokens, context, caches, sights)
+  return caches, experts
+
+
+def _feed(config, params, tokens, context, caches, sights=None):
+  """Hidden states [R, P, D], the caches, and what `prefill` returns."""
+  hidden, caches, routing = transformer.Transformer(config, fused=True).apply(
+    {'params': params},
+    tokens,
+    context,
+    caches,
+    sights=sights,
+    method=transformer.Transformer.routed,
+  )
+  if routing is None:
+    return hidden, caches, None
+  return hidden, caches, routing.experts.astype(experts_lib.RECORD)
 
 
 def copy(caches, source, target):
@@ -327,12 +324,11 @@ def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
   def body(carry):
     i, caches, slots, sampled = carry
     context = attention.Cached(slots.position[:, None], None, slots.active)
-    variables = {'params': params}
-    hidden, caches = model.apply(
-      variables, slots.token[:, None], context, caches
+    hidden, caches, experts = _feed(
+      config, params, slots.token[:, None], context, caches
     )
     logits = model.apply(
-      variables, hidden[:, 0], method=transformer.Transformer.logits
+      {'params': params}, hidden[:, 0], method=transformer.Transformer.logits
     )
     tokens, logprobs = sample(logits, numbers[i], slots.temperature)
     moved = slots.active.astype(jnp.int32)
@@ -343,6 +339,9 @@ def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
       sampled.logprobs.at[i].set(logprobs),
       sampled.counts + moved,
       slots.active & ~stopped,
+      jax.tree.map(
+        lambda all_, new: all_.at[i].set(new[:, 0]), sampled.experts, experts
+      ),
     )
     slots = slots._replace(
       token=jnp.where(slots.active, tokens, slots.token),
@@ -358,6 +357,7 @@ def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
     jnp.zeros(size, kind),
     jnp.zeros(shape.slots, jnp.int32),
     slots.active,
+    empty_record(config, size),
   )
   _, caches, _, sampled = jax.lax.while_loop(
     running, body, (jnp.int32(0), caches, slots, nothing)
@@ -372,7 +372,6 @@ class Programs(NamedTuple):
   prefill: object
   copy: object
   decode: object
-  see: object
 
 
 def compile_programs(config, shape: Shape, stop_ids: tuple[int, ...]):
@@ -386,5 +385,4 @@ def compile_programs(config, shape: Shape, stop_ids: tuple[int, ...]):
     decode=jax.jit(
       functools.partial(decode, config, shape, stop_ids), donate_argnums=(1,)
     ),
-    see=jax.jit(functools.partial(see, config, shape), donate_argnums=(1,)),
   )

@@ -8,7 +8,9 @@ import jax
 import numpy as np
 
 from agentic_jax.models import config as config_lib
+from agentic_jax.sampling import eyes
 from agentic_jax.sampling import programs
+from agentic_jax.sampling import recording
 
 
 class Generated(NamedTuple):
@@ -18,13 +20,19 @@ class Generated(NamedTuple):
   tokens: np.ndarray  # int32 [n], the stop token included
   logprobs: np.ndarray  # float [n]
   stopped: bool  # By a stop token or string; otherwise by the token limit.
+  experts: np.ndarray | None = None  # int16 [n, L, k], that saw the segment so
+  #                                    far, but for its last token.
+
+
+# Ids, and the bytes of the images among them: equal ones have equal caches.
+_Prompt = tuple[tuple[int, ...], tuple[bytes, ...]]
 
 
 @dataclasses.dataclass
 class _Slot:
   """Host-side state of one slot."""
 
-  first_span: tuple[int, ...] = ()  # What lies at the cache's start, intact.
+  first_span: _Prompt = ((), ())  # What lies at the cache's start, intact.
   span: list[int] = dataclasses.field(default_factory=list)  # To be fed.
   length: int = 0  # Tokens in the cache that count.
   active: bool = False
@@ -35,10 +43,6 @@ class _Slot:
   temperature: float = 1.0
   tokens: list[int] = dataclasses.field(default_factory=list)
   logprobs: list[float] = dataclasses.field(default_factory=list)
-  first_images: tuple[bytes, ...] = ()  # Those of `first_span`.
-  images: list[np.ndarray] = dataclasses.field(default_factory=list)
-  num_seen: int = 0  # How many of `images` were encoded.
-  sight: list[int] = dataclasses.field(default_factory=list)  # Of the span.
 
 
 class Sampler:
@@ -86,11 +90,10 @@ class Sampler:
     with jax.default_device(self._device):
       self._key = jax.random.key(seed)
       self._caches: Any = programs.empty_caches(config, shape)
-      self._seen: Any = None
-      if config.vision is not None:
-        self._seen = programs.empty_seen(config, shape)
     self._params: Any = None
     self._slots = [_Slot() for _ in range(shape.slots)]
+    self._recorder = recording.Recorder(config, shape)
+    self._eyes = eyes.Eyes(config, shape, self._device)
 
   @property
   def limit_tokens(self) -> int:
@@ -109,6 +112,7 @@ class Sampler:
     self._params = self._programs.layout(params)
     self.policy_step = policy_step
     self._slots = [_Slot() for _ in self._slots]
+    self._eyes.forget()
     if first:
       self._warm_up()
 
@@ -116,13 +120,12 @@ class Sampler:
     """Compiles what a batch may happen not to need; the slots are empty."""
     rows, size = self.shape.prefill_rows, self.shape.prefill_chunk
     zeros = np.zeros(rows, np.int32)
-    self._prefill_chunk(
-      np.zeros((rows, size), np.int32), zeros, zeros, lambda row: []
+    chunk = self._place(np.zeros((rows, size), np.int32), zeros, zeros)
+    self._eyes.warm_up(self._params)
+    self._caches, _ = self._programs.prefill(
+      self._params, self._caches, *chunk, *self._eyes.seen([], 0)
     )
     self._copy([(0, 0)])
-    if self.config.vision is not None:
-      pixels = self.config.vision.image_size
-      self._encode([(0, 0, np.zeros((pixels, pixels, 3), np.uint8))])
 
   def seed(self, seed: int) -> None:
     """Changes the run's part of every token's key."""
@@ -148,10 +151,11 @@ class Sampler:
     """
     slot = self._slots[index]
     slot.length = 0
-    slot.first_span, slot.first_images = (), ()
-    slot.span, slot.images, slot.num_seen = [], [], 0
+    slot.first_span = ((), ())
+    slot.span = []
+    self._eyes.close(index)
     slot.draw, slot.member, slot.temperature = draw, member, temperature
-    self._ask(slot, tokens, turn, limit_tokens, images)
+    self._ask(index, tokens, turn, limit_tokens, images)
 
   def extend(
     self,
@@ -163,13 +167,12 @@ class Sampler:
     images: Sequence[tuple[int, np.ndarray]] = (),
   ) -> None:
     """Adds an observation to a slot's segment and asks for the next turn."""
-    self._ask(self._slots[index], tokens, turn, limit_tokens, images)
+    self._ask(index, tokens, turn, limit_tokens, images)
 
-  def _ask(self, slot, tokens, turn, limit_tokens, images):
+  def _ask(self, index, tokens, turn, limit_tokens, images):
+    slot = self._slots[index]
+    self._eyes.look(index, len(slot.span), len(tokens), images)
     # The last sampled token is not in the cache yet: it leads the span.
-    slot.sight = []
-    if images:
-      self._look(slot, len(slot.span), len(tokens), images)
     slot.span = slot.span + [int(token) for token in tokens]
     if slot.length + len(slot.span) + limit_tokens > self.limit_tokens:
       raise ValueError(
@@ -180,27 +183,6 @@ class Sampler:
     slot.turn, slot.left = turn, limit_tokens
     slot.tokens, slot.logprobs = [], []
     slot.active = True
-
-  def _look(self, slot, lead, length, images):
-    """Notes the images of the span to come, and where their tokens stand."""
-    vision, most = self.config.vision, self.shape.segment_images
-    if vision is None or len(slot.images) + len(images) > most:
-      raise ValueError(
-        f'{len(slot.images) + len(images)} images in a segment: the policy '
-        f'sees {most if vision else 0}; raise --limit=segment_images=N, or '
-        'take a --model with vision.'
-      )
-    slot.sight = [-1] * (lead + length)
-    for at, pixels in images:
-      first = len(slot.images) * vision.tokens
-      slot.images.append(pixels)
-      place = slice(lead + at, lead + at + vision.tokens)
-      slot.sight[place] = range(first, first + vision.tokens)
-    if len(slot.sight) > lead + length or slot.sight[-1] >= 0:
-      raise ValueError(
-        'The tokens of an image end a span, which its last token cannot; let '
-        'the chat template write something after it.'
-      )
 
   def close(self, index: int) -> None:
     """Gives a slot up. Its prompt may still serve as a source of copies."""
@@ -217,6 +199,7 @@ class Sampler:
     if not self.num_active:
       return []
     sampled = self._decode(busy)
+    self._recorder.settle()
     finished = []
     for index, slot in enumerate(self._slots):
       count = int(sampled.counts[index])
@@ -225,6 +208,9 @@ class Sampler:
       slot.tokens.extend(sampled.tokens[:count, index].tolist())
       slot.logprobs.extend(sampled.logprobs[:count, index].tolist())
       slot.left -= count
+      self._recorder.decoded(
+        index, slot.length + len(slot.span) - 1, count, sampled.experts
+      )
       done = self._cut(slot, bool(sampled.active[index]))
       # The cache holds all but the last token, which the next span leads with.
       slot.length += len(slot.span) - 1 + count
@@ -237,6 +223,7 @@ class Sampler:
             np.asarray(slot.tokens, np.int32),
             np.asarray(slot.logprobs, sampled.logprobs.dtype),
             done,
+            self._recorder.of(index, slot.length),
           )
         )
     return finished
@@ -284,31 +271,27 @@ class Sampler:
       i for i, s in enumerate(self._slots) if s.active and len(s.span) > 1
     ]
     leaders, followers = self._share_prompts(waiting)
-    self._see(leaders)
+    self._eyes.encode(self._params, leaders)
     self._prefill(leaders)
     self._copy(followers)
     for i in waiting:
       slot = self._slots[i]
       if slot.length == 0:
-        slot.first_span, slot.first_images = _prompt_of(slot)
-      slot.num_seen = len(slot.images)
+        slot.first_span = self._prompt_of(i)
       slot.length += len(slot.span) - 1
       slot.span = slot.span[-1:]
 
   def _share_prompts(self, waiting):
     """Waiting slots to prefill, and (source, target) copies for the rest."""
-    source = {
-      (s.first_span, s.first_images): i
-      for i, s in enumerate(self._slots)
-      if s.first_span
-    }
+    source = {s.first_span: i for i, s in enumerate(self._slots)}
+    source.pop(((), ()), None)
     leaders, followers = [], []
     for i in waiting:
       slot = self._slots[i]
       if slot.length:
         leaders.append(i)
         continue
-      prompt = _prompt_of(slot)
+      prompt = self._prompt_of(i)
       if prompt in source:
         followers.append((source[prompt], i))
       else:
@@ -316,22 +299,8 @@ class Sampler:
         source[prompt] = i
     return leaders, followers
 
-  def _see(self, indices: list[int]) -> None:
-    """Encodes the new images of these slots, each once."""
-    new = [
-      (i, number, slot.images[number])
-      for i, slot in ((i, self._slots[i]) for i in indices)
-      for number in range(slot.num_seen, len(slot.images))
-    ]
-    for at in range(0, len(new), self.shape.image_rows):
-      self._encode(new[at : at + self.shape.image_rows])
-
-  def _encode(self, batch: list[tuple[int, int, np.ndarray]]) -> None:
-    # Rows without work repeat the first one, to no effect.
-    batch = batch + batch[:1] * (self.shape.image_rows - len(batch))
-    slot, number, pixels = zip(*batch, strict=True)
-    placed = self._place(np.stack(pixels), np.int32(slot), np.int32(number))
-    self._seen = self._programs.see(self._params, self._seen, *placed)
+  def _prompt_of(self, index: int) -> _Prompt:
+    return tuple(self._slots[index].span), self._eyes.images(index)
 
   def _prefill(self, indices: list[int]) -> None:
     size, rows = self.shape.prefill_chunk, self.shape.prefill_rows
@@ -351,27 +320,18 @@ class Sampler:
             chunk = chunk[:-1]
           tokens[row, : len(chunk)] = chunk
           slot[row], start[row] = i, self._slots[i].length + offset
-        self._prefill_chunk(
-          tokens,
-          slot,
-          start,
-          lambda i: self._slots[i].sight[offset : offset + size],  # noqa: B023
+        self._caches, experts = self._programs.prefill(
+          self._params,
+          self._caches,
+          *self._place(tokens, slot, start),
+          *self._eyes.seen(slot, offset),
         )
+        self._recorder.prefilled(slot, start, experts)
       offset += size
-
-  def _prefill_chunk(self, tokens, slot, start, sight_of) -> None:
-    """Prefills; `sight_of` says where tokens of images are, by slot."""
-    arrays = self._place(tokens, slot, start)
-    if self._seen is not None:
-      sight = np.full(tokens.shape, -1, np.int32)
-      for row, i in enumerate(slot):
-        found = sight_of(i)
-        sight[row, : len(found)] = found
-      arrays = (*arrays, self._seen, *self._place(sight))
-    self._caches = self._programs.prefill(self._params, self._caches, *arrays)
 
   def _copy(self, pairs: list[tuple[int, int]]) -> None:
     rows = self.shape.prefill_rows
+    self._recorder.copied(pairs)
     for at in range(0, len(pairs), rows):
       batch = pairs[at : at + rows]
       batch = batch + batch[:1] * (rows - len(batch))
@@ -381,8 +341,3 @@ class Sampler:
   def _place(self, *arrays: Any) -> Any:
     """Host arrays on the device of the slots."""
     return jax.device_put(arrays, self._device)
-
-
-def _prompt_of(slot: _Slot) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
-  """What a slot begins with: equal ones have equal caches."""
-  return tuple(slot.span), tuple(pixels.tobytes() for pixels in slot.images)

@@ -186,9 +186,10 @@ def compile_programs(
   Raises:
     ValueError: the rows of a microbatch do not split over the mesh, a batch
       has fewer microbatches than the recipe wants minibatches, or the recipe
-      needs a value head that the policy does not have.
+      needs a value head or experts that the policy does not have.
   """
   _refuse(config, recipe, shape, mesh)
+  recipe = recipe_lib.with_routing_losses(recipe, config.experts)
   apply = step_lib.apply_of(config)
   whole, rows = sharding.replicated(mesh), sharding.rows(mesh)
   states = state_shardings(config, recipe, mesh)
@@ -204,7 +205,9 @@ def compile_programs(
 
   def outputs(params, trajectory, start, teacher):
     part = take(trajectory, start)
-    return step_lib.outputs_of(recipe, apply, params, part, teacher)
+    found = step_lib.outputs_of(recipe, apply, params, part, teacher)
+    # Those of a whole batch would not fit, and nothing of it needs them.
+    return found._replace(router_logits=None)
 
   def probe(params, trajectory):
     spread = jax.lax.with_sharding_constraint(trajectory, rows)
@@ -212,8 +215,12 @@ def compile_programs(
 
   def weigh(trajectory, turns, first, last):
     index = jnp.arange(shape.rows)[:, None]
-    mask = trajectory.action_mask & (index >= first) & (index < last)
-    return recipe.weigh(trajectory._replace(action_mask=mask), turns)
+    here = (index >= first) & (index < last)
+    part = trajectory._replace(
+      action_mask=trajectory.action_mask & here,
+      segment=jnp.where(here, trajectory.segment, 0),
+    )
+    return recipe.weigh(part, turns)
 
   def zero():
     trains, _ = lora.split(config, _shapes(config))

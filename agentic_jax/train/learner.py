@@ -114,9 +114,10 @@ class Learner:
       name: np.zeros(stacked.trajectory.tokens.shape, np.float32)
       for name in programs.scored_fields
     }
-    trajectory, turns = programs.place(
-      (stacked.trajectory._replace(**scored), stacked.turns)
-    )
+    trajectory = stacked.trajectory._replace(**scored)
+    if not recipe.routing.replay:
+      trajectory = trajectory._replace(experts=None)
+    trajectory, turns = programs.place((trajectory, stacked.turns))
     size, used = shape.microbatch_rows, stacked.microbatches
     networks = recipe_lib.Networks(
       self.state.policy, self._reference(), self._teacher

@@ -12,6 +12,7 @@ from agentic_jax.models import config as config_lib
 from agentic_jax.models import lora
 from agentic_jax.models.pretrained import families
 from agentic_jax.models.pretrained import loading
+from agentic_jax.models.pretrained import places
 
 WEIGHTS = 'adapter_model.safetensors'
 CONFIG = 'adapter_config.json'
@@ -36,7 +37,7 @@ def export_adapter(
 
   Raises:
     ValueError: the model has no adapters, or they stand beside parts of a
-      tensor, which this format cannot say.
+      tensor or beside experts, which this format cannot say.
   """
   modules = _modules(config, model_type)
   assert config.lora is not None
@@ -96,16 +97,16 @@ def read_lora(
   known = {
     where.name.removesuffix('.weight').rpartition('.')[2]: name
     for name, where in _stored(model_type).items()
-    if not where.part
+    if _is_alone(where)
   }
   wanted = found['target_modules']
-  unknown = [module for module in wanted if module not in known]
-  if unknown or isinstance(wanted, str):
+  listed = [wanted] if isinstance(wanted, str) else wanted
+  unknown = [module for module in listed if module not in known]
+  if unknown:
     raise ValueError(
-      f'{directory} has adapters of {unknown or wanted}; known are '
-      f'{sorted(known)}.'
+      f'{directory} has adapters of {unknown}; known are {sorted(known)}.'
     )
-  targets = {known[module] for module in wanted}
+  targets = {known[module] for module in listed}
   return config_lib.Lora(
     rank=found['r'],
     alpha=float(found['lora_alpha']),
@@ -170,9 +171,14 @@ def _take(tensors: Any, name: str) -> np.ndarray:
   return tensors[name]
 
 
-def _stored(model_type: str) -> dict[str, families.Stored]:
-  names = families.BLOCK | dict(families.find(model_type).names)
-  return {name: names[name] for name in config_lib.MATRICES}
+def _stored(model_type: str) -> dict[str, places.Stored]:
+  found = places.BLOCK | dict(families.find(model_type).tensors)
+  return {name: found[name] for name in config_lib.MATRICES}
+
+
+def _is_alone(where: places.Stored) -> bool:
+  """Whether a matrix of a layer is a tensor, as a module of PEFT's is."""
+  return not where.part and loading.leading_axes(where) == ('layer',)
 
 
 def _modules(
@@ -182,11 +188,12 @@ def _modules(
   if config.lora is None:
     raise ValueError('This model has no adapters; export it whole.')
   stored = _stored(model_type)
-  joint = [name for name in config.lora.targets if stored[name].part]
+  joint = [name for name in config.lora.targets if not _is_alone(stored[name])]
   if joint:
     raise ValueError(
-      f'{model_type} keeps {", ".join(joint)} as parts of a tensor, and '
-      'adapters of parts have no place in this format; export the model whole.'
+      f'{model_type} keeps {", ".join(joint)} as parts of a tensor or of many '
+      'experts, and adapters of these have no place in this format; export the '
+      'model whole.'
     )
   return {
     name: stored[name].name.removesuffix('.weight')

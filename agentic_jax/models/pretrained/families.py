@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from agentic_jax.models import config as config_lib
+from agentic_jax.models.pretrained import places
 from agentic_jax.models.pretrained import ropes
 
 # Fields of config.json that change nothing of what a forward pass computes.
@@ -55,21 +56,6 @@ _ACTIVATIONS = {
 Json = Mapping[str, Any]
 
 
-class Stored(NamedTuple):
-  """Where a parameter lies in a checkpoint.
-
-  Matrices are stored as [out, in], the transpose of ours; embeddings and
-  vectors as they are.
-
-  Attributes:
-    name: of the tensor, with {layer} and {expert} for the leading axes.
-    part: which part of the stored rows, for several matrices in one tensor.
-  """
-
-  name: str
-  part: str = ''
-
-
 class Family(NamedTuple):
   """How a family differs from Llama.
 
@@ -77,58 +63,13 @@ class Family(NamedTuple):
     defaults: of fields that config.json may leave out.
     fields: names of the further fields of config.json it understands.
     build: config.json, completed -> settings of `TransformerConfig`.
-    names: of parameters of a block -> `Stored`, where other than `BLOCK`.
+    tensors: of parameters of a block, where other than `places.BLOCK`.
   """
 
   defaults: Json
   fields: tuple[str, ...]
   build: Callable[[Json], dict[str, Any]]
-  names: Mapping[str, Stored] = {}
-
-
-TOP = {
-  'embedding': Stored('model.embed_tokens.weight'),
-  'unembedding': Stored('lm_head.weight'),
-  'final_norm/scale': Stored('model.norm.weight'),
-}
-
-_LAYER = 'model.layers.{layer}.'
-
-BLOCK = {
-  'query': Stored(_LAYER + 'self_attn.q_proj.weight'),
-  'key': Stored(_LAYER + 'self_attn.k_proj.weight'),
-  'value': Stored(_LAYER + 'self_attn.v_proj.weight'),
-  'output': Stored(_LAYER + 'self_attn.o_proj.weight'),
-  'query_bias': Stored(_LAYER + 'self_attn.q_proj.bias'),
-  'key_bias': Stored(_LAYER + 'self_attn.k_proj.bias'),
-  'value_bias': Stored(_LAYER + 'self_attn.v_proj.bias'),
-  'output_bias': Stored(_LAYER + 'self_attn.o_proj.bias'),
-  'query_norm/scale': Stored(_LAYER + 'self_attn.q_norm.weight'),
-  'key_norm/scale': Stored(_LAYER + 'self_attn.k_norm.weight'),
-  'gate': Stored(_LAYER + 'mlp.gate_proj.weight'),
-  'up': Stored(_LAYER + 'mlp.up_proj.weight'),
-  'down': Stored(_LAYER + 'mlp.down_proj.weight'),
-  'gate_bias': Stored(_LAYER + 'mlp.gate_proj.bias'),
-  'up_bias': Stored(_LAYER + 'mlp.up_proj.bias'),
-  'down_bias': Stored(_LAYER + 'mlp.down_proj.bias'),
-  'input_norm/scale': Stored(_LAYER + 'input_layernorm.weight'),
-  'mlp_norm/scale': Stored(_LAYER + 'post_attention_layernorm.weight'),
-}
-
-_POST_NORMS = {
-  'output_norm/scale': Stored(_LAYER + 'post_attention_layernorm.weight'),
-  'mlp_norm/scale': Stored(_LAYER + 'pre_feedforward_layernorm.weight'),
-  'down_norm/scale': Stored(_LAYER + 'post_feedforward_layernorm.weight'),
-}
-
-# Several matrices in one tensor.
-_PHI3 = {
-  'query': Stored(_LAYER + 'self_attn.qkv_proj.weight', 'query'),
-  'key': Stored(_LAYER + 'self_attn.qkv_proj.weight', 'key'),
-  'value': Stored(_LAYER + 'self_attn.qkv_proj.weight', 'value'),
-  'gate': Stored(_LAYER + 'mlp.gate_up_proj.weight', 'gate'),
-  'up': Stored(_LAYER + 'mlp.gate_up_proj.weight', 'up'),
-}
+  tensors: Mapping[str, places.Stored] = {}
 
 
 def _llama(c: Json) -> dict[str, Any]:
@@ -147,6 +88,31 @@ def _qwen2(c: Json) -> dict[str, Any]:
 
 def _qwen3(c: Json) -> dict[str, Any]:
   return _late_windows(c) | {'qk_norm': 'head'}
+
+
+def _mixtral(c: Json) -> dict[str, Any]:
+  return _everywhere(c) | {
+    'experts': c['num_local_experts'],
+    'experts_per_token': c['num_experts_per_tok'],
+  }
+
+
+def _qwen3_moe(c: Json) -> dict[str, Any]:
+  if c['decoder_sparse_step'] != 1 or c['mlp_only_layers']:
+    raise ValueError(
+      f'config.json has decoder_sparse_step={c["decoder_sparse_step"]} and '
+      f'mlp_only_layers={c["mlp_only_layers"]}, so that some layers have '
+      'experts and some have none; this transformer has them in all layers or '
+      'in none.'
+    )
+  windowed = _everywhere(c) if c['use_sliding_window'] else {}
+  return windowed | {
+    'qk_norm': 'head',
+    'mlp_width': c['moe_intermediate_size'],
+    'experts': c.get('num_local_experts') or c['num_experts'],
+    'experts_per_token': c['num_experts_per_tok'],
+    'renormalise_experts': c['norm_topk_prob'],
+  }
 
 
 def _late_windows(c: Json) -> dict[str, Any]:
@@ -244,11 +210,38 @@ FAMILIES: dict[str, Family] = {
     ('use_sliding_window', 'max_window_layers'),
     _qwen3,
   ),
+  'mixtral': Family(
+    _PLAIN
+    | {
+      'rms_norm_eps': 1e-5,
+      'rope_theta': 1_000_000.0,
+      'num_local_experts': 8,
+      'num_experts_per_tok': 2,
+    },
+    (),
+    _mixtral,
+    places.MIXTRAL,
+  ),
+  'qwen3_moe': Family(
+    _WINDOWED
+    | {
+      'moe_intermediate_size': 768,
+      'num_experts': 128,
+      'num_experts_per_tok': 8,
+      'norm_topk_prob': False,
+      'decoder_sparse_step': 1,
+      'mlp_only_layers': (),
+    },
+    # The first is how newer versions of transformers write num_experts.
+    ('num_local_experts', 'max_window_layers'),
+    _qwen3_moe,
+    places.QWEN3_EXPERTS,
+  ),
   'gemma2': Family(
     _GEMMA | {'attn_logit_softcapping': 50.0, 'final_logit_softcapping': 30.0},
     _CAPS,
     _gemma2,
-    _POST_NORMS,
+    places.POST_NORMS,
   ),
   'gemma3_text': Family(
     _GEMMA
@@ -266,10 +259,12 @@ FAMILIES: dict[str, Family] = {
       '_sliding_window_pattern',
     ),
     _gemma3,
-    _POST_NORMS,
+    places.POST_NORMS,
   ),
-  'phi3': Family(_PLAIN | {'rms_norm_eps': 1e-5}, (), _everywhere, _PHI3),
-  'olmo2': Family(_PLAIN | {'rms_norm_eps': 1e-5}, (), _olmo2, _POST_NORMS),
+  'phi3': Family(_PLAIN | {'rms_norm_eps': 1e-5}, (), _everywhere, places.PHI3),
+  'olmo2': Family(
+    _PLAIN | {'rms_norm_eps': 1e-5}, (), _olmo2, places.POST_NORMS
+  ),
 }
 
 
@@ -390,10 +385,12 @@ def _ropes(c: Json, head_dim: int, positions: int) -> dict[str, Any]:
 
 def stored(
   config: config_lib.TransformerConfig, family: Family
-) -> dict[str, Stored]:
+) -> dict[str, places.Stored]:
   """Where each parameter lies, by its path such as 'blocks/query'."""
-  of_block = BLOCK | dict(family.names)
-  found = {f'blocks/{name}': where for name, where in of_block.items()} | TOP
+  of_block = places.BLOCK | dict(family.tensors)
+  found = {
+    f'blocks/{name}': where for name, where in of_block.items()
+  } | places.TOP
   if config.tied:
     del found['unembedding']
   return found

@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 
 from agentic_jax.models import config as config_lib
-from agentic_jax.models.pretrained import families
+from agentic_jax.models.pretrained import places
 
 INDEX = 'model.safetensors.index.json'
 
@@ -130,7 +130,7 @@ def is_matrix(path: str) -> bool:
 def load(
   tensors: Tensors,
   config: config_lib.TransformerConfig,
-  stored: Mapping[str, families.Stored],
+  stored: Mapping[str, places.Stored],
   shapes: Any,
   shardings: Any,
   *,
@@ -171,7 +171,7 @@ def load(
 def reader(
   tensors: Tensors,
   config: config_lib.TransformerConfig,
-  where: families.Stored,
+  where: places.Stored,
   path: str,
   leaf: Any,
 ) -> Callable[[tuple[slice, ...]], np.ndarray]:
@@ -200,14 +200,14 @@ def reader(
   return read
 
 
-def leading_axes(where: families.Stored) -> tuple[str, ...]:
+def leading_axes(where: places.Stored) -> tuple[str, ...]:
   """What the leading axes of a parameter count: layer, expert."""
   return tuple(
     axis for axis in ('layer', 'expert') if f'{{{axis}}}' in where.name
   )
 
 
-def names_of(where: families.Stored, shape: tuple[int, ...]) -> list[str]:
+def names_of(where: places.Stored, shape: tuple[int, ...]) -> list[str]:
   """The names of all tensors that a parameter of this shape is read from."""
   leading = leading_axes(where)
   counts = map(range, shape[: len(leading)])

@@ -14,6 +14,7 @@ from agentic_jax import tokenizer
 from agentic_jax.models import config as config_lib
 from agentic_jax.models.pretrained import families
 from agentic_jax.models.pretrained import loading
+from agentic_jax.models.pretrained import places
 from agentic_jax.models.pretrained import published
 from agentic_jax.models.pretrained import visual
 
@@ -27,13 +28,20 @@ _BESIDE = (
   'preprocessor_config.json',
   'processor_config.json',
 )
+# By whether there are experts, and whether heads are normalised.
+_DESCRIBED = {
+  (False, False): ('llama', 'LlamaForCausalLM'),
+  (False, True): ('qwen3', 'Qwen3ForCausalLM'),
+  (True, False): ('mixtral', 'MixtralForCausalLM'),
+  (True, True): ('qwen3_moe', 'Qwen3MoeForCausalLM'),
+}
 _LARGEST_FILE = 5 * 2**30  # Bytes.
 
 
 def tensors_of(
   params: Any,
   config: config_lib.TransformerConfig,
-  stored: Mapping[str, families.Stored],
+  stored: Mapping[str, places.Stored],
 ) -> dict[str, np.ndarray]:
   """The tensors of a checkpoint, by the names of its family.
 
@@ -109,7 +117,7 @@ def export(
     config: of the transformer.
     source: the name of the published model that these began as, whose
       config.json, tokenizer and template go along; by default config.json is
-      written for Llama or Qwen3.
+      written for one of the families `_DESCRIBED`.
     words: a tokenizer to write in the place of that of `source`.
 
   Raises:
@@ -144,17 +152,15 @@ def _copy_beside(
 
 
 def describe(config: config_lib.TransformerConfig) -> dict[str, Any]:
-  """A config.json of the family Llama, or Qwen3 where heads are normalised.
+  """A config.json of one of the families `_DESCRIBED`.
 
   Raises:
     ValueError: the model has more than these families have.
   """
-  kind = 'qwen3' if config.qk_norm else 'llama'
+  kind, architecture = _DESCRIBED[bool(config.experts), bool(config.qk_norm)]
   found = {
     'model_type': kind,
-    'architectures': [
-      {'qwen3': 'Qwen3ForCausalLM', 'llama': 'LlamaForCausalLM'}[kind]
-    ],
+    'architectures': [architecture],
     'vocab_size': config.vocab_size,
     'hidden_size': config.width,
     'num_hidden_layers': config.layers,
@@ -171,11 +177,19 @@ def describe(config: config_lib.TransformerConfig) -> dict[str, Any]:
     },
     'tie_word_embeddings': config.tied,
   }
+  if config.experts:
+    found['num_local_experts'] = config.experts
+    found['num_experts_per_tok'] = config.experts_per_token
+  if kind == 'qwen3_moe':
+    found['moe_intermediate_size'] = config.mlp_width
+    found['norm_topk_prob'] = config.renormalise_experts
+    found['num_experts'] = found.pop('num_local_experts')
   again = families.read(found, value_head=config.value_head, dtype=config.dtype)
   if again != config:
     raise ValueError(
-      f'Only models of the form of Llama or Qwen3 can be written without the '
-      f'directory they came from; pass source=... to export {config}.'
+      'Only models of the form of Llama, Qwen3, Mixtral or Qwen3-MoE can be '
+      'written without the directory they came from; pass source=... to export '
+      f'{config}.'
     )
   return found
 

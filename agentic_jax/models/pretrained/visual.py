@@ -13,6 +13,7 @@ from typing import Any
 
 from agentic_jax.models import config as config_lib
 from agentic_jax.models.pretrained import families
+from agentic_jax.models.pretrained import places
 
 Json = Mapping[str, Any]
 
@@ -152,7 +153,7 @@ def _refuse_unknown(where: str, source: Json, known: tuple[str, ...]) -> None:
 
 def stored(
   config: config_lib.TransformerConfig, source: Json
-) -> dict[str, families.Stored]:
+) -> dict[str, places.Stored]:
   """Where each parameter lies, by its path such as 'blocks/query'.
 
   Args:
@@ -168,5 +169,5 @@ def stored(
     path: where._replace(name=inner(where.name)) for path, where in text.items()
   }
   return found | {
-    f'vision/{path}': families.Stored(name) for path, name in _NAMES.items()
+    f'vision/{path}': places.Stored(name) for path, name in _NAMES.items()
   }

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from agentic_jax.models.pretrained import families
+from agentic_jax.models.pretrained import places
 from agentic_jax.models.pretrained.gguf_files import header as header_lib
 from agentic_jax.models.pretrained.gguf_files import metadata
 
@@ -103,10 +104,10 @@ def _names(
   layers = described['num_hidden_layers']
   mapped = gguf.get_tensor_name_map(number, layers)
   family = families.find(described['model_type'])
-  places = families.TOP | families.BLOCK | dict(family.names)
+  stored = places.TOP | places.BLOCK | dict(family.tensors)
   wanted = {
-    place.name.format(layer=layer)
-    for place, layer in itertools.product(places.values(), range(layers))
+    where.name.format(layer=layer)
+    for where, layer in itertools.product(stored.values(), range(layers))
   }
   found: dict[str, str] = {}
   for name in sorted(wanted):

@@ -1,0 +1,108 @@
+"""The parts of benchmarks/model.py in transformers; prints a line of JSON."""
+
+import argparse
+import json
+import time
+
+import torch
+import transformers
+
+ROWS, TOKENS, PROMPT, NEW = 4, 512, 32, 64
+SHAPES = {
+  'bench': (
+    transformers.Qwen3Config,
+    dict(
+      vocab_size=512,
+      hidden_size=256,
+      num_hidden_layers=4,
+      num_attention_heads=4,
+      num_key_value_heads=2,
+      head_dim=64,
+      intermediate_size=768,
+      tie_word_embeddings=True,
+    ),
+  ),
+  'smollm2': (
+    transformers.LlamaConfig,
+    dict(
+      vocab_size=49152,
+      hidden_size=576,
+      num_hidden_layers=30,
+      num_attention_heads=9,
+      num_key_value_heads=3,
+      intermediate_size=1536,
+      tie_word_embeddings=True,
+    ),
+  ),
+}
+
+
+def seconds_of(run, repeats):
+  """How long calls take, after one to warm up."""
+  run()
+  found = []
+  for _ in range(repeats):
+    began = time.perf_counter()
+    run()
+    found.append(time.perf_counter() - began)
+  return found
+
+
+def measure(shape, attention, repeats):
+  """Seconds of each part with one form of attention."""
+  kind, settings = SHAPES[shape]
+  torch.manual_seed(0)
+  config = kind(**settings, attn_implementation=attention)
+  model = transformers.AutoModelForCausalLM.from_config(config)
+  size = settings['vocab_size']
+  ids = torch.randint(0, size, (ROWS, TOKENS))
+
+  def forward():
+    with torch.no_grad():
+      return model(ids, labels=ids, use_cache=False).loss
+
+  def step():
+    model.zero_grad(set_to_none=True)
+    model(ids, labels=ids, use_cache=False).loss.backward()
+
+  found = {
+    'forward': seconds_of(forward, repeats),
+    'step': seconds_of(step, repeats),
+  }
+  model.eval()
+  for rows in (1, 8, 32):
+    prompts = torch.randint(0, size, (rows, PROMPT))
+
+    def decode(prompts=prompts):
+      with torch.no_grad():
+        model.generate(
+          prompts,
+          do_sample=True,
+          top_k=0,
+          max_new_tokens=NEW,
+          min_new_tokens=NEW,
+          pad_token_id=0,
+        )
+
+    found[f'decode {rows}'] = seconds_of(decode, repeats)
+  return found
+
+
+def main():
+  parser = argparse.ArgumentParser()
+  parser.add_argument('--shape', default='bench', choices=SHAPES)
+  parser.add_argument('--repeats', type=int, default=3)
+  arguments = parser.parse_args()
+  torch.set_num_threads(2)
+  print(
+    json.dumps(
+      {
+        attention: measure(arguments.shape, attention, arguments.repeats)
+        for attention in ('eager', 'sdpa')
+      }
+    )
+  )
+
+
+if __name__ == '__main__':
+  main()
