@@ -13,6 +13,14 @@ import numpy as np
 from agentic_jax import types
 
 
+class Images(NamedTuple):
+  """Static sizes of the images of a batch."""
+
+  number: int  # I, of a row; given to `shape_for`, of a segment.
+  size: int  # S, pixels a side.
+  tokens: int  # N, of an image.
+
+
 class Shape(NamedTuple):
   """Static sizes of a batch."""
 
@@ -23,6 +31,7 @@ class Shape(NamedTuple):
   turns: int  # S
   action_tokens: int  # N
   turn_fields: tuple[str, ...] = ()  # Optional fields of Turns always filled.
+  images: Images | None = None  # Where the policy sees.
 
 
 class Stacked(NamedTuple):
@@ -44,6 +53,7 @@ def shape_for(
   microbatch_rows: int,
   row_tokens: int | None = None,
   turn_fields: tuple[str, ...] = (),
+  images: Images | None = None,
 ) -> Shape:
   """The sizes that hold any batch within the limits of a run.
 
@@ -58,6 +68,7 @@ def shape_for(
     row_tokens: T; by default just what the longest segment needs.
     turn_fields: the optional fields of `Turns` that every batch of the run
       has, even one without episodes.
+    images: of a segment, at most; None where the policy sees none.
 
   Raises:
     ValueError: a group may not fit a microbatch, or a segment a row.
@@ -87,24 +98,34 @@ def shape_for(
     turns=turns,
     action_tokens=action_tokens,
     turn_fields=turn_fields,
+    # As many segments of the longest kind fit a row by images as by tokens.
+    images=images and images._replace(number=images.number * per_row),
   )
 
 
 class _Place(NamedTuple):
   row: int
   start: int
+  image: int  # The first of its images in the row.
+
+
+class _Used(NamedTuple):
+  """What is taken of a row."""
+
+  tokens: int = 0
+  images: int = 0
 
 
 def _pack(groups, shape: Shape) -> tuple[list[list[_Place]], int]:
   """Where each segment of each group goes; next fit, groups never cut."""
   places: list[list[_Place]] = []
-  row, used = 0, 0
+  row, used = 0, _Used()
   for lengths in groups:
     group, next_row, next_used = _fit(lengths, row, used, shape)
     size = shape.microbatch_rows
     if group and group[-1].row // size != row // size:
       row = -(-(row + 1) // size) * size
-      group, next_row, next_used = _fit(lengths, row, 0, shape)
+      group, next_row, next_used = _fit(lengths, row, _Used(), shape)
       if group[-1].row // size != row // size:
         raise ValueError(
           f'A group needs more rows than a microbatch of {size} has; raise '
@@ -112,22 +133,30 @@ def _pack(groups, shape: Shape) -> tuple[list[list[_Place]], int]:
         )
     places.append(group)
     row, used = next_row, next_used
-  return places, row + bool(used)
+  return places, row + bool(used.tokens)
 
 
-def _fit(lengths, row: int, used: int, shape: Shape):
+def _fit(lengths, row: int, used: _Used, shape: Shape):
   placed = []
-  for length in lengths:
+  most = shape.images.number if shape.images else 0
+  for length, images in lengths:
     # One entry more: the value after the last token.
-    if used + length + 1 > shape.row_tokens:
-      row, used = row + 1, 0
-    placed.append(_Place(row, used))
-    used += length + 1
+    if (
+      used.tokens + length + 1 > shape.row_tokens or used.images + images > most
+    ):
+      row, used = row + 1, _Used()
+    placed.append(_Place(row, *used))
+    used = _Used(used.tokens + length + 1, used.images + images)
   return placed, row, used
 
 
 def _empty_trajectory(shape: Shape, kind, fills=()) -> types.Trajectory:
   size = (shape.rows, shape.row_tokens)
+  seen: dict[str, np.ndarray] = {}
+  if shape.images is not None:
+    number, side, _ = shape.images
+    seen['images'] = np.zeros((shape.rows, number, side, side, 3), np.uint8)
+    seen['sight'] = np.full(size, -1, np.int32)
   full = lambda value, dtype: np.full(size, value, dtype)
   return types.Trajectory(
     tokens=full(0, np.int32),
@@ -141,6 +170,7 @@ def _empty_trajectory(shape: Shape, kind, fills=()) -> types.Trajectory:
     sampler_logprobs=full(0, kind),
     temperature=full(1, np.float32),
     **{name: full(0, np.float32) for name in fills},
+    **seen,
   )
 
 
@@ -187,7 +217,7 @@ def stack(
   kept = lambda i: () if episodes[i].failure else episodes[i].segments
   groups = _groups_of(episodes)
   lengths = [
-    [len(s.tokens) for i in group for s in kept(i)] for group in groups
+    [_size(s, shape) for i in group for s in kept(i)] for group in groups
   ]
   places, rows = _pack(lengths, shape)
   if rows > shape.rows:
@@ -205,19 +235,41 @@ def stack(
   for group, group_places in zip(groups, places, strict=True):
     place = iter(group_places)
     for index in group:
-      _write(trajectory, turns, kept(index), place, index, fills)
+      _write(trajectory, turns, kept(index), place, index, shape, fills)
   microbatches = -(-rows // shape.microbatch_rows)
   return Stacked(trajectory, turns, microbatches)
 
 
-def _write(trajectory, turns, segments, places, index: int, fills) -> None:
+def _size(segment: types.Segment, shape: Shape) -> _Used:
+  images = 0 if segment.images is None else len(segment.images)
+  if images and (shape.images is None or images > shape.images.number):
+    most = shape.images.number if shape.images else 0
+    raise ValueError(
+      f'A segment has {images} images, and a row has room for {most}; give '
+      'the shape images=batching.Images(...) of the limits of the run.'
+    )
+  return _Used(len(segment.tokens), images)
+
+
+def _write(
+  trajectory, turns, segments, places, index: int, shape, fills
+) -> None:
   row_tokens = trajectory.tokens.shape[1]
   count = 0
   for segment in segments:
-    row, start = next(places)
+    row, start, first = next(places)
     n = len(segment.tokens)
     here = slice(start, start + n)
+    if trajectory.images is not None and segment.images is not None:
+      trajectory.images[row, first : first + len(segment.images)] = (
+        segment.images
+      )
+      own = segment.sight >= 0
+      offset = first * shape.images.tokens
+      trajectory.sight[row, here][own] = segment.sight[own] + offset
     for name, found in segment._asdict().items():
+      if name in ('images', 'sight'):
+        continue
       kept = getattr(trajectory, name)
       if found is None and name in fills:
         raise ValueError(

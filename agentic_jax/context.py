@@ -18,6 +18,8 @@ class Span(NamedTuple):
   kind: str  # One of KINDS.
   tokens: tuple[int, ...]
   turn: int  # Of the action and of what answers it; -1 for the prompt.
+  images: tuple[tuple[int, Any], ...] = ()  # The place of each among the
+  #                                           tokens, and its pixels.
 
 
 Context = Callable[[Sequence[Span]], Sequence[Span] | None]

@@ -21,6 +21,8 @@ RULES = {
   'mlp': 'tensor',
   'head_dim': None,
   'rank': None,
+  'pixels': None,
+  'places': None,
   'experts': 'expert',
   'choices': None,
 }

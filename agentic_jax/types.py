@@ -95,6 +95,9 @@ class Segment(NamedTuple):
   sampler_logprobs: np.ndarray  # float32 [n], 0 elsewhere
   temperature: np.ndarray  # float32 [n], 1 elsewhere
   teacher_logprobs: np.ndarray | None = None  # float32 [n], where probed
+  images: np.ndarray | None = None  # uint8 [k, S, S, 3]; None if it cannot see
+  sight: np.ndarray | None = None  # int32 [n]: which of the k N tokens of its
+  #                                  images it is, -1 is none
   experts: np.ndarray | None = None  # int16 [n, L, k]: of L layers, those that
   #                                    saw the token; -1 is no record.
 
@@ -147,6 +150,9 @@ class Trajectory(NamedTuple):
   reference_logprobs: Array | None = None  # float32 [B, T]
   teacher_logprobs: Array | None = None  # float32 [B, T]
   values: Array | None = None  # float32 [B, T]
+  images: Array | None = None  # uint8 [B, I, S, S, 3]: those of a row.
+  sight: Array | None = None  # int32 [B, T]: which of the I N tokens of the
+  #                             row's images it is, -1 is none.
   experts: Array | None = None  # int16 [B, T, L, k]: replayed in training; -1
   #                               is no record: the routers choose.
 

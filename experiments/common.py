@@ -23,7 +23,6 @@ from agentic_jax import metrics
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax import sharding
-from agentic_jax import tasks
 from agentic_jax import train
 from agentic_jax import types
 from agentic_jax.models import config as config_lib
@@ -36,6 +35,7 @@ from experiments import pages
 from experiments import policies
 from experiments import run_config
 from experiments import run_flags
+from experiments import sights
 from experiments import worlds
 
 FLAGS = flags.FLAGS
@@ -163,13 +163,18 @@ def build(
   world = worlds.make(
     environment=FLAGS.environment,
     contexts=FLAGS.context,
-    words=functools.partial(policies.tokenizer_of, FLAGS.tokenizer, published),
+    words=lambda tags: policies.tokenizer_of(
+      FLAGS.tokenizer, published, tags, images=sights.sees(FLAGS.model)
+    ),
     limit=FLAGS.limit,
     base_limits=base_limits or rollout.Limits(),
     seed=FLAGS.seed,
   )
   rollout.refuse_branching(world.environment, made.branch, made.group_size)
-  splits = {split: _tasks(split) for split in ('train', 'validation', 'test')}
+  splits = {
+    split: worlds.tasks_of(FLAGS.tasks, FLAGS.environment, FLAGS.workdir, split)
+    for split in ('train', 'validation', 'test')
+  }
   if made.demonstrations:
     worlds.refuse_inimitable(world, splits['train'])
   config = policies.configure(
@@ -180,6 +185,8 @@ def build(
     value_head=made.uses_values,
     dtype=FLAGS.dtype,
   )
+  seen = sights.of_world(config, published, world.tokenizer)
+  world = world._replace(images=seen)
   policies.refuse_idle_axes(mesh, config, FLAGS.mesh)
   return Run(
     pathlib.Path(FLAGS.workdir),
@@ -201,23 +208,15 @@ def _sampler(
 ) -> sampler_lib.Sampler:
   return sampler_lib.Sampler(
     config,
-    programs.shape_for(world.limits.segment_tokens, FLAGS.slots),
+    programs.shape_for(
+      world.limits.segment_tokens,
+      FLAGS.slots,
+      segment_images=world.limits.segment_images,
+    ),
     stop_ids=world.tokenizer.stop_ids(world.grammar.stop_strings),
     seed=FLAGS.seed,
     find_stop=worlds.find_stop(world),
   )
-
-
-def _tasks(split: str) -> Sequence[types.Task]:
-  spec = FLAGS.tasks or FLAGS.environment.partition('?')[0]
-  if spec not in tasks.TASKS:
-    if not FLAGS.tasks:
-      raise ValueError(
-        f'--environment={spec!r} has no tasks of its own; name some with '
-        f'--tasks, such as a file.jsonl, or one of {sorted(tasks.TASKS)}.'
-      )
-    return tasks.load(spec, split)
-  return tasks.load(spec, split, str(pathlib.Path(FLAGS.workdir) / 'data'))
 
 
 def batch_shape(run: Run, groups: int, group_size: int) -> batching.Shape:
@@ -235,6 +234,7 @@ def batch_shape(run: Run, groups: int, group_size: int) -> batching.Shape:
     segments=segments,
     action_tokens=action_tokens,
     microbatch_rows=FLAGS.microbatch_rows,
+    images=sights.of_rows(run.world),
   )
 
 

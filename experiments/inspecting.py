@@ -11,6 +11,9 @@ from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
 from agentic_jax.train import records
 
+# An image is shown in as many columns at most.
+_COLUMNS = 32
+
 _ROLE_STYLES = {
   'text': 'bold green',
   'think': 'magenta',
@@ -81,6 +84,9 @@ def show(
     shown = None
     pieces = tokenizer.pieces(segment.tokens.tolist())
     for i, piece in enumerate(pieces):
+      if segment.sight is not None and segment.sight[i] >= 0:
+        text.append_text(_picture(segment, i))
+        continue
       acted = bool(segment.action_mask[i])
       style = _ROLE_STYLES[types.ROLES[segment.role[i]]]
       if acted and advantages is not None:
@@ -110,3 +116,27 @@ def show(
   if not episode.task.answer:
     line = f'{ended} after {len(episode.turns)} turns; no answer to check it by'
   console.print(rich.text.Text(f'  {line}\n', style='dim'))
+
+
+def _picture(segment: types.Segment, place: int) -> rich.text.Text:
+  """The image whose tokens begin at a place, in blocks of two pixels each.
+
+  Nothing at the places of its other tokens.
+  """
+  assert segment.images is not None and segment.sight is not None
+  number = (int(segment.sight.max()) + 1) // len(segment.images)
+  which, rest = divmod(int(segment.sight[place]), number)
+  text = rich.text.Text()
+  if rest:
+    return text
+  image = segment.images[which]
+  step = -(-max(image.shape[:2]) // _COLUMNS)
+  small = image[::step, ::step]
+  if len(small) % 2:
+    small = np.concatenate([small, small[-1:]])
+  for upper, lower in zip(small[::2], small[1::2], strict=True):
+    text.append('\n')
+    for above, below in zip(upper, lower, strict=True):
+      one, other = (f'rgb({r},{g},{b})' for r, g, b in (above, below))
+      text.append('▀', style=f'{one} on {other}')
+  return text.append('\n')

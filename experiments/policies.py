@@ -9,6 +9,7 @@ from agentic_jax import tokenizer
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import pretrained
 from agentic_jax.models import sizes
+from experiments import sights
 from experiments import worlds
 
 # What --targets of adapters may name besides matrices.
@@ -81,6 +82,8 @@ def tokenizer_of(
   words: str,
   published: pretrained.Published | None,
   tags: Sequence[str],
+  *,
+  images: bool = False,
 ) -> tokenizer.Tokenizer:
   """The tokenizer of a run.
 
@@ -89,11 +92,13 @@ def tokenizer_of(
       published model, and of bytes where there is none.
     published: from `find`.
     tags: of the world's grammar; of bytes, each is a token.
+    images: whether there is one for images, too.
   """
   if words not in ('', 'byte'):
     return tokenizer.TextTokenizer(words)
   if published is None or words:
-    return tokenizer.ByteTokenizer(tags)
+    more = (sights.TOKEN,) if images else ()
+    return tokenizer.ByteTokenizer((*tags, *more))
   return tokenizer.TextTokenizer(published.tokenizer())
 
 
@@ -118,16 +123,21 @@ def configure(
     ValueError: the published model has too few embeddings for the tokenizer.
   """
   name, _, query = model.partition('?')
+  asked = worlds.literals(query)
+  seen = {key: asked.pop(key) for key in sights.SETTINGS if key in asked}
   try:
-    settings |= read_settings(model, **worlds.literals(query))
+    settings |= read_settings(model, **asked)
   except TypeError as error:
     raise ValueError(
       f'--model={model!r}: {error}; after the question mark are '
-      'rank, alpha, targets, rank_stabilised, base and remat.'
+      'rank, alpha, targets, rank_stabilised, base and remat, and of images '
+      f'{", ".join(sights.SETTINGS)}.'
     ) from error
   if published is None:
+    settings |= sights.fresh(name, **seen)
     return sizes.load(name, words.vocab_size, **settings)
   config = pretrained.configure(published, positions=positions, **settings)
+  config = sights.resized(config, seen)
   if config.vocab_size < words.vocab_size:
     raise ValueError(
       f'--model={model!r} has {config.vocab_size} embeddings, and its '

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 import difflib
 import json
+import pathlib
 from typing import Any
 from urllib import parse as urllib_parse
 
@@ -10,6 +11,7 @@ from agentic_jax import context
 from agentic_jax import environments
 from agentic_jax import protocol
 from agentic_jax import rollout
+from agentic_jax import tasks
 from agentic_jax import tokenizer
 from agentic_jax import types
 
@@ -101,6 +103,31 @@ def _literal(text: str) -> Any:
     return json.loads(text)
   except json.JSONDecodeError:
     return text
+
+
+def tasks_of(
+  spec: str, environment: str, workdir: str, split: str
+) -> Sequence[types.Task]:
+  """The tasks of a split.
+
+  Args:
+    spec: of --tasks; '' is those of the environment.
+    environment: of --environment.
+    workdir: where tasks that are made are kept.
+    split: train, validation or test.
+
+  Raises:
+    ValueError: there are none.
+  """
+  name = spec or environment.partition('?')[0]
+  if name in tasks.TASKS:
+    return tasks.load(name, split, str(pathlib.Path(workdir) / 'data'))
+  if not spec:
+    raise ValueError(
+      f'--environment={name!r} has no tasks of its own; name some with '
+      f'--tasks, such as a file.jsonl, or one of {sorted(tasks.TASKS)}.'
+    )
+  return tasks.load(name, split)
 
 
 def find_stop(world: rollout.World) -> Callable | None:

@@ -1,14 +1,18 @@
 """What follows a model's name on the command line."""
 
+import argparse
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
+from agentic_jax import rollout
 from agentic_jax import tokenizer
 from agentic_jax import train
 from agentic_jax.models import config as config_lib
 from experiments import policies
+from experiments import sights
 
 WORDS = tokenizer.ByteTokenizer()
 
@@ -69,3 +73,38 @@ def test_a_run_trains_its_adapters_alone(tmp_path):
   held = train.load_params(tmp_path)
   assert held['blocks']['query'].dtype == 'bfloat16'
   assert held['blocks']['query_lora_b'].any()
+
+
+def test_a_policy_that_sees():
+  config = _configure('toy?image_size=32&patch_size=4&shuffle=2')
+  assert (config.vision.tokens, config.vision.frozen) == (16, False)
+  model = 'toy?image_size=16&frozen_encoder=True'
+  assert sights.sees(model) and not sights.sees('toy?rank=2')
+  config = _configure(model)
+  assert (config.vision.image_size, config.vision.frozen) == (16, True)
+  words = policies.tokenizer_of('', None, ('<a>',), images=True)
+  found = sights.of_world(config, None, words)
+  assert found == rollout.Images(16, 4, words.special('<image>'))
+  with pytest.raises(ValueError, match='no token for images'):
+    sights.of_world(config, None, WORDS)
+  with pytest.raises(ValueError, match='image_size=17 must be a multiple of'):
+    _configure('toy?image_size=17')
+
+
+def test_images_of_a_published_model_that_sees():
+  source = pathlib.Path(__file__).parent / 'fixtures' / 'vision' / 'smolvlm'
+  config = _configure_published(source, 'image_size=16')
+  assert config.vision.tokens == 16 and config.vision.grid == 12
+  published = policies.find(str(source))
+  assert sights.of_world(config, published, WORDS) == rollout.Images(16, 16, 39)
+  names = ('<fake_token_around_image>', '<global-img>')
+  wrapped = sights.of_world(config, published, tokenizer.ByteTokenizer(names))
+  assert (wrapped.before, wrapped.after) == ((259, 260), (259,))
+  with pytest.raises(ValueError, match="settings .'patch_size'. of images"):
+    _configure_published(source, 'patch_size=4')
+
+
+def _configure_published(source, query):
+  words = argparse.Namespace(vocab_size=40)
+  published = policies.find(str(source))
+  return policies.configure(f'{source}?{query}', published, words, positions=64)

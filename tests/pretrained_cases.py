@@ -17,8 +17,8 @@ from agentic_jax import types
 from agentic_jax.models import attention
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import transformer
-from agentic_jax.models.pretrained import families
 from agentic_jax.models.pretrained import loading
+from agentic_jax.models.pretrained import visual
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
 
@@ -45,13 +45,13 @@ def load(
 ) -> Model:
   """The checkpoint of a directory, laid over a mesh."""
   source = loading.read_json(directory / 'config.json')
-  config = families.read(source, positions=POSITIONS, dtype=dtype)
+  config = visual.read(source, positions=POSITIONS, dtype=dtype)
   init = functools.partial(transformer.init, config)
   shapes = jax.eval_shape(init, jax.random.key(0))
   shardings = sharding.parameter_shardings(
     transformer.logical_axes(config), shapes, sharding.make_mesh(mesh)
   )
-  where = families.stored(config, families.find(source['model_type']))
+  where = visual.stored(config, source)
   with loading.Tensors(directory) as tensors:
     params = loading.load(tensors, config, where, shapes, shardings)
   return Model(config, params)

@@ -87,6 +87,60 @@ def _refuse_unknown(field: str, names: tuple[str, ...]) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class VisionConfig:
+  """The shape of what makes tokens of images; see `vision.Vision`.
+
+  Attributes:
+    image_size: pixels a side, of every image of a run.
+    patch_size: pixels a side of a patch; divides `image_size`.
+    grid: patches a side for which there are positions, at least those of an
+      image; 0 is as many as an image has.
+    width: of the encoder's stream.
+    layers: of the encoder.
+    heads: of the encoder; divides `width`.
+    mlp_width: hidden width of its MLP.
+    shuffle: patches a side that become one token; divides those of an image.
+    norm_epsilon: added to the variance.
+    frozen: whether the encoder stays as it is, and only the projector trains;
+      beside adapters neither does.
+  """
+
+  image_size: int
+  patch_size: int
+  grid: int = 0
+  width: int
+  layers: int
+  heads: int
+  mlp_width: int
+  shuffle: int = 1
+  norm_epsilon: float = 1e-6
+  frozen: bool = False
+
+  def __post_init__(self):
+    if (
+      self.image_size % (self.patch_size * self.shuffle)
+      or self.width % self.heads
+      or 0 < self.grid < self.side
+    ):
+      raise ValueError(
+        f'image_size={self.image_size} must be a multiple of '
+        f'patch_size={self.patch_size} times shuffle={self.shuffle}, '
+        f'width={self.width} one of heads={self.heads}, and grid={self.grid} '
+        f'0 or at least the {self.side} patches a side of an image.'
+      )
+
+  @property
+  def side(self) -> int:
+    """Patches a side of an image."""
+    return self.image_size // self.patch_size
+
+  @property
+  def tokens(self) -> int:
+    """Tokens of an image."""
+    return (self.side // self.shuffle) ** 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
   """The shape of a transformer.
 
@@ -123,6 +177,7 @@ class TransformerConfig:
       adapters: '' as `dtype`, else as the name says (int8: with a scale a
       column).
     remat: of REMATS; what is kept for the gradient of a block.
+    vision: what makes tokens of images; None is a model of text alone.
     experts: X, of a layer, in the place of its MLP; 0 is one MLP for all.
     experts_per_token: k, how many of them see a token.
     renormalise_experts: whether the weights of these k sum to 1.
@@ -155,6 +210,7 @@ class TransformerConfig:
   lora: Lora | None = None
   base: str = ''
   remat: str = ''
+  vision: VisionConfig | None = None
   experts: int = 0
   experts_per_token: int = 0
   renormalise_experts: bool = True

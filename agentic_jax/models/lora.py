@@ -87,10 +87,15 @@ def is_adapter(name: str) -> bool:
 def split(config: config_lib.TransformerConfig, params: Any) -> tuple[Any, Any]:
   """The parameters that train, and those that do not: two trees.
 
-  Without adapters all of them train, and the second tree is None.
+  Without adapters all of them train, but for an encoder of images that is
+  frozen; if nothing is, the second tree is None.
   """
   if config.lora is None:
-    return params, None
+    if config.vision is None or not config.vision.frozen:
+      return params, None
+    encoder = dict(params['vision'])
+    projector = {'projector': encoder.pop('projector')}
+    return {**params, 'vision': projector}, {'vision': encoder}
   blocks = params['blocks']
   trains = {'blocks': {k: v for k, v in blocks.items() if is_adapter(k)}}
   frozen = {k: v for k, v in params.items() if k != 'value_head'}
@@ -104,11 +109,11 @@ def join(trains: Any, frozen: Any) -> Any:
   """The whole tree again."""
   if frozen is None:
     return trains
-  return {
-    **frozen,
-    **trains,
-    'blocks': {**frozen['blocks'], **trains['blocks']},
+  both = {
+    name: {**frozen[name], **trains[name]}
+    for name in frozen.keys() & trains.keys()
   }
+  return {**frozen, **trains, **both}
 
 
 def quantise(matrix: Array) -> tuple[Array, Array]:

@@ -23,6 +23,7 @@ from agentic_jax.models import chunks
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import experts as experts_lib
 from agentic_jax.models import lora
+from agentic_jax.models import vision
 from agentic_jax.types import Array
 
 # Up to this depth the scan over layers is unrolled: keeping what the backward
@@ -75,6 +76,8 @@ class Transformer(nn.Module):
         metadata_params={nn.PARTITION_NAME: 'layers'},
       )(c, name='blocks')
     self.final_norm = block.Norm(c)
+    if c.vision is not None:
+      self.vision = vision.Vision(c.vision, c.width, c.dtype)
     if not c.tied:
       self.unembedding = block.parameter(
         self,
@@ -102,7 +105,12 @@ class Transformer(nn.Module):
     return self.routed(tokens, context, cache)[:2]
 
   def routed(
-    self, tokens: Array, context, cache=None, recorded: Array | None = None
+    self,
+    tokens: Array,
+    context,
+    cache=None,
+    recorded: Array | None = None,
+    sights: vision.Sights | None = None,
   ) -> tuple:
     """The last hidden states, and which experts saw the tokens.
 
@@ -112,6 +120,7 @@ class Transformer(nn.Module):
       cache: as in a call.
       recorded: int [B, T, L, k] or None, experts to take instead of those that
         the routers choose; see `experts.choose`.
+      sights: what stands in the place of embeddings, where images are.
 
     Returns:
       Hidden states and cache as in a call, and an `experts.Routing` of
@@ -126,6 +135,8 @@ class Transformer(nn.Module):
     x = self.embedding[tokens]
     if c.embedding_scale != 1.0:
       x = x * jnp.asarray(c.embedding_scale, x.dtype)
+    if sights is not None:
+      x = vision.put(x, sights)
     if self.fused:
       x, cache, routing = self._layer_by_layer(x, cache, context, rotations)
     else:
@@ -153,6 +164,10 @@ class Transformer(nn.Module):
     stacked = jax.tree.map(lambda *y: jnp.stack(y), *routings)
     return x, tuple(caches), stacked
 
+  def see(self, pixels: Array) -> Array:
+    """Tokens [n, N, D] of images uint8 [n, S, S, 3]."""
+    return self.vision(pixels)
+
   def logits(self, hidden: Array) -> Array:
     """Scores [..., V] of the next token; float32 at least."""
     matrix = self.embedding if self.config.tied else self.unembedding
@@ -172,6 +187,9 @@ class Transformer(nn.Module):
     self.logits(hidden)
     if self.config.value_head:
       self.values(hidden)
+    if self.config.vision is not None:
+      size = self.config.vision.image_size
+      self.see(jnp.zeros((1, size, size, 3), jnp.uint8))
 
 
 def _boxed(config: config_lib.TransformerConfig, key: Array):
@@ -239,15 +257,38 @@ def _before(config, params, trajectory, recorded) -> tuple:
 
   With them the routing of feeding the tokens; see `Transformer.routed`.
   """
+  after, routing = hidden(config, params, trajectory, recorded)
+  return jnp.pad(after[:, :-1], ((0, 0), (1, 0), (0, 0))), routing
+
+
+def hidden(
+  config: config_lib.TransformerConfig,
+  params: Any,
+  trajectory: types.Trajectory,
+  recorded: Array | None = None,
+) -> tuple:
+  """Hidden states [B, T, D] after each token, its row's images seen.
+
+  With them the routing of feeding the tokens; see `Transformer.routed`.
+  """
   context = attention.Packed(trajectory.segment, trajectory.position)
-  hidden, _, routing = Transformer(config).apply(
-    {'params': params},
+  model, variables = Transformer(config), {'params': params}
+  sights = None
+  if trajectory.images is not None:
+    rows, number, *size = trajectory.images.shape
+    pixels = trajectory.images.reshape(rows * number, *size)
+    seen = model.apply(variables, pixels, method=Transformer.see)
+    seen = seen.reshape(rows, -1, seen.shape[-1])
+    sights = vision.Sights(seen, trajectory.sight)
+  found, _, routing = model.apply(
+    variables,
     trajectory.tokens,
     context,
     recorded=recorded if config.experts else None,
+    sights=sights,
     method=Transformer.routed,
   )
-  return jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0))), routing
+  return found, routing
 
 
 def _score(config, params) -> chunks.Score:
@@ -289,7 +330,7 @@ def outputs(
     teacher: parameters whose logits `vocabulary` gets too; no gradient flows
       to them.
   """
-  hidden, routing = _before(config, params, trajectory, trajectory.experts)
+  before, routing = _before(config, params, trajectory, trajectory.experts)
   score = _score(config, params)
   taught, teach = None, None
   if teacher is not None:
@@ -298,7 +339,7 @@ def outputs(
     teach = _score(config, teacher)
   logprobs, entropy, found = chunks.read(
     score,
-    hidden,
+    before,
     trajectory,
     vocabulary=vocabulary,
     teach=teach,
@@ -308,7 +349,7 @@ def outputs(
   values = None
   if config.value_head:
     values = Transformer(config).apply(
-      {'params': params}, hidden, method=Transformer.values
+      {'params': params}, before, method=Transformer.values
     )
     values = values.at[:, 0].set(0.0)
   return types.Outputs(

@@ -26,8 +26,18 @@ const turnHeader = (episode, turn) => {
   return header;
 };
 
-const shownText = (segment, run) => segment.pieces.slice(run.start, run.end)
-    .map(readable).join('').replace(/↵\n$/, '↵');
+// Tokens that are not an image's; their images are shown instead.
+const shownText = (segment, run) => {
+  const hidden = new Set((segment.images || []).flatMap(
+      (image) => Array.from({length: image.tokens}, (_, i) => image.at + i)));
+  return segment.pieces.slice(run.start, run.end)
+      .filter((_, i) => !hidden.has(run.start + i))
+      .map(readable).join('').replace(/↵\n$/, '↵');
+};
+
+const shownImages = (segment, run) => (segment.images || [])
+    .filter((image) => image.at >= run.start && image.at < run.end)
+    .map((image) => make('img', {class: 'picture', src: image.png, alt: 'image'}));
 
 const segmentElements = (episode, segment, scale, names) => {
   const nodes = [];
@@ -36,6 +46,7 @@ const segmentElements = (episode, segment, scale, names) => {
     if (!run.acted) {
       nodes.push(make('div', {class: 'seen'},
           make('small', {}, acted ? 'observation' : 'prompt'),
+          ...shownImages(segment, run),
           make('div', {class: 'tokens'}, shownText(segment, run))));
       continue;
     }

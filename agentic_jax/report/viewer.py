@@ -9,6 +9,7 @@ outcome); of the first and the last evaluation the failures first.
 from collections.abc import Mapping, Sequence
 import json
 import pathlib
+import re
 from typing import Any
 
 from agentic_jax import types
@@ -19,6 +20,10 @@ MAX_EPISODES = 60  # Of each split.
 MAX_TOKENS = 4000  # Of an episode.
 MAX_CHARACTERS = 1_800_000  # Of the JSON of each split.
 MAX_TEXT = 4000  # Of a prompt, a detail or an observation.
+MAX_IMAGE = 50_000  # Characters of its address.
+
+_PNG = 'data:image/png;base64,'
+_BASE64 = re.compile('[A-Za-z0-9+/]+={0,2}')
 
 
 def section(run: reading.Run) -> tuple[str, dict[str, Any]]:
@@ -226,12 +231,31 @@ def _segment(segment: Mapping[str, Any], limit: int) -> dict[str, Any]:
   }
   if 'advantages' in segment:
     packed['advantages'] = column(segment['advantages'])
+  images = [
+    image
+    for image in map(_image, reading.sequence(segment.get('images')))
+    if image and image['at'] < len(pieces)
+  ]
+  if images:
+    packed['images'] = images
   credit = reading.mapping(segment.get('credit'))
   if credit:
     packed['credit'] = {
       str(name): column(values) for name, values in credit.items()
     }
   return packed
+
+
+def _image(record: Any) -> dict[str, Any] | None:
+  """Where an image's tokens are, and the image; None if that is no image."""
+  found = reading.mapping(record)
+  at, tokens = (reading.number(found.get(name)) for name in ('at', 'tokens'))
+  png = str(found.get('png'))
+  if at is None or tokens is None or not png.startswith(_PNG):
+    return None
+  if len(png) > MAX_IMAGE or not _BASE64.fullmatch(png.removeprefix(_PNG)):
+    return None
+  return {'at': int(at), 'tokens': int(tokens), 'png': png}
 
 
 def _segment_of_turns(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from agentic_jax.rollout.episodes import Limits
 from agentic_jax.rollout.episodes import Request
 from agentic_jax.rollout.episodes import World
 from agentic_jax.rollout.episodes import derive_seed
+from agentic_jax.rollout.pictures import Images
 from agentic_jax.rollout.replay import states
 from agentic_jax.rollout.scripted import TooLongError
 from agentic_jax.rollout.scripted import play
@@ -19,6 +20,7 @@ from agentic_jax.rollout.workers import Workers
 __all__ = [
   'Batch',
   'Demonstrations',
+  'Images',
   'Limits',
   'Request',
   'Rollouts',

@@ -8,6 +8,7 @@ from typing import Any
 
 from agentic_jax import types
 from agentic_jax.rollout import episodes
+from agentic_jax.rollout import faults
 from agentic_jax.rollout import workers as workers_lib
 from agentic_jax.sampling import sampler as sampler_lib
 
@@ -193,17 +194,17 @@ class _Loop:
     slot = ticket.key
     builder = self._playing[slot]
     if ticket.error is not None:
-      builder.fail('raised', episodes.describe(ticket.error))
+      builder.fail('raised', faults.describe(ticket.error))
       return
     begins = builder.state is None
     try:
       take = builder.reset if begins else builder.observe
       tokens = take(ticket.result)
-    except episodes.Garbage as error:
+    except faults.Garbage as error:
       builder.fail(error.kind, str(error))
       return
     except Exception as error:  # An object that breaks when it is looked at.
-      builder.fail('garbage', episodes.describe(error))
+      builder.fail('garbage', faults.describe(error))
       return
     if builder.ended:
       return
@@ -211,7 +212,11 @@ class _Loop:
       self._open(slot, tokens)
       return
     self._sampler.extend(
-      slot, tokens, turn=builder.turn, limit_tokens=builder.room
+      slot,
+      tokens,
+      turn=builder.turn,
+      limit_tokens=builder.room,
+      images=builder.images(len(tokens)),
     )
 
   def _open(self, slot: int, tokens: Sequence[int]) -> None:
@@ -224,6 +229,7 @@ class _Loop:
       turn=builder.turn,
       temperature=self._temperature_of(builder.request),
       limit_tokens=builder.room,
+      images=builder.images(len(tokens)),
     )
 
   def _temperature_of(self, request: episodes.Request) -> float:

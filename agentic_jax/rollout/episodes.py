@@ -1,8 +1,8 @@
 """An episode in the making: spans in, segments and turns out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+import functools
 import hashlib
-import numbers
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,16 +10,8 @@ import numpy as np
 from agentic_jax import context as context_lib
 from agentic_jax import protocol
 from agentic_jax import types
-
-_LARGEST = float(np.finfo(np.float32).max)
-
-# Of the other fields of a Transition.
-_KINDS: dict[str, Any] = {
-  'terminated': (bool, np.bool_),
-  'truncated': (bool, np.bool_),
-  'state_key': str,
-  'agent': numbers.Integral,
-}
+from agentic_jax.rollout import faults
+from agentic_jax.rollout import pictures
 
 
 class Limits(NamedTuple):
@@ -32,6 +24,7 @@ class Limits(NamedTuple):
   environment_seconds: float = 30.0  # Of one call; past it the call is hung.
   token_price: float = 0.0  # Taken from 'auxiliary', per action token.
   failed_share: float = 0.5  # Of a batch; past it the run stops.
+  segment_images: int = 1  # Of one forward context.
 
 
 class World(NamedTuple):
@@ -45,6 +38,7 @@ class World(NamedTuple):
   ]
   limits: Limits
   seed: int
+  images: pictures.Images | None = None  # None: the policy sees none.
 
 
 class Request(NamedTuple):
@@ -64,69 +58,11 @@ class Fork(NamedTuple):
   turn: int
 
 
-class Garbage(Exception):
-  """What an environment returned is not what its contract says."""
-
-  kind = 'garbage'
-
-
-class LongPrompt(Garbage):
-  """A prompt leaves no room for an action."""
-
-  kind = 'long'
-
-
 def derive_seed(*numbers: int) -> int:
   """A 63-bit seed from any integers, the same on every machine."""
   text = ','.join(str(number) for number in numbers).encode()
   digest = hashlib.blake2b(text, digest_size=8).digest()
   return int.from_bytes(digest, 'big') >> 1
-
-
-def check(transition: Any) -> types.Transition:
-  """The transition, if it holds its contract.
-
-  Raises:
-    Garbage: it does not; says what was wanted and what came.
-  """
-  if not isinstance(transition, types.Transition):
-    raise Garbage(f'wanted a Transition, got {type(transition).__name__}')
-  observation, reward = transition.observation, transition.reward
-  if not isinstance(observation, types.Observation) or not isinstance(
-    observation.text, str
-  ):
-    raise Garbage(f'wanted an Observation with text, got {show(observation)}')
-  if not isinstance(reward, Mapping):
-    raise Garbage(f'wanted rewards by component, got {show(reward)}')
-  for name, value in reward.items():
-    if name not in types.REWARDS:
-      raise Garbage(f'reward {show(name)} is none of {types.REWARDS}')
-    # False for NaN too, and for what does not fit a float32.
-    if not isinstance(value, numbers.Real) or not abs(value) <= _LARGEST:
-      raise Garbage(f'reward {name!r} is {show(value)}, not a finite number')
-  for name, kind in _KINDS.items():
-    value = getattr(transition, name)
-    if not isinstance(value, kind):
-      raise Garbage(f'{name} is {show(value)}, not of {kind}')
-  if not 0 <= transition.agent < 2**31:
-    raise Garbage(f'agent is {show(transition.agent)}, not a small number')
-  return transition
-
-
-def show(value: Any) -> str:
-  """A short form of anything, even of what cannot print itself."""
-  try:
-    return f'{value!r:.80}'
-  except Exception:
-    return f'a {type(value).__name__}'
-
-
-def describe(error: BaseException) -> str:
-  """The type and text of an error, even of one that cannot print itself."""
-  try:
-    return f'{type(error).__name__}: {error}'[:500]
-  except Exception:
-    return type(error).__name__
 
 
 class _Open(NamedTuple):
@@ -139,6 +75,7 @@ class _Open(NamedTuple):
   policy_step: list
   sampler_logprobs: list
   temperature: list
+  images: list  # (place, pixels) each.
 
   def extend(self, tokens, mask, turn, role, step, logprobs, temperature):
     n = len(tokens)
@@ -150,7 +87,9 @@ class _Open(NamedTuple):
     self.sampler_logprobs.extend(logprobs)
     self.temperature.extend([temperature] * n)
 
-  def close(self, experts: np.ndarray | None) -> types.Segment:
+  def close(
+    self, experts: np.ndarray | None, images: pictures.Images | None
+  ) -> types.Segment:
     if experts is not None:
       # Those of the last tokens, fed by nobody, are unknown.
       missing = len(self.tokens) - len(experts)
@@ -166,6 +105,7 @@ class _Open(NamedTuple):
       np.asarray(self.sampler_logprobs, kind),
       np.asarray(self.temperature, np.float32),
       experts=experts,
+      **pictures.fields(self.images, len(self.tokens), images),
     )
 
 
@@ -223,6 +163,17 @@ class Builder:
     """The ids of the segment that still grows."""
     return list(self._open.tokens)
 
+  def images(self, number: int) -> list[pictures.Placed]:
+    """The images that begin among the last tokens of the open segment.
+
+    Args:
+      number: of these tokens; places count from the first of them.
+    """
+    start = len(self._open.tokens) - number
+    return [
+      (at - start, pixels) for at, pixels in self._open.images if at >= start
+    ]
+
   def fork(
     self, turn: int, request: Request, *, remembers: bool = False
   ) -> 'Builder':
@@ -255,19 +206,26 @@ class Builder:
 
   def reset(self, transition: Any) -> list[int]:
     """Takes the first transition; returns the ids that open the segment."""
-    transition = check(transition)
+    transition = faults.check(transition, self.world.images)
     if self._remembers:
       self._first = transition
     self.state, self._key = transition.state, transition.state_key
     self._agent = int(transition.agent)
-    ids = self.world.tokenizer.prompt(transition.observation.text)
-    self._append(context_lib.Span('prompt', tuple(ids), -1))
+    ids, placed = pictures.say(
+      self.world.tokenizer.prompt, transition.observation, self.world.images
+    )
+    self._append(context_lib.Span('prompt', ids, -1, placed))
+    if len(placed) > self.world.limits.segment_images:
+      raise faults.LongPrompt(
+        f'a prompt of {len(placed)} images, where a segment has '
+        f'{self.world.limits.segment_images}; raise --limit=segment_images'
+      )
     if self.room < 1:
-      raise LongPrompt(
+      raise faults.LongPrompt(
         f'a prompt of {len(ids)} tokens leaves no room in a segment of '
         f'{self.world.limits.segment_tokens}'
       )
-    return ids
+    return list(ids)
 
   def act(
     self,
@@ -315,7 +273,7 @@ class Builder:
     `opens_segment` says whether they open a new segment. Nothing is to be fed
     once the episode has `ended`.
     """
-    transition = check(transition)
+    transition = faults.check(transition, self.world.images)
     if self._remembers:
       self._past.append((self._acted, transition))
     reward = {k: float(v) for k, v in transition.reward.items()}
@@ -344,24 +302,32 @@ class Builder:
   def _continue(self, observation: types.Observation) -> list[int]:
     tokenizer = self.world.tokenizer
     closed = self._open.tokens[-1] == tokenizer.eos_id
-    ids = tuple(tokenizer.observation(observation.text, closed=closed))
-    self._spans.append(context_lib.Span('observation', ids, self.turn - 1))
+    say = functools.partial(tokenizer.observation, closed=closed)
+    ids, placed = pictures.say(say, observation, self.world.images)
+    span = context_lib.Span('observation', ids, self.turn - 1, placed)
+    self._spans.append(span)
     fresh = None if self._truncated else self.world.context(self._spans)
     self.opens_segment = fresh is not None
     if fresh is None:
       length = len(self._open.tokens) + len(ids)
+      seen = len(self._open.images) + len(placed)
     else:
       length = sum(len(span.tokens) for span in fresh)
+      seen = sum(len(span.images) for span in fresh)
     spent = sum(turn.num_tokens for turn in self._turns)
     limits = self.world.limits
-    if length >= limits.segment_tokens or spent >= limits.episode_tokens:
+    if (
+      length >= limits.segment_tokens
+      or spent >= limits.episode_tokens
+      or seen > limits.segment_images
+    ):
       self._truncated = True
       return []
     if fresh is None:
       self._spans.pop()
-      self._append(context_lib.Span('observation', ids, self.turn - 1))
+      self._append(span)
       return list(ids)
-    self._segments.append(self._open.close(self._experts))
+    self._segments.append(self._close())
     self._open, self._experts = _Open(*([] for _ in _Open._fields)), None
     self._spans = []
     for span in fresh:
@@ -372,9 +338,14 @@ class Builder:
     """Adds tokens that the policy is not trained on here."""
     n = len(span.tokens)
     self._spans.append(span)
+    start = len(self._open.tokens)
+    self._open.images.extend((start + at, x) for at, x in span.images)
     # Of the narrowest type: the sampler's own decides that of the segment.
     zeros = [np.float32(0)] * n
     self._open.extend(span.tokens, False, -1, [0] * n, -1, zeros, 1.0)
+
+  def _close(self) -> types.Segment:
+    return self._open.close(self._experts, self.world.images)
 
   def fail(self, kind: str, detail: str) -> None:
     """Ends the episode by a fault of its environment."""
@@ -382,7 +353,7 @@ class Builder:
 
   def episode(self) -> types.Episode:
     """The finished episode."""
-    segments = self._segments + [self._open.close(self._experts)]
+    segments = self._segments + [self._close()]
     return types.Episode(
       self.request.task,
       self.request.draw,

@@ -6,6 +6,7 @@ import numpy as np
 
 from agentic_jax import types
 from agentic_jax.rollout import episodes as episodes_lib
+from agentic_jax.rollout import faults
 
 
 def states(episode: types.Episode, world: episodes_lib.World) -> list[Any]:
@@ -51,7 +52,7 @@ def states(episode: types.Episode, world: episodes_lib.World) -> list[Any]:
         state = environment.step(state, turn.action, seed).state
   except Exception as error:  # Whatever it is, it did not happen before.
     raise RuntimeError(
-      f'The environment raised {episodes_lib.describe(error)} when turn '
+      f'The environment raised {faults.describe(error)} when turn '
       f'{len(found)} of the task {episode.task.prompt!r:.80} was played once '
       'more, with the same actions and seeds. Mend it: what an environment '
       'does follows from state, action and seed.'

@@ -6,6 +6,7 @@ import numpy as np
 
 from agentic_jax import types
 from agentic_jax.rollout import episodes as episodes_lib
+from agentic_jax.rollout import faults
 
 # (task, seed) -> the texts of the actions, in order. The environment is reset
 # with `seed`, and stepped in turn t with `derive_seed(seed, t)`.
@@ -50,10 +51,10 @@ def play(
       _say(world, builder, action, seed, temperature)
   except TooLongError:
     raise
-  except episodes_lib.Garbage as error:
+  except faults.Garbage as error:
     builder.fail(error.kind, str(error))
   except Exception as error:  # Whatever it is costs one episode.
-    builder.fail('raised', episodes_lib.describe(error))
+    builder.fail('raised', faults.describe(error))
   return builder.episode()
 
 

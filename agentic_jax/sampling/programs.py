@@ -19,6 +19,7 @@ from agentic_jax.models import attention
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import experts as experts_lib
 from agentic_jax.models import transformer
+from agentic_jax.models import vision
 from agentic_jax.types import Array
 
 # Positions of a cache block, at least: smaller ones cost more in branches than
@@ -59,10 +60,16 @@ class Shape(NamedTuple):
   decode_block: int = 16
   prefill_rows: int = 16
   prefill_chunk: int = 16
+  segment_images: int = 1  # Of a slot, where the policy sees.
+  image_rows: int = 4  # Images of one call of the encoder.
 
 
 def shape_for(
-  segment_tokens: int, slots: int, *, prefill_chunk: int = 16
+  segment_tokens: int,
+  slots: int,
+  *,
+  prefill_chunk: int = 16,
+  segment_images: int = 1,
 ) -> Shape:
   """Sizes for segments of up to `segment_tokens`.
 
@@ -77,6 +84,7 @@ def shape_for(
     cache_block=block,
     prefill_rows=min(slots, 16),
     prefill_chunk=prefill_chunk,
+    segment_images=segment_images,
   )
 
 
@@ -108,7 +116,17 @@ def empty_record(
   return jnp.full(size, experts_lib.NO_RECORD, experts_lib.RECORD)
 
 
-def prefill(config, shape: Shape, params, caches, tokens, slot, start):
+def prefill(
+  config,
+  shape: Shape,
+  params,
+  caches,
+  tokens,
+  slot,
+  start,
+  seen=None,
+  sight=None,
+):
   """Writes chunks of tokens to the caches of their slots.
 
   Tokens that pad a chunk write beyond the span's end; those positions are
@@ -122,6 +140,9 @@ def prefill(config, shape: Shape, params, caches, tokens, slot, start):
     tokens: int32 [R, P].
     slot: int32 [R]. A row that repeats another one changes nothing.
     start: int32 [R], the position of the chunk's first token.
+    seen: float [slots, M, D], of `eyes.see`, where the policy sees.
+    sight: int32 [R, P], which of a slot's M stands in the place of a token; -1
+      is none.
 
   Returns:
     The caches, and the experts that saw the tokens, int16 [R, P, L, k]; None
@@ -132,17 +153,19 @@ def prefill(config, shape: Shape, params, caches, tokens, slot, start):
     slot=slot,
     active=jnp.ones(slot.shape, bool),
   )
-  _, caches, experts = _feed(config, params, tokens, context, caches)
+  sights = None if seen is None else vision.Sights(seen[slot], sight)
+  _, caches, experts = _feed(config, params, tokens, context, caches, sights)
   return caches, experts
 
 
-def _feed(config, params, tokens, context, caches):
+def _feed(config, params, tokens, context, caches, sights=None):
   """Hidden states [R, P, D], the caches, and what `prefill` returns."""
   hidden, caches, routing = transformer.Transformer(config, fused=True).apply(
     {'params': params},
     tokens,
     context,
     caches,
+    sights=sights,
     method=transformer.Transformer.routed,
   )
   if routing is None:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from agentic_jax.models import config as config_lib
+from agentic_jax.sampling import eyes
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import recording
 
@@ -23,11 +24,15 @@ class Generated(NamedTuple):
   #                                    far, but for its last token.
 
 
+# Ids, and the bytes of the images among them: equal ones have equal caches.
+_Prompt = tuple[tuple[int, ...], tuple[bytes, ...]]
+
+
 @dataclasses.dataclass
 class _Slot:
   """Host-side state of one slot."""
 
-  first_span: tuple[int, ...] = ()  # What lies at the cache's start, intact.
+  first_span: _Prompt = ((), ())  # What lies at the cache's start, intact.
   span: list[int] = dataclasses.field(default_factory=list)  # To be fed.
   length: int = 0  # Tokens in the cache that count.
   active: bool = False
@@ -88,6 +93,7 @@ class Sampler:
     self._params: Any = None
     self._slots = [_Slot() for _ in range(shape.slots)]
     self._recorder = recording.Recorder(config, shape)
+    self._eyes = eyes.Eyes(config, shape, self._device)
 
   @property
   def limit_tokens(self) -> int:
@@ -106,6 +112,7 @@ class Sampler:
     self._params = self._programs.layout(params)
     self.policy_step = policy_step
     self._slots = [_Slot() for _ in self._slots]
+    self._eyes.forget()
     if first:
       self._warm_up()
 
@@ -114,7 +121,10 @@ class Sampler:
     rows, size = self.shape.prefill_rows, self.shape.prefill_chunk
     zeros = np.zeros(rows, np.int32)
     chunk = self._place(np.zeros((rows, size), np.int32), zeros, zeros)
-    self._caches, _ = self._programs.prefill(self._params, self._caches, *chunk)
+    self._eyes.warm_up(self._params)
+    self._caches, _ = self._programs.prefill(
+      self._params, self._caches, *chunk, *self._eyes.seen([], 0)
+    )
     self._copy([(0, 0)])
 
   def seed(self, seed: int) -> None:
@@ -132,22 +142,36 @@ class Sampler:
     turn: int,
     temperature: float,
     limit_tokens: int,
+    images: Sequence[tuple[int, np.ndarray]] = (),
   ) -> None:
-    """Begins a segment in a slot and asks for the turn that answers it."""
+    """Begins a segment in a slot and asks for the turn that answers it.
+
+    `images` are uint8 [S, S, 3], each with the place in `tokens` where the run
+    of tokens begins that stands for it.
+    """
     slot = self._slots[index]
     slot.length = 0
-    slot.first_span = ()
+    slot.first_span = ((), ())
     slot.span = []
+    self._eyes.close(index)
     slot.draw, slot.member, slot.temperature = draw, member, temperature
-    self._ask(slot, tokens, turn, limit_tokens)
+    self._ask(index, tokens, turn, limit_tokens, images)
 
   def extend(
-    self, index: int, tokens: Sequence[int], *, turn: int, limit_tokens: int
+    self,
+    index: int,
+    tokens: Sequence[int],
+    *,
+    turn: int,
+    limit_tokens: int,
+    images: Sequence[tuple[int, np.ndarray]] = (),
   ) -> None:
     """Adds an observation to a slot's segment and asks for the next turn."""
-    self._ask(self._slots[index], tokens, turn, limit_tokens)
+    self._ask(index, tokens, turn, limit_tokens, images)
 
-  def _ask(self, slot, tokens, turn, limit_tokens):
+  def _ask(self, index, tokens, turn, limit_tokens, images):
+    slot = self._slots[index]
+    self._eyes.look(index, len(slot.span), len(tokens), images)
     # The last sampled token is not in the cache yet: it leads the span.
     slot.span = slot.span + [int(token) for token in tokens]
     if slot.length + len(slot.span) + limit_tokens > self.limit_tokens:
@@ -247,32 +271,36 @@ class Sampler:
       i for i, s in enumerate(self._slots) if s.active and len(s.span) > 1
     ]
     leaders, followers = self._share_prompts(waiting)
+    self._eyes.encode(self._params, leaders)
     self._prefill(leaders)
     self._copy(followers)
     for i in waiting:
       slot = self._slots[i]
       if slot.length == 0:
-        slot.first_span = tuple(slot.span)
+        slot.first_span = self._prompt_of(i)
       slot.length += len(slot.span) - 1
       slot.span = slot.span[-1:]
 
   def _share_prompts(self, waiting):
     """Waiting slots to prefill, and (source, target) copies for the rest."""
     source = {s.first_span: i for i, s in enumerate(self._slots)}
-    source.pop((), None)
+    source.pop(((), ()), None)
     leaders, followers = [], []
     for i in waiting:
       slot = self._slots[i]
       if slot.length:
         leaders.append(i)
         continue
-      prompt = tuple(slot.span)
+      prompt = self._prompt_of(i)
       if prompt in source:
         followers.append((source[prompt], i))
       else:
         leaders.append(i)
         source[prompt] = i
     return leaders, followers
+
+  def _prompt_of(self, index: int) -> _Prompt:
+    return tuple(self._slots[index].span), self._eyes.images(index)
 
   def _prefill(self, indices: list[int]) -> None:
     size, rows = self.shape.prefill_chunk, self.shape.prefill_rows
@@ -293,7 +321,10 @@ class Sampler:
           tokens[row, : len(chunk)] = chunk
           slot[row], start[row] = i, self._slots[i].length + offset
         self._caches, experts = self._programs.prefill(
-          self._params, self._caches, *self._place(tokens, slot, start)
+          self._params,
+          self._caches,
+          *self._place(tokens, slot, start),
+          *self._eyes.seen(slot, offset),
         )
         self._recorder.prefilled(slot, start, experts)
       offset += size

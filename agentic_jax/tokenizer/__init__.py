@@ -10,6 +10,7 @@ from agentic_jax.tokenizer import base
 from agentic_jax.tokenizer import byte
 from agentic_jax.tokenizer import text
 
+IMAGE = base.IMAGE
 Tokenizer = base.Tokenizer
 ByteTokenizer = byte.ByteTokenizer
 TextTokenizer = text.TextTokenizer

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import re
 from typing import Any, Protocol
 
+# Where an image stands among ids, until the tokens that it becomes stand there.
+IMAGE = -1
+
 Messages = Sequence[Mapping[str, Any]]  # Each has a 'role' and a 'content'.
 
 
@@ -30,16 +33,29 @@ class Tokenizer(Protocol):
     """The id of a special token. Raises KeyError with the list of names."""
 
   def prompt(
-    self, prompt: str | Messages, tools: Sequence[Any] = ()
+    self,
+    prompt: str | Messages,
+    tools: Sequence[Any] = (),
+    *,
+    images: int = 0,
   ) -> list[int]:
-    """The ids that open an episode, up to where the policy speaks."""
+    """The ids that open an episode, up to where the policy speaks.
 
-  def observation(self, text: str, *, closed: bool = False) -> list[int]:
+    Args:
+      prompt: a text, or messages.
+      tools: schemas.
+      images: how many IMAGE there are, before the text of the last message.
+    """
+
+  def observation(
+    self, text: str, *, closed: bool = False, images: int = 0
+  ) -> list[int]:
     """The ids that answer an action and hand the word back to the policy.
 
     Args:
       text: what the environment said.
       closed: the policy itself sampled the token that closes its message.
+      images: how many IMAGE there are, before the text.
     """
 
   def stop_ids(self, stop_strings: Sequence[str]) -> tuple[int, ...]:

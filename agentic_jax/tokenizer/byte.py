@@ -76,7 +76,11 @@ class ByteTokenizer:
     return base.lookup(self._specials, name)
 
   def prompt(
-    self, prompt: str | base.Messages, tools: Sequence[Any] = ()
+    self,
+    prompt: str | base.Messages,
+    tools: Sequence[Any] = (),
+    *,
+    images: int = 0,
   ) -> list[int]:
     """See `base.Tokenizer.prompt`; `tools`, which need a template, are ignored.
 
@@ -84,8 +88,11 @@ class ByteTokenizer:
     observations, all others plain lines.
     """
     ids = [self._specials['<bos>']]
-    for message in base.messages_of(prompt):
+    messages = base.messages_of(prompt)
+    for left, message in enumerate(messages, start=1 - len(messages)):
       content = message['content']
+      if not left:
+        ids += [base.IMAGE] * images
       if message['role'] == 'assistant':
         ids += self.action(content)
       elif message['role'] == 'tool':
@@ -94,11 +101,14 @@ class ByteTokenizer:
         ids += self.encode(content + '\n')
     return ids
 
-  def observation(self, text: str, *, closed: bool = False) -> list[int]:
+  def observation(
+    self, text: str, *, closed: bool = False, images: int = 0
+  ) -> list[int]:
     """See `base.Tokenizer.observation`; nothing needs closing here."""
     del closed
     opening, closing = self.special('<result>'), self.special('</result>')
-    return [opening, *self.encode(text), closing]
+    seen = [base.IMAGE] * images
+    return [opening, *seen, *self.encode(text), closing]
 
   def stop_ids(self, stop_strings: Sequence[str]) -> tuple[int, ...]:
     """See `base.Tokenizer.stop_ids`."""

@@ -1,10 +1,10 @@
 """Chat templates: jinja2 source beside a tokenizer, rendered in a sandbox."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import datetime
 import json
 import pathlib
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jinja2
 import jinja2.sandbox
@@ -17,6 +17,76 @@ PLAIN = (
   '<result>{{ message.content }}</result>'
   "{% else %}{{ message.content }}{{ '\\n' }}{% endif %}{% endfor %}"
 )
+
+# Stands for an image in rendered text.
+IMAGE = chr(0xFFFFD)
+
+_QUESTION = 'QuestionOfTheUser3c9e'
+
+
+class Form(NamedTuple):
+  """How a template takes the content of messages.
+
+  Attributes:
+    parts: only as a list of parts, and not as text.
+    image: the special name that it writes for a part that is an image; '' if
+      it has no place for one.
+  """
+
+  parts: bool = False
+  image: str = ''
+
+  def fill(
+    self, messages: Sequence[Mapping[str, Any]], images: int
+  ) -> list[Mapping[str, Any]]:
+    """Messages as the template takes them, with images before the last text."""
+    last = len(messages) - 1
+    return [
+      self._fill(message, images * (i == last))
+      for i, message in enumerate(messages)
+    ]
+
+  def _fill(self, message, images):
+    text = message['content']
+    if not isinstance(text, str) or not (images or self.parts):
+      return message
+    if images and not self.image:
+      text = IMAGE * images + text
+    content = text
+    if self.parts or self.image:
+      content = [{'type': 'image'}] * (images if self.image else 0)
+      content.append({'type': 'text', 'text': text})
+    return {**message, 'content': content}
+
+  def mark(self, text: str) -> str:
+    """Rendered text, with IMAGE where the template wrote one."""
+    return text.replace(self.image, IMAGE) if self.image else text
+
+
+def form_of(
+  render: Callable[..., str], specials: Callable[[str], Iterable[str]]
+) -> Form:
+  """How a template takes content, found by asking it.
+
+  Args:
+    render: messages -> text.
+    specials: the special names in a text.
+  """
+
+  def write(content):
+    try:
+      return render([{'role': 'user', 'content': content}])
+    except (TypeError, ValueError, jinja2.TemplateError):
+      return ''
+
+  part = {'type': 'text', 'text': _QUESTION}
+  alone, seen = write([part]), write([{'type': 'image'}, part])
+  if _QUESTION not in alone or _QUESTION not in seen:
+    return Form()
+  parts = _QUESTION not in write(_QUESTION)
+  known = list(specials(alone))
+  new = [name for name in specials(seen) if name not in known]
+  return Form(parts, new[0] if len(new) == 1 else '')
 
 
 def read_config(directory: pathlib.Path) -> dict[str, Any]:

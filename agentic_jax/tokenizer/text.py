@@ -1,6 +1,6 @@
 """Any `tokenizer.json`, with its chat template."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import json
 import pathlib
 import re
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import tokenizers
 
 from agentic_jax.tokenizer import base
+from agentic_jax.tokenizer import entries
 from agentic_jax.tokenizer import template
 
 # Code points of a plane that Unicode leaves to private use.
@@ -114,6 +115,9 @@ class TextTokenizer:
     self._template = template.compile_source(
       chat_template or config.get('chat_template') or template.PLAIN
     )
+    self._form = template.form_of(
+      lambda messages: self._write(messages, (), True), self._specials_in
+    )
     end_id = vocabulary[self._names['eos_token']]
     self.pad_id = vocabulary.get(pad or self._names['pad_token'], end_id)
     # A template may close messages with another token than `eos_token`.
@@ -146,16 +150,24 @@ class TextTokenizer:
     return base.lookup(self._specials, name)
 
   def prompt(
-    self, prompt: str | base.Messages, tools: Sequence[Any] = ()
+    self,
+    prompt: str | base.Messages,
+    tools: Sequence[Any] = (),
+    *,
+    images: int = 0,
   ) -> list[int]:
     """See `base.Tokenizer.prompt`; `tools` are schemas, given to the template.
 
     In messages of the assistant special names become their tokens, as in
     `action`; in all others, and in `tools`, they stay text.
     """
-    return self._tokens(*self._render(base.messages_of(prompt), tools))
+    messages = base.messages_of(prompt)
+    text, escaped = self._render(messages, tools, images=images)
+    return self._tokens(text, escaped, images=images)
 
-  def observation(self, text: str, *, closed: bool = False) -> list[int]:
+  def observation(
+    self, text: str, *, closed: bool = False, images: int = 0
+  ) -> list[int]:
     """See `base.Tokenizer.observation`.
 
     What the template writes after a message of the policy; what it makes of
@@ -166,7 +178,7 @@ class TextTokenizer:
         something of the past after it.
     """
     answer = {'role': self._role, 'content': text}
-    whole, escaped = self._render([_QUESTION, _POLICY, answer])
+    whole, escaped = self._render([_QUESTION, _POLICY, answer], images=images)
     _, said, after = whole.partition(_POLICY['content'])
     past = (_QUESTION['content'], _POLICY['content'])
     if not said or any(content in after for content in past):
@@ -177,7 +189,7 @@ class TextTokenizer:
         'Pass chat_template=... with a template that writes messages one '
         'after the other, or another observation_role.'
       )
-    ids = self._tokens(after, escaped, first=False)
+    ids = self._tokens(after, escaped, first=False, images=images)
     return ids[1:] if closed and ids[:1] == [self.eos_id] else ids
 
   def keeps_past(self) -> bool:
@@ -220,7 +232,7 @@ class TextTokenizer:
   ) -> list[bytes]:
     """The bytes of every id; ids without a token get a name."""
     pieces = [f'<unused_{i}>'.encode() for i in range(self.vocab_size)]
-    to_bytes = _to_bytes(data)
+    to_bytes = entries.to_bytes(data)
     for name, index in vocabulary.items():
       pieces[index] = to_bytes(name)
     for token in data.get('added_tokens') or ():
@@ -232,6 +244,7 @@ class TextTokenizer:
     messages: base.Messages,
     tools: Sequence[Any] = (),
     speak: bool = True,
+    images: int = 0,
   ) -> tuple[str, dict[str, str]]:
     """The template's text, and the names it holds under other characters.
 
@@ -253,19 +266,37 @@ class TextTokenizer:
         return [safe(item) for item in value]
       return value
 
-    text = self._template.render(
-      messages=[m if m['role'] == 'assistant' else safe(m) for m in messages],
-      tools=safe(tools) or None,
+    made = [m if m['role'] == 'assistant' else safe(m) for m in messages]
+    text = self._write(self._form.fill(made, images), safe(tools), speak)
+    text = self._form.mark(text) if images else text
+    return text, {sign: name for name, sign in escaped.items()}
+
+  def _write(self, messages, tools, speak) -> str:
+    """What the template writes."""
+    return self._template.render(
+      messages=messages,
+      tools=tools or None,
       add_generation_prompt=speak,
       **self._names,
     )
-    return text, {sign: name for name, sign in escaped.items()}
+
+  def _specials_in(self, text: str) -> list[str]:
+    return self._splitter.split(text)[1::2]
 
   def _tokens(
-    self, text: str, escaped: Mapping[str, str], first: bool = True
+    self,
+    text: str,
+    escaped: Mapping[str, str],
+    first: bool = True,
+    images: int = 0,
   ) -> list[int]:
     """Ids of rendered text, in which escaped names become text again."""
     ids: list[int] = []
+    if images:
+      for i, piece in enumerate(text.split(template.IMAGE)):
+        ids += [base.IMAGE] * (i > 0)
+        ids += self._tokens(piece, escaped, first and i == 0)
+      return ids
     parts = self._splitter.split(text)
     for i, part in enumerate(parts):
       if i % 2:
@@ -335,51 +366,3 @@ def _encoder(
       '"prepend_scheme": "first"', '"prepend_scheme": "never"'
     )
   return tokenizers.Tokenizer.from_str(text)
-
-
-def _types(part: Any) -> set[str]:
-  """Every 'type' named in a part of tokenizer.json."""
-  if isinstance(part, Mapping):
-    found = {part['type']} if isinstance(part.get('type'), str) else set()
-    return found.union(*(_types(value) for value in part.values()))
-  if isinstance(part, list):
-    return set().union(*(_types(value) for value in part))
-  return set()
-
-
-def _to_bytes(data: Mapping[str, Any]) -> Callable[[str], bytes]:
-  """The function from a vocabulary entry to the bytes that it stands for."""
-  decoders = _types(data.get('decoder'))
-  if 'ByteLevel' in decoders | _types(data.get('pre_tokenizer')):
-    alphabet = _byte_alphabet()
-    return lambda name: b''.join(
-      alphabet.get(sign, sign.encode()) for sign in name
-    )
-  if decoders & {'ByteFallback', 'Metaspace', 'Replace'}:
-    return _fallback_bytes
-  return _word_bytes
-
-
-def _byte_alphabet() -> dict[str, bytes]:
-  """The sign that stands for each byte in byte-level vocabularies.
-
-  A byte that prints in Latin-1 is its own sign; the others, in order, take
-  the signs from U+0100 on.
-  """
-  prints = {*range(33, 127), *range(161, 173), *range(174, 256)}
-  hidden = [byte for byte in range(256) if byte not in prints]
-  signs = {chr(byte): bytes([byte]) for byte in prints}
-  return signs | {chr(256 + i): bytes([byte]) for i, byte in enumerate(hidden)}
-
-
-def _fallback_bytes(name: str) -> bytes:
-  """Bytes of an entry with '\u2581' for a space and <0x0A> for a byte."""
-  byte = re.fullmatch(r'<0x([0-9A-Fa-f]{2})>', name)
-  if byte:
-    return bytes.fromhex(byte[1])
-  return name.replace('\u2581', ' ').encode()
-
-
-def _word_bytes(name: str) -> bytes:
-  """Bytes of a word, or of the later part of one that ## marks."""
-  return name[2:].encode() if name.startswith('##') else f' {name}'.encode()

@@ -79,6 +79,13 @@ def fill(
       'This recipe asks the policy in contexts of its own, for which it wants '
       'the world; give it to the run: Plan(..., world=world).'
     )
+  if any(
+    s.images is not None and len(s.images) for e in episodes for s in e.segments
+  ):
+    raise ValueError(
+      'Probes have no images, and these episodes do: what the policy would say '
+      'without them is another question. Take a recipe without probes.'
+    )
   asked = [
     [] if episode.failure else list(probing.ask(episode, world))
     for episode in episodes

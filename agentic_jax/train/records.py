@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from agentic_jax import types
+from agentic_jax.train import png
 
 
 def record(
@@ -32,6 +33,7 @@ def record(
         'turn': segment.turn.tolist(),
         'role': segment.role.tolist(),
         'logprobs': [round(float(x), 6) for x in segment.sampler_logprobs],
+        **_images(segment),
         **(per_token[i] if per_token else {}),
       }
     )
@@ -68,6 +70,24 @@ def record(
       for turn in episode.turns
     ],
     'segments': segments,
+  }
+
+
+def _images(segment: types.Segment) -> dict[str, Any]:
+  """The images of a segment: where their tokens begin, how many, and a PNG."""
+  if segment.images is None or not len(segment.images):
+    return {}
+  assert segment.sight is not None
+  number = (int(segment.sight.max()) + 1) // len(segment.images)
+  return {
+    'images': [
+      {
+        'at': int(np.argmax(segment.sight == i * number)),
+        'tokens': number,
+        'png': png.data_uri(image),
+      }
+      for i, image in enumerate(segment.images)
+    ]
   }
 
 

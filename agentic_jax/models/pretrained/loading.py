@@ -123,8 +123,8 @@ def rows_of(config: config_lib.TransformerConfig, part: str) -> Rows:
 def is_matrix(path: str) -> bool:
   """Whether a parameter is stored transposed."""
   name = path.rpartition('/')[2]
-  vector = name == 'scale' or name.endswith('_bias')
-  return not vector and name not in ('embedding', 'unembedding')
+  vector = name in ('scale', 'bias') or name.endswith('_bias')
+  return not vector and name not in _AS_THEY_ARE
 
 
 def load(
@@ -141,7 +141,7 @@ def load(
   Args:
     tensors: open files; anything with `names`, `shape` and `read`.
     config: of the transformer.
-    stored: where each parameter lies, from `families.stored`.
+    stored: where each parameter lies, from `visual.stored`.
     shapes: tree of what to load, with `shape` and `dtype`.
     shardings: tree of the same structure.
     finish: (path, parameter) -> what stands in its place; called as soon as it
@@ -250,6 +250,9 @@ def _check(tensors, config, stored, leaves) -> None:
       'model of config.json: this is another kind of model than it says.'
     )
 
+
+# Of more than one axis, and stored as they are here.
+_AS_THEY_ARE = ('embedding', 'unembedding', 'patches', 'positions')
 
 # The last of the parts that share a tensor.
 _LAST = {

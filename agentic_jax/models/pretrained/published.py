@@ -19,9 +19,9 @@ from agentic_jax.models import config as config_lib
 from agentic_jax.models import lora
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
-from agentic_jax.models.pretrained import families
 from agentic_jax.models.pretrained import gguf_files
 from agentic_jax.models.pretrained import loading
+from agentic_jax.models.pretrained import visual
 
 
 class Published(NamedTuple):
@@ -136,8 +136,8 @@ def _in_package(name: str, packaged: Packaged) -> pathlib.Path:
 def configure(
   model: Published, *, positions: int, **settings: Any
 ) -> config_lib.TransformerConfig:
-  """The transformer of a published model; see `families.read`."""
-  return families.read(model.described, positions=positions, **settings)
+  """The transformer of a published model; see `visual.read`."""
+  return visual.read(model.described, positions=positions, **settings)
 
 
 def load(
@@ -174,12 +174,11 @@ def load(
     transformer.logical_axes(wide), shapes, mesh
   )
   published = lambda tree: lora.split(wide, tree)[1] if wide.lora else tree
-  family = families.find(model.described.get('model_type'))
   with model.open() as tensors:
     found = loading.load(
       tensors,
       config,
-      families.stored(config, family),
+      visual.stored(config, model.described),
       published(shapes),
       published(shardings),
       finish=functools.partial(lora.narrow_one, config),

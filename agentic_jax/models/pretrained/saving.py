@@ -16,6 +16,7 @@ from agentic_jax.models.pretrained import families
 from agentic_jax.models.pretrained import loading
 from agentic_jax.models.pretrained import places
 from agentic_jax.models.pretrained import published
+from agentic_jax.models.pretrained import visual
 
 # What lies beside the weights and goes along.
 _BESIDE = (
@@ -24,6 +25,8 @@ _BESIDE = (
   'special_tokens_map.json',
   'chat_template.jinja',
   'generation_config.json',
+  'preprocessor_config.json',
+  'processor_config.json',
 )
 # By whether there are experts, and whether heads are normalised.
 _DESCRIBED = {
@@ -123,8 +126,7 @@ def export(
   directory = pathlib.Path(directory)
   model = None if source is None else published.find(str(source))
   described = describe(config) if model is None else model.described
-  family = families.find(described.get('model_type'))
-  tensors = tensors_of(params, config, families.stored(config, family))
+  tensors = tensors_of(params, config, visual.stored(config, described))
   directory.mkdir(parents=True, exist_ok=True)
   kind = str(next(iter(tensors.values())).dtype)
   described = {k: v for k, v in described.items() if k != 'torch_dtype'}
