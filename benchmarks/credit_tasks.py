@@ -1,4 +1,4 @@
-"""What credit.py times: every estimator of ours, and its peers' forms.
+"""What credit.py times: estimators over time, groups, turns; and peers' forms.
 
 A task takes a batch of `make_batch` and returns what the estimator does. The
 bytes of a task are those per entry of [E, N] that must be read and written at

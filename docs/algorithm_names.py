@@ -197,7 +197,8 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
       'IGPO, information gain',
       '2510.14967',
       'igpo',
-      '`information_gain` on the host, of probes that ask for the answer; '
+      'gains as `information_gain` has them, taken on the host from probes '
+      'that ask for the answer; '
       'DR-Venus takes logarithms and standardises apart',
     ),
     (

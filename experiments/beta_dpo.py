@@ -72,7 +72,11 @@ def recipe(
     seats = recipe_lib.seats_of(credit.place, 2)
     gaps = gaps_of(outputs, trajectory, seats)
     present = preferences.split_pairs(seats.taken()).chosen
-    key = jax.random.key(jnp.max(trajectory.policy_step) + 1)
+    # Of the step and of its tokens, which are others in another run.
+    key = jax.random.fold_in(
+      jax.random.key(jnp.sum(trajectory.tokens)),
+      jnp.max(trajectory.policy_step) + 1,
+    )
     weights = preferences.gap_weights(gaps, moments)
     drawn = preferences.select_pairs(key, weights, present, fraction=fraction)
     found = preferences.dynamic_beta(

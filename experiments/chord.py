@@ -155,8 +155,9 @@ def recipe(
     share: of constant and phi, the share of imitation; by default 0.1.
     clip_low: how far the ratio of a sampled token may fall below 1.
     clip_high: how far it may rise above 1.
-    **training: see `recipe.training`.
+    **training: see `recipe.training`; nothing else.
   """
+  training = recipe_lib.only_training(training)
   recipe_lib.refuse_without_demonstrations(demonstrations)
   chosen = recipe_lib.choose_form(
     FORMS,

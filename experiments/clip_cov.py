@@ -65,8 +65,10 @@ def recipe(
     free = ~losses.is_clipped(
       recipe_lib.token_ratio(outputs, trajectory), credit.advantages, **band
     )
+    # Of the step and of its tokens, which are others in another run.
     key = jax.random.fold_in(
-      jax.random.key(0), jnp.max(trajectory.policy_step) + 1
+      jax.random.key(jnp.sum(trajectory.tokens)),
+      jnp.max(trajectory.policy_step) + 1,
     )
     dropped = losses.select_largest(
       jax.random.uniform(key, mask.shape),

@@ -4,6 +4,7 @@ A paper's script imports this module, changes a few defaults and calls `train`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 import functools
 import json
 import logging
@@ -383,10 +384,10 @@ def inspect_episodes(run: Run) -> None:
     run.world,
     batch_shape(run, len(group), 1),
   )
+  teacher = train.place_teacher(run.config, run.recipe.teacher, run.mesh)
+  recipe = dataclasses.replace(run.recipe, teacher=teacher)
   inspecting.show_group(
     group,
     run.world.tokenizer,
-    inspecting.credit_of(
-      run.recipe, train.apply_of(run.config), params, stacked
-    ),
+    inspecting.credit_of(recipe, train.apply_of(run.config), params, stacked),
   )

@@ -41,10 +41,11 @@ def load_teacher(directory: str):
 def score_teacher(apply, networks, trajectory, turns):
   """Fills in the teacher's log-probabilities; without one, the reference's."""
   del turns
-  teacher = networks.teacher
-  if teacher is None:
-    teacher = networks.reference
-  outputs = apply(teacher, trajectory)
+  if networks.teacher is None:
+    outputs = apply(networks.reference, trajectory)
+  else:
+    # It has routers of its own, if any.
+    outputs = apply(networks.teacher, trajectory._replace(experts=None))
   return trajectory._replace(teacher_logprobs=outputs.logprobs)
 
 

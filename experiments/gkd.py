@@ -82,15 +82,18 @@ def recipe(
     outcome_weight: of the clipped surrogate of the return; 0 is none.
     teacher_weight: of the divergence.
     temperature: of sampling, and of both distributions.
-    **training: see `recipe.training`.
+    **training: see `recipe.training`; nothing else.
   """
+  training = recipe_lib.only_training(training)
   chosen = recipe_lib.choose_form(FORMS, form, beta=beta, count=count)
   distill.refuse_idle(teacher, outcome_weight, teacher_weight)
   divergence = functools.partial(FUNCTIONS[form], **chosen)
   some = jnp.zeros((1, max(chosen.get('count', 2), 2)))
   divergence(some, some, jnp.ones(1, bool))  # Refuses what is out of range.
   base = recipe_lib.grpo(
-    group_size=group_size, temperature=temperature, **training
+    group_size=group_size,
+    temperature=temperature,
+    **training,
   )
 
   def vocabulary(chunk):

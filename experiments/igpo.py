@@ -64,12 +64,18 @@ def probing(form, answer_tokens) -> recipe_lib.Probing:
     ]
 
   def absorb(episode, asked, logprobs):
+    if any('process' in turn.reward for turn in episode.turns):
+      raise ValueError(
+        'This world pays rewards of the component "process" itself, where '
+        'information gains are to stand; take a world without them, or '
+        'another recipe, such as --recipe=turn_grpo.'
+      )
     known = {p.turn: FORMS[form](x.mean()) for p, x in zip(asked, logprobs)}
     turns = list(episode.turns)
     for turn in known.keys() & {later - 1 for later in known}:
       gain = float(known[turn + 1] - known[turn])
-      paid = {'process': turns[turn].reward.get('process', 0.0) + gain}
-      turns[turn] = turns[turn]._replace(reward={**turns[turn].reward, **paid})
+      paid = {**turns[turn].reward, 'process': gain}
+      turns[turn] = turns[turn]._replace(reward=paid)
     return episode._replace(turns=tuple(turns))
 
   return recipe_lib.Probing(ask, absorb, extra_tokens=answer_tokens)

@@ -79,8 +79,9 @@ def recipe(
     demonstrations: how many of them are demonstrations; at least 1.
     exploration: γ, how much less a demonstrated token counts that is likely
       anyway; 0 makes all count the same.
-    **training: see `recipe.training`.
+    **training: see `recipe.training`; nothing else.
   """
+  training = recipe_lib.only_training(training)
   recipe_lib.refuse_without_demonstrations(demonstrations)
   if exploration < 0:
     raise ValueError(

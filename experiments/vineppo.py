@@ -59,8 +59,9 @@ def recipe(
     clip_low: how far a ratio may fall below 1.
     clip_high: how far a ratio may rise above 1.
     kl_coefficient: of k3 to the frozen initial policy.
-    **training: see `recipe.training`.
+    **training: see `recipe.training`; nothing else.
   """
+  training = recipe_lib.only_training(training)
   band: dict[str, Any] = dict(clip_low=clip_low, clip_high=clip_high)
   names = recipe_lib.regularisers(kl_coefficient, 0.0)
   return dataclasses.replace(

@@ -98,10 +98,28 @@ def test_other_adapters_are_refused(tmp_path, change, message):
     pretrained.read_lora(tmp_path, 'llama')
 
 
+def test_of_a_model_with_experts_those_of_attention_are_read(tmp_path):
+  config, params = _made(0)
+  adapters = config_lib.Lora(rank=3, alpha=12.0, targets=('query',))
+  config = dataclasses.replace(config, lora=adapters)
+  kind = dict(model_type='mixtral')
+  pretrained.export_adapter(tmp_path, params, config, **kind)
+  assert pretrained.read_lora(tmp_path, 'mixtral') == adapters
+  path = tmp_path / 'adapter_config.json'
+  described = json.loads(path.read_text()) | {
+    'target_modules': ['q_proj', 'w1']
+  }
+  path.write_text(json.dumps(described))
+  with pytest.raises(ValueError, match=r"\['w1'\]; known are .*'v_proj'"):
+    pretrained.read_lora(tmp_path, 'mixtral')
+
+
 def test_what_has_no_place_is_refused(tmp_path):
   config, params = _made(0)
   with pytest.raises(ValueError, match='parts of a tensor'):
     pretrained.export_adapter(tmp_path, params, config, model_type='phi3')
+  with pytest.raises(ValueError, match='keeps up, down as parts.* or of many'):
+    pretrained.export_adapter(tmp_path, params, config, model_type='qwen3_moe')
   plain = dataclasses.replace(config, lora=None)
   with pytest.raises(ValueError, match='no adapters; export it whole'):
     pretrained.export_adapter(tmp_path, params, plain, model_type='llama')

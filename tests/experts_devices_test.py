@@ -18,7 +18,7 @@ from agentic_jax import checkpoint
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import sharding
 from agentic_jax.models import sizes
-from experiments import common
+from experiments import policies
 from tests import experts_losses_test
 from tests import tiny_training
 
@@ -106,9 +106,8 @@ def check_each_device_holds_its_experts(mesh, learned):
 
 
 def check_axes_without_work_are_refused():
-  common.FLAGS.mark_as_parsed()
-  make = lambda mesh, model: common._refuse_idle_axes(
-    sharding.make_mesh(mesh), sizes.load(model, 40)
+  make = lambda mesh, model: policies.refuse_idle_axes(
+    sharding.make_mesh(mesh), sizes.load(model, 40), mesh
   )
   make('data:2,expert:2', 'toy_experts')
   make('data:2', 'toy')

@@ -78,7 +78,15 @@ def _config(recipe, **settings):
 
 
 def learn(
-  recipe, workdir, *, microbatch_rows=8, mesh='', steps=1, played=None, **made
+  recipe,
+  workdir,
+  *,
+  microbatch_rows=8,
+  mesh='',
+  steps=1,
+  played=None,
+  source=None,
+  **made,
 ):
   """A short run of the toy with experts: its state, and its first gradient."""
   recipe = dataclasses.replace(
@@ -100,7 +108,8 @@ def learn(
   trains, frozen = lora.split(config, params)
   state = train.TrainState(trains, recipe.optimizer.init(trains), frozen)
   played = tiny_training.episodes() if played is None else played
-  result = train.run(recipe, tiny_training.Fixed(played), plan, state)
+  source = source or tiny_training.Fixed(played)
+  result = train.run(recipe, source, plan, state)
   return result, tiny_training.by_name(result.state.optimizer_state.gradient)
 
 
@@ -191,6 +200,27 @@ def test_replay_can_be_switched_off(tmp):
   tiny_training.assert_close(off, plain, 0)
   gap = np.abs(replayed['blocks.down'] - plain['blocks.down']).max()
   assert gap > 1e-4
+
+
+class _Unlike(tiny_training.Fixed):
+  """Batches of which some have no record, and one has no episode."""
+
+  def batch(self, step, params):
+    found = super().batch(step, params)
+    played = found.episodes
+    given = [played, recorded(played[:2]) + played[2:], []][step]
+    return found._replace(episodes=given)
+
+
+def test_a_record_here_and_none_there_is_one_program(tmp):
+  recipe = recipe_lib.grpo(group_size=2, **BOTH)
+  source = _Unlike(tiny_training.episodes())
+  result, _ = learn(recipe, tmp / 'unlike', source=source, steps=3)
+  assert result.summary['recompilations_after_warmup'] == 0
+  mixed = batching.stack(source.batch(1, None).episodes, tiny_training.shape())
+  trajectory = mixed.trajectory
+  known = np.any(trajectory.experts >= 0, axis=(-1, -2))
+  assert set(trajectory.episode[known]) == {0, 1}
 
 
 def test_adapters_of_experts_train_beside_a_frozen_router(tmp):

@@ -4,6 +4,7 @@ The routers of the model here are so nearly tied that rounding decides: without
 a record, training sends tokens to other experts than sampling did.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -13,11 +14,17 @@ import pytest
 
 from agentic_jax import batching
 from agentic_jax import context as context_lib
+from agentic_jax import rollout
 from agentic_jax import types
+from agentic_jax.models import chunks
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
+from agentic_jax.tasks import pool as pool_lib
+from experiments import pages
+from tests import branching_test
 from tests import fidelity_test
 from tests import small_world
+from tests import tiny_training
 
 TOKENIZER = fidelity_test.TOKENIZERS['chat']()
 
@@ -166,6 +173,100 @@ def test_who_else_is_sampled_changes_no_bit_and_no_record():
     workers=1,
   )
   small_world.assert_same(alone, _played()[4:5])
+
+
+@pytest.mark.parametrize('context', context_lib.CONTEXTS)
+def test_forks_score_as_they_were_sampled(context):
+  world = small_world.world(
+    branching_test.Lasting(), tokenizer=TOKENIZER, context=context
+  )
+  source = rollout.Rollouts(
+    _sampler(),
+    world,
+    pool_lib.Pool(small_world.tasks(2), seed=0),
+    rollout.Workers(2),
+    tasks_per_step=2,
+    group_size=4,
+    temperature=0.9,
+    branch=pages.load('tree_grpo')(trees=1).branch,
+  )
+  config, params = _tied()
+  group = source.batch(7, params).episodes
+  shape = small_world.batch_shape(2, 4, row_tokens=220)
+  trajectory = batching.stack(group, shape).trajectory
+  outputs = _rescore('float32')(params, trajectory)
+  gaps = np.abs(np.asarray(outputs.logprobs) - trajectory.sampler_logprobs)
+  forked = 0
+  for number, episode in enumerate(group):
+    # The turns that it shares were sampled by another episode.
+    first = next(
+      i
+      for i, turn in enumerate(episode.turns)
+      if turn.node // world.limits.turns == number % 4
+    )
+    own = trajectory.action_mask & (trajectory.episode == number)
+    own &= trajectory.turn >= first
+    assert np.any(own) and np.max(gaps[own]) < 1e-4
+    forked += first > 0
+    for segment in episode.segments:
+      last = np.flatnonzero(segment.action_mask)[-1]
+      assert np.all(segment.experts[:last] >= 0)
+  assert forked == 4
+
+
+def test_a_teacher_routes_for_itself():
+  config, params = _tied()
+  trajectory = _batch('append_all')
+  none = np.full_like(trajectory.experts, -1)
+  alone = _rescore('float32')(params, trajectory._replace(experts=none))
+
+  def taught(chunk):
+    return {'said': chunks.said(chunk.teacher_logits, chunk.tokens)[0]}
+
+  found = jax.jit(
+    lambda params, rows: transformer.outputs(
+      config, params, rows, vocabulary=taught, teacher=params
+    )
+  )(params, trajectory)
+  mask = trajectory.action_mask
+  np.testing.assert_allclose(
+    found.vocabulary['said'][mask], alone.logprobs[mask], atol=1e-4
+  )
+  replayed = _rescore('float32')(params, trajectory)
+  np.testing.assert_allclose(found.logprobs, replayed.logprobs, atol=1e-4)
+  assert np.abs(replayed.logprobs - alone.logprobs)[mask].max() > 1e-2
+
+
+@pytest.mark.parametrize('remat', ['products', 'block'])
+def test_a_replay_is_the_same_computed_again(remat):
+  config, params = _tied()
+  config = dataclasses.replace(config, remat=remat)
+  plain = dataclasses.replace(config, remat='')
+  trajectory = _batch('append_all')
+  # Other programs may choose others where nothing is recorded.
+  recorded = np.where(trajectory.experts < 0, [0, 1], trajectory.experts)
+
+  def slope(config, experts):
+    def total(params):
+      rows = trajectory._replace(experts=experts)
+      found = transformer.outputs(config, params, rows)
+      return jnp.sum(found.logprobs) + jnp.sum(found.router_logits**2)
+
+    return jax.grad(total)
+
+  # The way back does not choose anew.
+  numbers = [
+    str(jax.make_jaxpr(slope(c, None))(params)).count('top_k[')
+    for c in (plain, config)
+  ]
+  assert numbers[0] == numbers[1] > 0
+  again, wanted = (
+    tiny_training.by_name(jax.jit(slope(c, recorded))(params))
+    for c in (config, plain)
+  )
+  for name, value in again.items():
+    limit = 1e-4 * np.abs(wanted[name]).max()
+    np.testing.assert_allclose(value, wanted[name], atol=limit, err_msg=name)
 
 
 def test_dense_models_record_nothing():

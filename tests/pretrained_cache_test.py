@@ -27,13 +27,13 @@ def error(case, dtype):
 
 
 def error_in_float64() -> float:
-  """The largest error of all cases; for a process of its own."""
+  """The largest error of a few cases; for a process of its own."""
   assert jax.config.jax_enable_x64
   others = [case for case in cases.CASES if case not in cases.HALF]
-  return max(error(case, 'float64') for case in others)
+  return max(error(case, 'float64') for case in others[::3])
 
 
-@pytest.mark.parametrize('case', cases.CASES)
+@pytest.mark.parametrize('case', cases.HALF)
 def test_token_by_token_and_in_chunks(case):
   assert error(case, 'float32') < 1e-4
 

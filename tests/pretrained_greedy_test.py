@@ -5,7 +5,7 @@ import pytest
 from tests import pretrained_cases as cases
 
 
-@pytest.mark.parametrize('case', cases.CASES)
+@pytest.mark.parametrize('case', sorted(set(cases.CASES) - set(cases.HALF)))
 def test_greedy_continuations(case):
   wanted = cases.reference(case)
   prompts = cases.rows_of(wanted['prompts'], wanted['prompt_lengths'])

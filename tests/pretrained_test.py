@@ -61,7 +61,7 @@ def errors_in_float64() -> list[float]:
   assert jax.config.jax_enable_x64
   return [
     max(logit_error(case, 'float64') for case in cases.HALF),
-    max(gradient_error(case, 'float64') for case in cases.HALF),
+    max(gradient_error(case, 'float64') for case in cases.HALF[::3]),
   ]
 
 
@@ -70,7 +70,8 @@ def test_every_family_is_there():
     loading.read_json(cases.FOLDER / case / 'config.json')['model_type']
     for case in cases.CASES
   }
-  assert kinds == set(families.FAMILIES)
+  # Those with experts have fixtures and tests of their own.
+  assert kinds == set(families.FAMILIES) - {'mixtral', 'qwen3_moe'}
 
 
 @pytest.mark.parametrize('case', cases.CASES)
@@ -84,7 +85,7 @@ def test_gradients(case):
 
 
 def test_in_double_precision():
-  """And the gradients of the other shape of every family."""
+  """Logits of the other shape of every family, gradients of some."""
   found = small_world.in_process(
     'pretrained_test.errors_in_float64()', JAX_ENABLE_X64='1'
   )

@@ -49,7 +49,7 @@ def _rows(rows=4, length=21):
 
 def _logits(config, params, rows):
   """What is never held: [B, T, V]."""
-  hidden = transformer._before(config, params, rows)
+  hidden, _ = transformer._before(config, params, rows, None)
   scores = transformer._score(config, params)(hidden)
   return scores / rows.temperature[..., None]
 

@@ -7,6 +7,7 @@ one grouped product takes each expert's rows to its own matrix.
 from typing import NamedTuple
 
 import jax
+from jax import ad_checkpoint
 import jax.numpy as jnp
 
 from agentic_jax.types import Array
@@ -14,6 +15,8 @@ from agentic_jax.types import Array
 # Experts as they are recorded. -1 is no record.
 RECORD = 'int16'
 NO_RECORD = -1
+# The name of what `choose` returns, for who keeps it for a gradient.
+CHOSEN = 'experts'
 
 
 class Routing(NamedTuple):
@@ -54,9 +57,10 @@ def choose(logits: Array, number: int, recorded: Array | None = None) -> Array:
       there is none.
   """
   experts = jax.lax.top_k(jax.lax.stop_gradient(logits), number)[1]
-  if recorded is None:
-    return experts
-  return jnp.where(recorded == NO_RECORD, experts, recorded.astype(jnp.int32))
+  if recorded is not None:
+    recorded = recorded.astype(jnp.int32)
+    experts = jnp.where(recorded == NO_RECORD, experts, recorded)
+  return ad_checkpoint.checkpoint_name(experts, CHOSEN)
 
 
 def weights_of(logits: Array, experts: Array, *, renormalise: bool) -> Array:

@@ -21,6 +21,7 @@ from agentic_jax.models import attention
 from agentic_jax.models import block
 from agentic_jax.models import chunks
 from agentic_jax.models import config as config_lib
+from agentic_jax.models import experts as experts_lib
 from agentic_jax.models import lora
 from agentic_jax.models import vision
 from agentic_jax.types import Array
@@ -38,6 +39,10 @@ def _kept(remat: str):
     'products': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     'block': jax.checkpoint_policies.nothing_saveable,
   }[remat]
+  # Chosen again, experts might be others: rounding decides near ties.
+  policy = jax.checkpoint_policies.save_from_both_policies(
+    policy, jax.checkpoint_policies.save_only_these_names(experts_lib.CHOSEN)
+  )
   return nn.remat(block.Block, policy=policy, prevent_cse=False)
 
 

@@ -122,6 +122,7 @@ settings_of = settings.settings_of
 parse = settings.parse
 refuse_unknown = settings.refuse_unknown
 choose_form = settings.choose_form
+only_training = settings.only_training
 load = settings.load
 
 # The canonical makers by name, for --recipe.

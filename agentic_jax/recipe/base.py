@@ -113,7 +113,6 @@ class Recipe:
       results in `outputs.vocabulary`; [B, T, V] is never held.
     teacher: parameters of another policy of the same size, which are
       `networks.teacher`; without them the reference teaches.
-    group_size: episodes of a task.
     demonstrations: how many of them, the last members of a group, are scripted
       demonstrations; the policy_step of their tokens is -1.
     greedy_members: further episodes of each task, played at temperature 0 from

@@ -119,6 +119,21 @@ def refuse_unknown(name: str, value: str, known: Iterable[str]) -> None:
     )
 
 
+def only_training(given: Mapping[str, Any]) -> dict[str, Any]:
+  """Settings that are those of every recipe, and no others.
+
+  For a page that builds on a maker and replaces the terms that the maker's own
+  settings are of: they would change nothing.
+
+  Raises:
+    ValueError: there is another one.
+  """
+  known = inspect.signature(base.training).parameters
+  for name in given:
+    refuse_unknown('a setting', name, known)
+  return dict(given)
+
+
 def choose_form(
   forms: Mapping[str, Mapping[str, Any]], form: str, **given: Any
 ) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from agentic_jax import types
 from agentic_jax.rollout import episodes as episodes_lib
 from agentic_jax.rollout import faults
@@ -18,7 +20,9 @@ def states(episode: types.Episode, world: episodes_lib.World) -> list[Any]:
     world: of the rollout.
 
   Raises:
-    ValueError: the states of the environment can be stepped only once.
+    ValueError: the states of the environment can be stepped only once, or the
+      episode forked from another or was demonstrated: then its turns had other
+      seeds.
     RuntimeError: the environment raised.
   """
   environment = world.environment
@@ -28,6 +32,15 @@ def states(episode: types.Episode, world: episodes_lib.World) -> list[Any]:
       'cannot be played once more. Use what an episode records instead.'
     )
   draw, member = episode.draw, episode.member
+  scripted = any(
+    np.any(s.action_mask & (s.policy_step < 0)) for s in episode.segments
+  )
+  if scripted or any(turn.node >= 0 for turn in episode.turns):
+    raise ValueError(
+      f'Episode {member} of the task {episode.task.prompt!r:.80} forked from '
+      'another or was demonstrated, and its turns cannot be played once more; '
+      'use a recipe without branch and demonstrations.'
+    )
   found: list[Any] = []
   try:
     seed = episodes_lib.derive_seed(world.seed, draw)

@@ -3,6 +3,7 @@
 from agentic_jax.train.compiled import begin_with
 from agentic_jax.train.compiled import compile_programs
 from agentic_jax.train.compiled import init_state
+from agentic_jax.train.compiled import place_teacher
 from agentic_jax.train.directory import digests
 from agentic_jax.train.directory import frozen_of
 from agentic_jax.train.directory import git_commit
@@ -36,6 +37,7 @@ __all__ = [
   'keep_freed_memory',
   'load_params',
   'open_run',
+  'place_teacher',
   'probed',
   'run',
 ]

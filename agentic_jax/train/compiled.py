@@ -170,8 +170,9 @@ def _refuse_unknown(params: Any, found: dict[str, Any]) -> None:
   unknown = sorted(found.keys() - wanted - {"['value_head']"})
   if unknown:
     raise ValueError(
-      f'The parameters to begin with have {", ".join(unknown)}, which this '
-      'model lacks; use the --model they were trained with.'
+      f'The parameters given have {", ".join(unknown)}, which this model '
+      'lacks; use the --model they were trained with, or write them by '
+      'experiments/export.py, which adds adapters to their base.'
     )
 
 
@@ -230,7 +231,9 @@ def compile_programs(
     params, frozen, grads, trajectory, credit, weights, start, teacher=None
   ):
     part = take((trajectory, credit, weights), start)
-    joined = lambda own, *rest: apply(lora.join(own, frozen), *rest)
+    joined = lambda own, *rows, **asked: apply(
+      lora.join(own, frozen), *rows, **asked
+    )
     more, sums = step_lib.gradients(recipe, joined, params, *part, teacher)
     return jax.tree.map(jnp.add, grads, more), sums
 
@@ -293,6 +296,7 @@ def place_teacher(config, teacher: Any, mesh: jax.sharding.Mesh) -> Any:
     return None
   known = jax.tree_util.tree_leaves_with_path(teacher)
   found = {jax.tree_util.keystr(path): leaf for path, leaf in known}
+  _refuse_unknown(_shapes(config), found)
 
   def take(path, shape):
     leaf = found.get(jax.tree_util.keystr(path))

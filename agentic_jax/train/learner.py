@@ -13,6 +13,7 @@ from agentic_jax import batching
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax import types
+from agentic_jax.models import experts as experts_lib
 from agentic_jax.models import lora
 from agentic_jax.train import compiled
 from agentic_jax.train import probing
@@ -47,6 +48,7 @@ class Learner:
     fields = rollout.turn_fields(recipe)
     self._shape = plan.shape._replace(turn_fields=fields)
     self._recipe, self._world = recipe, plan.world
+    self._config = plan.config
     self._programs = compiled.compile_programs(
       plan.config, recipe, self._shape, plan.mesh
     )
@@ -114,9 +116,7 @@ class Learner:
       name: np.zeros(stacked.trajectory.tokens.shape, np.float32)
       for name in programs.scored_fields
     }
-    trajectory = stacked.trajectory._replace(**scored)
-    if not recipe.routing.replay:
-      trajectory = trajectory._replace(experts=None)
+    trajectory = self._with_record(stacked.trajectory._replace(**scored))
     trajectory, turns = programs.place((trajectory, stacked.turns))
     size, used = shape.microbatch_rows, stacked.microbatches
     networks = recipe_lib.Networks(
@@ -193,6 +193,21 @@ class Learner:
     record |= _learning_rate(state)
     self.state = state
     return record
+
+  def _with_record(self, trajectory: types.Trajectory) -> types.Trajectory:
+    """Every batch of a run says who saw its tokens, or none does."""
+    config = self._config
+    if not (config.experts and self._recipe.routing.replay):
+      return trajectory._replace(experts=None)
+    if trajectory.experts is not None:
+      return trajectory
+    size = (config.layers, config.experts_per_token)
+    nothing = np.full(
+      (*trajectory.tokens.shape, *size),
+      experts_lib.NO_RECORD,
+      experts_lib.RECORD,
+    )
+    return trajectory._replace(experts=nothing)
 
   def _refuse_foreign(self, trajectory) -> None:
     foreign = trajectory.action_mask & (trajectory.policy_step < 0)
