@@ -1,5 +1,6 @@
 # make quickstart   install, then train a tool-using agent and write its report
 # make test         the tests, in the same environment
+# make thorough     all of them: half an hour on two cores
 # make check        format, lint and types, without changing a file
 # make format       format and mend what can be mended
 # make clean        remove the environment and caches; runs/ stays
@@ -16,13 +17,16 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
 .NOTPARALLEL:
-.PHONY: quickstart test check format clean
+.PHONY: quickstart test thorough check format clean
 
 quickstart: $(VENV)/.installed
 	@$(RUN) experiments/quickstart.py $(ARGS)
 
 test: $(VENV)/.installed_test
 	@JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(RUN) -m pytest -n 2 $(TESTS)
+
+thorough: $(VENV)/.installed_test
+	@THOROUGH=1 JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(RUN) -m pytest -n 2 $(TESTS)
 
 check: $(VENV)/.installed_check
 	@$(RUN) -m ruff format --check --quiet . || \
@@ -59,6 +63,9 @@ $(VENV)/.installed_test: $(VENV)/.installed
 	@$(PIP) -e '.[test]'
 	@touch $@
 
-$(VENV)/.installed_check: $(VENV)/.installed
+$(VENV)/.installed_thorough: $(VENV)/.installed_test
+	@THOROUGH=1 JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(RUN) -m pytest -n 2 $(TESTS)
+
+check: $(VENV)/.installed
 	@$(PIP) -e '.[check]'
 	@touch $@

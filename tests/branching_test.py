@@ -19,6 +19,7 @@ from agentic_jax.rollout import branching
 from agentic_jax.tasks import pool as pool_lib
 from experiments import pages
 from tests import small_world
+from tests import thorough
 
 
 class Lasting(small_world.Wander):
@@ -83,7 +84,9 @@ def _joined(episode: types.Episode, name: str) -> np.ndarray:
   return np.concatenate([getattr(s, name) for s in episode.segments])
 
 
-@pytest.mark.parametrize('context', ['append_all', 'keep_last'])
+@pytest.mark.parametrize(
+  'context', thorough.some(['append_all', 'keep_last'], 2, 1)
+)
 def test_a_branch_begins_as_its_parent_to_the_bit(context):
   forks, unlike = 0, 0
   for group in _groups(_grown(context)):
@@ -118,7 +121,9 @@ def test_nodes_are_turns():
     assert len({episode.turns[0].node for episode in group}) == 2
 
 
-@pytest.mark.parametrize('context', ['append_all', 'keep_last'])
+@pytest.mark.parametrize(
+  'context', thorough.some(['append_all', 'keep_last'], 2, 1)
+)
 def test_rows_of_branches_score_as_they_were_sampled(context):
   shape = small_world.batch_shape(3, 6)
   trajectory = batching.stack(_grown(context).episodes, shape).trajectory

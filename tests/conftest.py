@@ -6,12 +6,25 @@ from typing import Any
 
 import pytest
 
+from tests import thorough
+
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Little is executed and much compiled: spend nothing on optimising.
 if 'xla_backend_optimization_level' not in os.environ.get('XLA_FLAGS', ''):
   os.environ['XLA_FLAGS'] = (
     os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0'
   ).strip()
+
+
+def pytest_collection_modifyitems(
+  config: pytest.Config, items: list[pytest.Item]
+) -> None:
+  """Leaves out what only `make thorough` runs."""
+  left = [item for item in items if item.get_closest_marker('thorough')]
+  if left and not thorough.ASKED:
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in set(left)]
+
 
 _connect = socket.socket.connect
 

@@ -21,6 +21,7 @@ from agentic_jax.models import transformer
 from agentic_jax.models.pretrained import families
 from agentic_jax.models.pretrained import loading
 from agentic_jax.models.pretrained import saving
+from tests import thorough
 
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
 NAMES = ('mixtral', 'qwen3_moe', 'qwen3_moe_plain')
@@ -83,7 +84,7 @@ def _gradient(config, params, trajectory):
   return jax.grad(mean)(params)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', thorough.some(NAMES, 2))
 def test_probabilities_agree(name):
   """On a ragged batch, longer than the window where there is one."""
   config, params = _loaded(name)
@@ -106,7 +107,7 @@ def test_probabilities_agree(name):
   )
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', thorough.some(NAMES, 2))
 def test_gradients_agree(name):
   config, params = _loaded(name)
   found = _gradient(config, params, _trajectory(name))
@@ -121,7 +122,7 @@ def test_gradients_agree(name):
     assert gap < 1e-3 * np.linalg.norm(wanted), name_of
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', thorough.some(NAMES, 2))
 def test_the_balance_loss_agrees_layer_by_layer(name):
   config, params = _loaded(name)
   trajectory = _trajectory(name)
@@ -134,7 +135,7 @@ def test_the_balance_loss_agrees_layer_by_layer(name):
   assert mean == pytest.approx(float(_expected(name)['balance']), rel=1e-5)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', thorough.some(NAMES, 2))
 def test_what_is_written_is_what_was_read(name, tmp_path):
   config, params = _loaded(name)
   source = FIXTURES / f'experts_{name}'

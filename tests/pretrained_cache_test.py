@@ -6,6 +6,7 @@ import pytest
 
 from tests import pretrained_cases as cases
 from tests import small_world
+from tests import thorough
 
 # Of tokens fed at once, and of last ones fed one by one. Chunks end inside a
 # block of the cache, and inside windows.
@@ -33,11 +34,12 @@ def error_in_float64() -> float:
   return max(error(case, 'float64') for case in others[::3])
 
 
-@pytest.mark.parametrize('case', cases.HALF)
+@pytest.mark.parametrize('case', thorough.some(cases.CASES, 4))
 def test_token_by_token_and_in_chunks(case):
   assert error(case, 'float32') < 1e-4
 
 
+@pytest.mark.thorough
 def test_in_double_precision():
   found = small_world.in_process(
     'pretrained_cache_test.error_in_float64()', JAX_ENABLE_X64='1'
