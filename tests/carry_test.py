@@ -159,6 +159,7 @@ def test_beta_follows_the_gaps_against_the_running_mean():
   np.testing.assert_allclose(_betas(credit, low[2]), [1e-3] * 3, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_the_loss_is_that_of_the_drawn_pairs_at_their_beta():
   made = pages.load('beta_dpo')(group_size=2, fraction=0.5)
   gaps = [1.0, -0.5, 2.5, 0.5]

@@ -25,6 +25,7 @@ from tests import tiny_training
 MESHES = ('data:2,expert:4', 'fsdp:2,tensor:2,expert:2')
 
 
+@pytest.mark.thorough
 def test_eight_devices(tmp_path):
   flags = os.environ.get('XLA_FLAGS', '')
   flags += ' --xla_force_host_platform_device_count=8'

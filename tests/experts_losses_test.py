@@ -180,6 +180,7 @@ def test_the_gradient_is_that_of_the_whole_batch(tmp):
   assert int(result.state.optimizer_state.updates) == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('name', ['supervised', 'ppo'])
 def test_any_recipe_takes_them(name, tmp):
   recipe = recipe_lib.RECIPES[name](minibatches=2, **BOTH)
@@ -223,6 +224,7 @@ def test_a_record_here_and_none_there_is_one_program(tmp):
   assert set(trajectory.episode[known]) == {0, 1}
 
 
+@pytest.mark.thorough
 def test_adapters_of_experts_train_beside_a_frozen_router(tmp):
   recipe = recipe_lib.grpo(group_size=2, balance_coefficient=0.1)
   adapters = config_lib.Lora(rank=2, targets=('value', 'up', 'down'))

@@ -116,6 +116,7 @@ def test_without_a_record_they_do_not():
   assert np.mean(np.abs(gaps[mask]) > 1e-3) > 0.5
 
 
+@pytest.mark.thorough
 def test_rows_score_as_they_were_sampled_in_double_precision():
   error = small_world.in_process(
     'experts_replay_test.largest_error_in_double_precision()',
@@ -124,6 +125,7 @@ def test_rows_score_as_they_were_sampled_in_double_precision():
   assert float(error) < 1e-10
 
 
+@pytest.mark.thorough
 def test_half_precision_is_much_closer_with_a_record():
   def error(replayed):
     gaps, mask = errors('append_all', 'bfloat16', replayed)
@@ -238,6 +240,7 @@ def test_a_teacher_routes_for_itself():
   assert np.abs(replayed.logprobs - alone.logprobs)[mask].max() > 1e-2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('remat', ['products', 'block'])
 def test_a_replay_is_the_same_computed_again(remat):
   config, params = _tied()

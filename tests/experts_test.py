@@ -175,6 +175,7 @@ def test_not_a_bit_of_a_token_depends_on_the_others():
   assert most_bits_of_a_token() == 1
 
 
+@pytest.mark.thorough
 def test_nor_in_optimised_programs():
   found = small_world.in_process(
     'experts_test.most_bits_of_a_token()',

@@ -324,6 +324,7 @@ def test_mismatch_is_a_mean_over_sampled_tokens():
   assert float(sums.counts['demonstrated']) == trajectory.action_mask.sum()
 
 
+@pytest.mark.thorough
 def test_the_loop_logs_it_so(tmp_path):
   """With demonstrations and without, it is the same number."""
   mixed = _mixed(seed=3)
@@ -419,6 +420,7 @@ def _source():
   )
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path):
   size = tiny_runs.world_shape(3)
   run = lambda name, steps: tiny_training.learn(

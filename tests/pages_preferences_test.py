@@ -538,6 +538,7 @@ def test_distillation_loads_its_teacher(tmp_path):
 # Microbatches, and jit.
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('page', ['dpo', 'simpo', 'ranking', 'step_dpo'])
 def test_microbatches_add_up(page):
   made = _make(page, group_size=2)

@@ -74,8 +74,7 @@ def test_every_family_is_there():
     loading.read_json(folder / 'config.json')['model_type']
     for folder in folders
   }
-  # Those with experts have fixtures and tests of their own.
-  assert kinds == set(families.FAMILIES) - {'mixtral', 'qwen3_moe'}
+  assert kinds == set(families.FAMILIES)
 
 
 @pytest.mark.parametrize('case', thorough.some(cases.CASES, 2))
@@ -88,6 +87,7 @@ def test_gradients(case):
   assert gradient_error(case, 'float32') < 1e-3
 
 
+@pytest.mark.thorough
 def test_in_double_precision():
   """Logits of the other shape of every family, gradients of some."""
   found = small_world.in_process(

@@ -172,6 +172,7 @@ def test_results_of_another_shape_are_refused(found, message):
 # In the loop.
 
 
+@pytest.mark.thorough
 def test_gkd_learns_from_another_run(tmp_path):
   """The divergence falls, and is 0 at first where the policy teaches itself."""
   episodes = tiny_training.episodes()
