@@ -122,37 +122,31 @@ class Packed(NamedTuple):
   ) -> tuple:
     """Attention output [B, T, heads, H] of q [B, T, heads, H], and no cache.
 
-    Rows of more than `_ROWS` tokens go piece by piece: a piece of queries sees
-    the keys up to its own end, and its scores are computed again for the
-    gradient. Memory is then linear in T, and nothing is computed for keys that
-    all its queries precede.
+    Rows of more than `_ROWS` tokens go piece by piece, in a loop: a piece of
+    queries sees all keys, and its scores are computed again for the gradient.
+    The scores of one piece are held at a time, so memory is linear in T.
     """
     del cache
     length = q.shape[1]
-    pieces = [
-      self._piece(q, k, v, form, start, min(start + _ROWS, length))
-      for start in range(0, length, _ROWS)
-    ]
-    return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, 1), None
+    index = jnp.arange(length)
+    if length <= _ROWS:
+      segment = self.segment
+      return _look_back(form, q, k, v, segment, segment, index, index), None
+    more = -length % _ROWS
+    padded = jnp.pad(q, ((0, 0), (0, more), (0, 0), (0, 0)))
+    segments = jnp.pad(self.segment, ((0, 0), (0, more)))
 
-  def _piece(self, q, k, v, form, start, end):
-    """The output of queries [start, end)."""
-    first = 0
-    if isinstance(form.window, int) and form.window:
-      first = max(0, start - form.window + 1)
-    keys, queries = slice(first, end), slice(start, end)
-    arrays = (
-      q[:, queries],
-      k[:, keys],
-      v[:, keys],
-      self.segment[:, queries],
-      self.segment[:, keys],
-    )
-    index = (jnp.arange(start, end), jnp.arange(first, end))
-    look = functools.partial(_look_back, form)
-    if q.shape[1] > _ROWS:
-      look = jax.checkpoint(look)
-    return look(*arrays, *index)
+    @jax.checkpoint
+    def piece(start):
+      cut = lambda x: jax.lax.dynamic_slice_in_dim(x, start, _ROWS, axis=1)
+      here = start + jnp.arange(_ROWS)
+      return _look_back(
+        form, cut(padded), k, v, cut(segments), self.segment, here, index
+      )
+
+    pieces = jax.lax.map(piece, jnp.arange(0, length, _ROWS))
+    out = jnp.moveaxis(pieces, 0, 1)  # [B, pieces, _ROWS, heads, H]
+    return out.reshape(padded.shape)[:, :length], None
 
 
 def _look_back(form, q, k, v, segment, key_segment, index, key_index):
