@@ -131,6 +131,39 @@ def seconds_of(run: Callable[[], Any], repeats: int) -> list[float]:
   return found
 
 
+def decode_seconds(
+  sampler: sampler_lib.Sampler,
+  calls: Sequence[Sequence[Sequence[int]]],
+  new: int,
+) -> list[float]:
+  """How long whole calls take: prompts in, `new` tokens each out.
+
+  Args:
+    sampler: with parameters loaded and a slot a prompt.
+    calls: the prompts of each call; the first call is not counted.
+    new: tokens of an answer.
+  """
+  seconds = []
+  for draw, prompts in enumerate(calls):
+    began = time.perf_counter()
+    for slot, tokens in enumerate(prompts):
+      sampler.open(
+        slot,
+        tokens,
+        draw=draw,
+        member=slot,
+        turn=0,
+        temperature=1.0,
+        limit_tokens=new,
+      )
+    done = []
+    while sampler.num_active:
+      done += sampler.tick()
+    seconds.append(time.perf_counter() - began)
+    assert [len(g.tokens) for g in done] == [new] * len(prompts)
+  return seconds[1:]
+
+
 def matmul_rate(repeats: int) -> float:
   """The best rate of a float32 product of 2048-cubed, in FLOP/s."""
   size = 2048

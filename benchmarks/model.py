@@ -17,7 +17,6 @@ Command: python benchmarks/model.py --transformers_python=PATH
 import functools
 import itertools
 import statistics
-import time
 from typing import Any
 
 from absl import app
@@ -125,24 +124,9 @@ def decode_seconds(config, params, size: int, repeats: int) -> list[float]:
   sampler = sampler_lib.Sampler(config, shape, stop_ids=(), seed=0)
   sampler.load(params, 0)
   rng = np.random.default_rng(0)
-  seconds = []
-  for draw in range(repeats + 1):
-    prompts = rng.integers(0, config.vocab_size, (size, PROMPT)).tolist()
-    began = time.perf_counter()
-    for slot, tokens in enumerate(prompts):
-      sampler.open(
-        slot,
-        tokens,
-        draw=draw,
-        member=slot,
-        turn=0,
-        temperature=1.0,
-        limit_tokens=NEW,
-      )
-    while sampler.num_active:
-      sampler.tick()
-    seconds.append(time.perf_counter() - began)
-  return seconds[1:]
+  draw = lambda: rng.integers(0, config.vocab_size, (size, PROMPT)).tolist()
+  calls = [draw() for _ in range(repeats + 1)]
+  return common.decode_seconds(sampler, calls, NEW)
 
 
 def memory() -> None:

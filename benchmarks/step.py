@@ -87,26 +87,8 @@ def decode_seconds(params: Any, repeats: int) -> dict[str, list[float]]:
     sampler = common.sampler(slots_shape(size, rows=size))
     sampler.load(params, 0)
     prompts = iter(common.prompts(size * (repeats + 1)))
-    seconds = []
-    for draw in range(repeats + 1):
-      asked = list(itertools.islice(prompts, size))
-      start = time.perf_counter()
-      for slot, tokens in enumerate(asked):
-        sampler.open(
-          slot,
-          tokens,
-          draw=draw,
-          member=slot,
-          turn=0,
-          temperature=1.0,
-          limit_tokens=NEW,
-        )
-      done = []
-      while sampler.num_active:
-        done += sampler.tick()
-      seconds.append(time.perf_counter() - start)
-      assert [len(g.tokens) for g in done] == [NEW] * size
-    found[str(size)] = seconds[1:]
+    calls = [list(itertools.islice(prompts, size)) for _ in range(repeats + 1)]
+    found[str(size)] = common.decode_seconds(sampler, calls, NEW)
   return found
 
 
