@@ -63,9 +63,6 @@ $(VENV)/.installed_test: $(VENV)/.installed
 	@$(PIP) -e '.[test]'
 	@touch $@
 
-$(VENV)/.installed_thorough: $(VENV)/.installed_test
-	@THOROUGH=1 JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(RUN) -m pytest -n 2 $(TESTS)
-
-check: $(VENV)/.installed
+$(VENV)/.installed_check: $(VENV)/.installed
 	@$(PIP) -e '.[check]'
 	@touch $@

@@ -46,3 +46,20 @@ def test_everything_it_names_exists():
     assert (ROOT / path).exists(), path
   for path in re.findall(r'\]\(([\w./]+)\)', README):
     assert (ROOT / path).exists(), path
+
+
+def test_every_target_of_the_makefile_can_be_made(tmp_path):
+  makefile = (ROOT / 'Makefile').read_text()
+  targets = re.search(r'\.PHONY: (.*)', makefile)[1].split()
+  explained = re.findall(r'^# make (\w+)', makefile, re.MULTILINE)
+  assert sorted(explained) == sorted(targets)
+  for target in targets:
+    command = ['make', '--dry-run', f'VENV={tmp_path / "new"}', target]
+    done = subprocess.run(
+      command, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    tests = '-m pytest' in done.stdout
+    assert tests == (target in ('test', 'thorough'))
+    types = '-m mypy' in done.stdout
+    assert types == (target == 'check')
