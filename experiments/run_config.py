@@ -15,7 +15,6 @@ from agentic_jax import rollout
 from agentic_jax import train
 from experiments import pages
 from experiments import policies
-from experiments import run_flags
 
 FLAGS = flags.FLAGS
 
@@ -38,7 +37,7 @@ def settings_of(run: Any) -> dict[str, Any]:
   own = {
     f.name: f.value
     for module, found in FLAGS.flags_by_module_dict().items()
-    if module in (run_flags.__name__, sys.argv[0])
+    if module == sys.argv[0] or module.startswith('experiments.')
     for f in found
     if f.name not in free
   }

@@ -16,7 +16,7 @@ from experiments import worlds
 FOLDER = pathlib.Path(__file__).parent.parent / 'experiments'
 HEADINGS = ('Paper', 'Changes', 'Command', 'Result', 'Differences')
 # Scripts that train something; the others are parts and tools of these.
-TRAINING = ('quickstart', 'run', *pages.names())
+TRAINING = ('quickstart', 'run', 'smollm2', *pages.names())
 NAMES = sorted(p.stem for p in FOLDER.glob('*.py') if p.stem != '__init__')
 
 

@@ -23,6 +23,7 @@ LOSSES = (
   'sapo',
   'segment_ppo',
   'topr',
+  'torl',
   'vespo',
 )
 
@@ -164,6 +165,8 @@ ADVANTAGES = [[1.0, 1.0], [-1.0, -1.0]]
       0.154896,
       (0, -0.202177, 0.741847),
     ),
+    # Its worst off-policy tokens are clipped, and all count alike.
+    ('torl', {}, 0.13967, (0, -0.202177, 0.741847)),
     ('kimi', {}, 0.7155, (-0.326667, -0.35, 0.36)),
     ('topr', {}, 0.7, (-1 / 3, -1 / 3, 1 / 3)),
     # Where no episode is good: (e^-.3 x 2.3 - .2) / 3.

@@ -93,6 +93,7 @@ OTHERS: dict[str, tuple[Others, ...]] = {
     Others(_BAND, {'part': 'sequence'}),
   ),
   'spin': (Others({'beta': 0.3}),),
+  'torl': (Others({'group_size': 4} | _BAND),),
   'topr': (Others({'group_size': 4, 'threshold': 0.8, 'level': 'token'}),),
   'vespo': (
     Others(

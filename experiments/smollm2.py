@@ -1,0 +1,63 @@
+"""A published model learns when to use a calculator, on a laptop.
+
+SmolLM2-135M-Instruct, as it was published, in its own chat template, with
+adapters of rank 16 on all its matrices. It has never seen the protocol, so it
+first imitates scripted demonstrations of right form and poor strategy; then
+it is trained by reinforcement learning on the quickstart's tasks. About two
+hours on two cores. It goes on where it stopped: the same command again.
+
+Paper: none of its own; --recipe picks one, and is torl by default.
+Changes: from the quickstart, the model, and fewer and longer episodes.
+Command: python experiments/smollm2.py
+Result: not run.
+Differences: none.
+
+Unless --set and --limit say otherwise, learning_rate is 2e-4, decay_steps is
+the whole RL phase, group_size is 8, and an episode has 5 turns of 48 tokens in
+a segment of 255, at a price of 0.0002 a token.
+"""
+
+from absl import flags
+
+from agentic_jax import report
+from agentic_jax import rollout
+from experiments import common
+from experiments import imitation
+
+LIMITS = rollout.Limits(
+  turns=5, action_tokens=48, segment_tokens=255, token_price=0.0002
+)
+
+
+def main() -> None:
+  """Imitation, reinforcement learning, summary and report."""
+  run = common.build(
+    base_limits=LIMITS,
+    group_size=8,
+    learning_rate=2e-4,
+    decay_steps=imitation.updates(),
+  )
+  imitation.train_both(run)
+  print(f'The report: {report.write(run.workdir)}')
+
+
+common.define_defaults(
+  workdir='runs/smollm2',
+  model='smollm2-135m?rank=16',
+  recipe='torl',
+  steps=40,
+  tasks_per_step=8,
+  slots=32,
+  microbatch_rows=8,
+  warm_steps=50,
+  warm_episodes=16,
+  warm_rate=1e-3,
+  evaluate_every=10,
+  checkpoint_every=5,
+)
+
+flags.adopt_module_key_flags(common)
+flags.adopt_module_key_flags(imitation)
+
+if __name__ == '__main__':
+  common.main(main)
