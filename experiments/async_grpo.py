@@ -6,22 +6,25 @@ Paper: AReaL: A Large-Scale Asynchronous Reinforcement Learning System for
 Changes: from grpo, the ratio is to the policy at the start of the batch, and
   the loss is weighed by the ratio of that policy to the sampler, without
   gradient. Every token counts the same.
-Command: python experiments/async_grpo.py --environment=corridor
+Command: python experiments/async_grpo.py --environment=corridor --staleness=2
 Result: not run.
-Differences: the loop of this package waits for its rollouts, so that policy and
-  sampler differ by numerics only; AReaL itself masks weights above 5
-  (correction='masked', low=0, high=5).
+Differences: how old a sampler is, is fixed by --staleness and not by the speed
+  of machines, and parameters never change within a batch; without the flag,
+  policy and sampler differ by numerics only. AReaL itself masks weights above
+  5 (correction='masked', low=0, high=5).
 """
 
 import dataclasses
 import functools
 from typing import Any
 
+import jax.numpy as jnp
+
 from agentic_jax import losses
 from agentic_jax import recipe as recipe_lib
 from experiments import run
 
-CORRECTIONS = ('none', 'truncated', 'masked', 'decoupled')
+CORRECTIONS = ('none', 'clip', 'truncated', 'masked', 'decoupled')
 BOUNDS = {'truncated': (0.0, 2.0), 'masked': (0.5, 5.0)}
 
 
@@ -41,8 +44,9 @@ def recipe(
   Args:
     group_size: episodes of a task; at least 2.
     correction: 'truncated' limits the weights to bounds, 'masked' drops those
-      outside, 'decoupled' takes them as they are; 'none' has no weights, and
-      its ratio is to the sampler.
+      outside, 'decoupled' takes them as they are; 'none' has no weights, as if
+      the policy had sampled; 'clip' has none either, and its ratio is to the
+      sampler.
     level: of the weights: 'token', also where it is left empty, 'sequence', the
       product over a sequence, or 'geometric', its geometric mean.
     low: the least weight; by default 0 of truncated, 0.5 of masked ones.
@@ -57,7 +61,7 @@ def recipe(
     recipe_lib.grpo(group_size=group_size, **band, **training),
     weigh=recipe_lib.terms(recipe_lib.weigh_tokens, 'policy'),
   )
-  if weigh is None:
+  if correction == 'clip':
     return base
   band |= dict(ratio=recipe_lib.proximal_ratio)
   clipped = recipe_lib.clipped(**band)
@@ -77,18 +81,19 @@ def recipe(
 
 
 def _weight_of(correction, level, low, high):
-  """A function of a trajectory, its tokens' weights [B, T]; None for 'none'."""
+  """A function of a trajectory: the weights of its tokens, [B, T]."""
   recipe_lib.refuse_unknown('correction', correction, CORRECTIONS)
   given = {} if correction in BOUNDS else {'low': low, 'high': high}
-  given |= {'level': level or None} if correction == 'none' else {}
+  weighs = correction not in ('none', 'clip')
+  given |= {} if weighs else {'level': level or None}
   unused = [k for k, v in given.items() if v is not None]
   if unused:
     raise ValueError(
       f'{correction=} has no use for {" and ".join(unused)}; leave it out, or '
       "choose correction='truncated' or correction='masked'."
     )
-  if correction == 'none':
-    return None
+  if not weighs:
+    return lambda trajectory: jnp.ones_like(trajectory.sampler_logprobs)
   ratio = recipe_lib.ratio_at(level or 'token')
   least, most = BOUNDS.get(correction, (0.0, 0.0))
   low, high = least if low is None else low, most if high is None else high

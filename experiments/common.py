@@ -158,6 +158,12 @@ def build(
   make = recipe or pages.load(FLAGS.recipe)
   settings = settings | recipe_lib.parse(make, FLAGS.set)
   made = make(**settings)
+  if FLAGS.staleness and not made.uses_sampler:
+    raise ValueError(
+      f'--staleness={FLAGS.staleness} samples ahead of the updates, and this '
+      'recipe imitates: nothing is sampled. Leave it out, or take a recipe '
+      'that samples, such as --recipe=async_grpo.'
+    )
   mesh = sharding.make_mesh(FLAGS.mesh)
   published = policies.find(FLAGS.model)
   world = worlds.make(
@@ -313,6 +319,7 @@ def train_run(
     world=run.world,
     evaluate=evaluator(run, FLAGS.steps),
     evaluate_every=FLAGS.evaluate_every,
+    staleness=FLAGS.staleness,
     checkpoint_every=FLAGS.checkpoint_every,
   )
   batches = source(run, FLAGS.tasks_per_step)

@@ -81,6 +81,13 @@ flags.DEFINE_integer('slots', 64, 'Episodes sampled at once.', lower_bound=1)
 flags.DEFINE_integer(
   'workers', 2, 'Threads that call the environment.', lower_bound=1
 )
+flags.DEFINE_integer(
+  'staleness',
+  0,
+  'Batches that the parameters which sample lag behind: 0 waits for every '
+  'update, 1 samples a batch while the one before is trained on.',
+  lower_bound=0,
+)
 flags.DEFINE_string(
   'context',
   'append_all',

@@ -231,9 +231,10 @@ def test_a_turn_has_one_ratio_and_one_vote():
     ),
     ({'correction': 'masked', 'level': 'sequence'}, 0.0, 0.0),
     # To the sampler the ratios are e^.7 and e^1.5.
-    ({'correction': 'none'}, -1.2, 0.0),
+    ({'correction': 'clip'}, -1.2, 0.0),
+    ({'correction': 'none'}, -0.903265, -0.303265),
     (
-      {'correction': 'none', 'clip_high': 4.0},
+      {'correction': 'clip', 'clip_high': 4.0},
       -(2.013753 + 4.481689) / 2,
       None,
     ),

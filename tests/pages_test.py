@@ -47,6 +47,8 @@ OTHERS: dict[str, tuple[Others, ...]] = {
     Others({'low': 0.9, 'high': 1.1}, {'correction': 'masked'}),
     Others({'level': 'sequence'} | _BAND, {'correction': 'decoupled'}),
     Others(_BAND, {'correction': 'none'}),
+    Others({'correction': 'clip'}, {}),
+    Others(_BAND, {'correction': 'clip'}),
   ),
   'chord': (
     Others({'group_size': 4, 'demonstrations': 2, 'form': 'constant'} | _BAND),

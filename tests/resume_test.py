@@ -34,9 +34,12 @@ def _episodes(workdir: pathlib.Path) -> dict[str, str]:
   return {path.name: path.read_text() for path in files}
 
 
-def _start(workdir: pathlib.Path, seconds: float = 0.25) -> subprocess.Popen:
+def _start(
+  workdir: pathlib.Path, seconds: float = 0.25, staleness: int = 0
+) -> subprocess.Popen:
+  told = [str(workdir), str(seconds), str(staleness)]
   return subprocess.Popen(
-    [sys.executable, '-m', 'tests.tiny_runs', str(workdir), str(seconds)],
+    [sys.executable, '-m', 'tests.tiny_runs', *told],
     cwd=ROOT,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
@@ -114,6 +117,28 @@ def test_killed_at_several_moments(tmp_path):
   assert (
     last.summary['tokens_sampled'] == (uninterrupted.summary['tokens_sampled'])
   )
+  for ours, theirs in zip(
+    tiny_training.by_name(last.state).items(),
+    tiny_training.by_name(uninterrupted.state).items(),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(ours[1], theirs[1], err_msg=ours[0])
+
+
+def test_a_run_that_samples_ahead_goes_on_to_the_bit(tmp_path):
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  uninterrupted = tiny_runs.run_in(whole, staleness=2)
+  ages = [r.get('rollout/staleness') for r in metrics.read(whole)]
+  assert ages == [None, 0, 1, *[2] * 10]
+  process = _start(parts, staleness=2)
+  _wait_for(
+    process, lambda: 5 in [record['step'] for record in metrics.read(parts)]
+  )
+  _kill(process)
+  assert checkpoint.Checkpoints(parts / 'checkpoints').latest_step() == 3
+  last = tiny_runs.run_in(parts, staleness=2)
+  assert _lines(parts) == _lines(whole)
+  assert _episodes(parts) == _episodes(whole)
   for ours, theirs in zip(
     tiny_training.by_name(last.state).items(),
     tiny_training.by_name(uninterrupted.state).items(),

@@ -138,6 +138,7 @@ def run_in(
   seed: int = 0,
   steps: int = 12,
   seconds: float = 0.0,
+  staleness: int = 0,
 ) -> train.Result:
   """Trains on the paying corridor; a checkpoint every three steps.
 
@@ -166,6 +167,7 @@ def run_in(
     evaluate=play,
     evaluate_every=4,
     checkpoint_every=3,
+    staleness=staleness,
     record_every=2,
   )
   source = Slowly(rollouts(recipe, slots, seed=seed), seconds)
@@ -175,9 +177,12 @@ def run_in(
 
 
 def main() -> None:
-  """The process that tests kill: arguments are directory and seconds a step."""
+  """The process that tests kill: directory, seconds a step, staleness."""
+  directory, seconds, staleness = sys.argv[1:]
   try:
-    run_in(pathlib.Path(sys.argv[1]), seconds=float(sys.argv[2]))
+    run_in(
+      pathlib.Path(directory), seconds=float(seconds), staleness=int(staleness)
+    )
   except train.Stopped as stopped:
     print(stopped, flush=True)
 

@@ -106,6 +106,10 @@ DEFINITIONS: Mapping[str, Definition] = {
     'groups short of a full batch, the recipe having rejected the others',
     'groups',
   ),
+  'rollout/staleness': Definition(
+    'batches that were trained on since the parameters sampled this one',
+    'batches',
+  ),
   'rollout/cut_actions': Definition(
     'share of turns whose action the token limit ended', 'share'
   ),
@@ -238,6 +242,12 @@ def _spreadless(record: Mapping[str, float]) -> bool:
   )
 
 
+def _mismatched(record: Mapping[str, float]) -> bool:
+  """Whether the two differ on a batch that its own sampler learns from."""
+  gap = record.get('policy/ratio_mismatch', 0.0)
+  return gap > 0.01 and not record.get('rollout/staleness', 0.0)
+
+
 def _undemonstrated(record: Mapping[str, float]) -> bool:
   """Whether more than a tenth of the demonstrations ended in a fault."""
   failures = record.get('demonstrations/failures', 0)
@@ -273,7 +283,7 @@ _WORRIES = (
     'charge for length.',
   ),
   _Worry(
-    _above('policy/ratio_mismatch', 0.01),
+    _mismatched,
     'Training and sampling disagree by {policy/ratio_mismatch:.4f} nats a '
     'token on a batch that was just sampled. Use float32, or truncated '
     'importance weights, and check that both see the same temperature.',

@@ -80,8 +80,10 @@ class Learner:
     self.reference = arrays['reference']
     self._carried = arrays.get('carried')
 
-  def probe(self, episodes) -> tuple[Any, dict[str, float]]:
-    """The episodes with what their sampler says elsewhere; unless asked, as is.
+  def probe(self, episodes, policy: Any) -> tuple[Any, dict[str, float]]:
+    """The episodes with what `policy`, their sampler, says elsewhere.
+
+    Unless the recipe asks, as they are.
 
     Here and not in `score`, because a probe is another row than the one that is
     trained on; and not in a source, so that it goes with every source.
@@ -92,7 +94,7 @@ class Learner:
     filled, record = probing.fill(
       self._recipe.probe,
       self._programs.probe,
-      self.state.policy,
+      policy,
       episodes,
       self._world,
       self._shape,

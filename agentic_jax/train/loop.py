@@ -15,6 +15,8 @@ from agentic_jax import metrics as metrics_lib
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
 from agentic_jax.models import config as config_lib
+from agentic_jax.models import lora
+from agentic_jax.train import ahead
 from agentic_jax.train import directory
 from agentic_jax.train import learner as learner_lib
 from agentic_jax.train import records
@@ -56,6 +58,7 @@ class Plan(NamedTuple):
   evaluate: Evaluate | None = None
   evaluate_every: int = 0  # Steps; 0 is only before and after.
   checkpoint_every: int = 20  # Steps.
+  staleness: int = 0  # Batches that the parameters which sample lag behind.
   record_every: int = 10  # Steps between recorded training episodes.
   record_episodes: int = 16  # How many of them.
 
@@ -116,8 +119,13 @@ class _Run:
   """The state of one `run`."""
 
   def __init__(self, recipe, source, plan: Plan, state):
-    self.source, self.plan = source, plan
+    self.plan = plan
     self.learner = learner_lib.Learner(recipe, plan, state)
+    self.ahead = ahead.Ahead(
+      source,
+      plan.staleness,
+      lambda params: lora.join(params, self.learner.state.frozen),
+    )
     self.step = 0
     self.tokens = 0
     self.seconds = 0.0
@@ -157,6 +165,7 @@ class _Run:
           if guard.stopping:
             raise signals.Stopped(self.step, plan.workdir)
     finally:
+      self.ahead.close()
       self.checkpoints.close()
       self.compilations.close()
       self.writer.close()
@@ -183,12 +192,16 @@ class _Run:
   def _step(self, shown) -> dict[str, float]:
     """One batch, all its optimiser steps, and the metrics of both."""
     started = time.monotonic()
-    batch = self.source.batch(self.step, self.learner.state.policy)
+    batch, policy, staleness, seconds = self.ahead.next(
+      self.step, self.learner.state.params, self.plan.steps
+    )
     record = dict(batch.metrics)
+    if self.plan.staleness:
+      record['rollout/staleness'] = float(staleness)
     self.tokens += int(record.get('rollout/tokens', 0))
     began = time.monotonic()
     record['time/sample'] = began - started
-    episodes, probed = self.learner.probe(batch.episodes)
+    episodes, probed = self.learner.probe(batch.episodes, policy)
     record |= probed
     try:
       trained, credit, trajectory = self.learner.learn(episodes)
@@ -211,7 +224,7 @@ class _Run:
     record['time/step'] = time.monotonic() - started
     sampled = record.get('rollout/tokens', 0.0)
     if sampled:
-      record['time/tokens_per_second'] = sampled / record['time/sample']
+      record['time/tokens_per_second'] = sampled / seconds
     self.seconds += record['time/step']
     return record
 
@@ -222,7 +235,8 @@ class _Run:
   def _evaluate(self) -> dict[str, float]:
     began = time.monotonic()
     assert self.plan.evaluate is not None
-    record, played = self.plan.evaluate(self.step, self.learner.state.policy)
+    with self.ahead.paused():
+      record, played = self.plan.evaluate(self.step, self.learner.state.policy)
     records.write(self.plan, self.step, 'evaluate', played, None)
     return record | {'time/evaluate': time.monotonic() - began}
 
@@ -244,20 +258,27 @@ class _Run:
       'step': self.step,
       'tokens': self.tokens,
       'seconds': self.seconds,
-      'source': self.source.position(),
+      'source': self.ahead.position(self.step),
     }
-    self.checkpoints.save(self.step, self.learner.arrays(), host)
+    self.checkpoints.save(self.step, self._arrays(), host)
+
+  def _arrays(self) -> dict[str, Any]:
+    """What a checkpoint holds: what changes, and what samples ahead."""
+    arrays = self.learner.arrays()
+    older = self.ahead.arrays(self.step, self.learner.state.params)
+    return arrays | ({'older': older} if older else {})
 
   def _restore(self) -> None:
     self._keep_frozen()
-    restored = self.checkpoints.restore_latest(_template(self.learner.arrays()))
+    restored = self.checkpoints.restore_latest(_template(self._arrays()))
     if restored is None:
       return
     self.learner.take(restored.arrays)
     host = restored.host
     self.step, self.tokens = host['step'], host['tokens']
     self.seconds = host['seconds']
-    self.source.restore(host['source'])
+    older = restored.arrays.get('older', [])
+    self.ahead.restore(self.step, host['source'], older)
 
   def _keep_frozen(self) -> None:
     """Saves what is frozen, once a run, or takes what was saved."""
