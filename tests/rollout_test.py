@@ -14,6 +14,7 @@ from agentic_jax import rollout
 from agentic_jax import tasks as tasks_lib
 from agentic_jax import types
 from agentic_jax.environments import toy
+from agentic_jax.rollout import counting
 from agentic_jax.rollout import episodes as episodes_lib
 from agentic_jax.tasks import pool as pool_lib
 from tests import faulty_environments
@@ -323,6 +324,16 @@ def test_batches_follow_the_pool():
   third.restore(position)
   found = third.batch(1, small_world.params())
   small_world.assert_same(found.episodes, batches[1].episodes)
+  assert found.metrics['ledger/seen'] == found.metrics['ledger/finished'] == 6
+
+
+def test_a_task_is_lost_when_all_its_episodes_are():
+  good = types.Episode(types.Task(0, 'task'), 0, 0, (), ())
+  bad = good._replace(failure='raised')
+  groups = [[good, good], [good, bad], [bad, bad], [bad, bad], [good, good]]
+  ledger = counting.Ledger().plus(groups, [True, True, True, False, False])
+  assert ledger == counting.Ledger(seen=5, finished=2, rejected=1, failed=2)
+  assert ledger.plus([[good]], [True]) == counting.Ledger(6, 3, 1, 2)
 
 
 def test_batches_are_sampled_by_the_parameters_they_are_given():
@@ -376,6 +387,13 @@ def test_dynamic_sampling_goes_on_in_the_order_of_tasks():
   assert draws == [draw for draw in kept for _ in range(2)]
   assert batch.metrics['rollout/groups_resampled'] == len(seen) - 4
   assert batch.metrics['rollout/episodes'] == 2 * len(seen)
+  ledger = {k: v for k, v in batch.metrics.items() if k.startswith('ledger/')}
+  assert ledger == {
+    'ledger/seen': len(seen),
+    'ledger/finished': 4,
+    'ledger/rejected': len(seen) - 4,
+    'ledger/failed': 0,
+  }
 
   again, seen_again = _kept(0.01, 8)
   assert seen_again == seen

@@ -106,6 +106,21 @@ DEFINITIONS: Mapping[str, Definition] = {
     'groups short of a full batch, the recipe having rejected the others',
     'groups',
   ),
+  'ledger/seen': Definition(
+    'tasks drawn since the run began, over all its restarts: the sum of those '
+    'finished, rejected and failed',
+    'tasks',
+  ),
+  'ledger/finished': Definition('tasks whose group was trained on', 'tasks'),
+  'ledger/rejected': Definition(
+    'tasks whose group the recipe rejected', 'tasks'
+  ),
+  'ledger/failed': Definition('tasks of which every episode failed', 'tasks'),
+  'ledger/batches_in_flight': Definition(
+    'batches admitted for sampling after this one; their tasks are not counted '
+    'as seen yet',
+    'batches',
+  ),
   'rollout/staleness': Definition(
     'batches that were trained on since the parameters sampled this one',
     'batches',

@@ -1,6 +1,7 @@
 """What a batch of episodes is told of, and when too much of it is lost."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,6 +34,34 @@ def refuse_failures(
       f'{example.task.prompt!r:.80}: {example.failure}: {example.detail}. '
       f'{_ADVICE[example.failure]}; or allow more by --limit=failed_share=1.'
     )
+
+
+class Ledger(NamedTuple):
+  """What became of the tasks of a run: seen is the sum of the others."""
+
+  seen: int = 0
+  finished: int = 0  # Their groups were trained on.
+  rejected: int = 0  # The recipe's `keep` had others sampled instead.
+  failed: int = 0  # No episode of theirs came to an end.
+
+  def plus(
+    self,
+    groups: Sequence[Sequence[types.Episode]],
+    kept: Sequence[bool],
+  ) -> 'Ledger':
+    """With further groups, each of which was kept or was not."""
+    lost = [all(episode.failure for episode in group) for group in groups]
+    finished = sum(k and not f for k, f in zip(kept, lost, strict=True))
+    return Ledger(
+      self.seen + len(groups),
+      self.finished + finished,
+      self.rejected + len(groups) - finished - sum(lost),
+      self.failed + sum(lost),
+    )
+
+  def metrics(self) -> dict[str, float]:
+    """As metrics."""
+    return {f'ledger/{k}': float(v) for k, v in self._asdict().items()}
 
 
 def statistics(played: Sequence[types.Episode]) -> dict[str, float]:

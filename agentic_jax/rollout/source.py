@@ -94,6 +94,7 @@ class Rollouts:
     self._sampled = group_size - demonstrations
     self._script = script
     self._branch = branch
+    self._ledger = counting.Ledger()
 
   def batch(self, step: int, params: Any) -> Batch:
     """The episodes of step `step`, sampled by `params`.
@@ -114,11 +115,13 @@ class Rollouts:
         with_baseline(group, greedy) if greedy else group
         for group, greedy in zip(grown.groups, grown.greedy, strict=True)
       ]
-      accepted += [group for group in groups if self._keeps(group)]
+      kept = [self._keeps(group) for group in groups]
+      self._ledger = self._ledger.plus(groups, kept)
+      accepted += [g for g, k in zip(groups, kept, strict=True) if k]
       everything = everything.plus(grown)
     rejected = len(everything.groups) - len(accepted)
     chosen = sorted(accepted, key=lambda group: group[0].draw)
-    metrics = self._metrics(everything)
+    metrics = self._metrics(everything) | self._ledger.metrics()
     metrics['rollout/groups_resampled'] = float(rejected)
     missing = self._tasks_per_step - len(accepted)
     metrics['rollout/groups_missing'] = float(missing)
@@ -213,11 +216,12 @@ class Rollouts:
 
   def position(self) -> Mapping[str, Any]:
     """Where the source stands, for a checkpoint."""
-    return {'pool': self._pool.position()}
+    return {'pool': self._pool.position(), 'ledger': list(self._ledger)}
 
   def restore(self, position: Mapping[str, Any]) -> None:
     """Goes back to where a checkpoint was taken."""
     self._pool.restore(position['pool'])
+    self._ledger = counting.Ledger(*position['ledger'])
 
 
 def with_baseline(

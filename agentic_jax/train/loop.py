@@ -198,6 +198,9 @@ class _Run:
     record = dict(batch.metrics)
     if self.plan.staleness:
       record['rollout/staleness'] = float(staleness)
+      left = self.plan.steps - 1 - self.step
+      ahead_of_it = min(self.plan.staleness, left)
+      record['ledger/batches_in_flight'] = float(ahead_of_it)
     self.tokens += int(record.get('rollout/tokens', 0))
     began = time.monotonic()
     record['time/sample'] = began - started
