@@ -176,6 +176,8 @@ def build(
     base_limits=base_limits or rollout.Limits(),
     seed=FLAGS.seed,
   )
+  kind, number = rollout.parse_workers(FLAGS.workers)
+  world = worlds.host(world, FLAGS.environment, kind, number)
   rollout.refuse_branching(world.environment, made.branch, made.group_size)
   splits = {
     split: worlds.tasks_of(FLAGS.tasks, FLAGS.environment, FLAGS.workdir, split)
@@ -203,7 +205,7 @@ def build(
     published,
     config,
     _sampler(config, world),
-    rollout.Workers(FLAGS.workers),
+    rollout.Workers(number),
     mesh,
     splits,
   )

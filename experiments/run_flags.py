@@ -78,8 +78,11 @@ flags.DEFINE_integer(
   'microbatch_rows', 32, 'Rows of one forward pass.', lower_bound=1
 )
 flags.DEFINE_integer('slots', 64, 'Episodes sampled at once.', lower_bound=1)
-flags.DEFINE_integer(
-  'workers', 2, 'Threads that call the environment.', lower_bound=1
+flags.DEFINE_string(
+  'workers',
+  '2',
+  'How many call the environment at once: 8 threads, or process:8, or ray:8, '
+  'which outlive an environment that crashes.',
 )
 flags.DEFINE_integer(
   'staleness',

@@ -49,9 +49,10 @@ common.define_defaults(
   tasks_per_step=8,
   slots=32,
   microbatch_rows=8,
-  warm_steps=50,
+  warm_steps=30,
   warm_episodes=16,
   warm_rate=1e-3,
+  skill=0.1,
   evaluate_every=10,
   checkpoint_every=5,
 )

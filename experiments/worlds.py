@@ -57,6 +57,25 @@ def make(
   )
 
 
+def host(
+  world: rollout.World, environment: str, kind: str, number: int
+) -> rollout.World:
+  """The world, its environment moved to where workers of a kind run it.
+
+  Args:
+    world: from `make`.
+    environment: as `make` had it.
+    kind: thread, process or ray.
+    number: of workers.
+  """
+  name, _, query = environment.partition('?')
+  seconds = world.limits.environment_seconds
+  moved = rollout.hosted(
+    world.environment, kind, number, name, literals(query), seconds
+  )
+  return world._replace(environment=moved)
+
+
 def limits(assignments: Sequence[str], base: rollout.Limits) -> rollout.Limits:
   """The limits of an episode from texts such as 'turns=4'.
 

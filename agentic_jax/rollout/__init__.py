@@ -9,6 +9,8 @@ from agentic_jax.rollout.episodes import Request
 from agentic_jax.rollout.episodes import World
 from agentic_jax.rollout.episodes import derive_seed
 from agentic_jax.rollout.pictures import Images
+from agentic_jax.rollout.remote import hosted
+from agentic_jax.rollout.remote import parse as parse_workers
 from agentic_jax.rollout.replay import states
 from agentic_jax.rollout.scripted import TooLongError
 from agentic_jax.rollout.scripted import play
@@ -29,6 +31,8 @@ __all__ = [
   'World',
   'collect',
   'derive_seed',
+  'hosted',
+  'parse_workers',
   'play',
   'refuse_branching',
   'states',
