@@ -7,6 +7,9 @@ averaged over all steps (how fast it learns), and the held-out success at the
 end. The interval is that of Student's t over the differences, at 95 %; with
 three seeds it is wide, and honest about it.
 
+A recipe's own settings follow a question mark, and so does the staleness of
+its sampler: async_grpo?correction=clip&staleness=2.
+
 World, model and limits are the quickstart's unless flags say otherwise. A run
 that is there already is not repeated.
 
@@ -18,9 +21,11 @@ import json
 import math
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
+from urllib import parse
 
 from absl import app
 from absl import flags
@@ -57,14 +62,19 @@ _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
 
 def train(recipe: str, seed: int, warm_start: str) -> pathlib.Path:
   """The directory of a run, trained unless it is there."""
-  workdir = pathlib.Path(_WORKDIR.value) / f'{recipe}_{seed}'
+  name, _, query = recipe.partition('?')
+  own = dict(parse.parse_qsl(query))
+  plain = re.sub(r'\W+', '_', recipe)
+  workdir = pathlib.Path(_WORKDIR.value) / f'{plain}_{seed}'
   command = [sys.executable, str(_ROOT / 'experiments' / 'run.py')]
-  command += [f'--recipe={recipe}', f'--seed={seed}', f'--workdir={workdir}']
+  command += [f'--recipe={name}', f'--seed={seed}', f'--workdir={workdir}']
+  command += [f'--staleness={own.pop("staleness", 0)}']
   command += [f'--init_from={warm_start}', f'--steps={_STEPS.value}']
   command += [f'--environment={_ENVIRONMENT.value}', '--evaluate_every=0']
   command += [f'--model={_MODEL.value}']
   command += [f'--limit={limit}' for limit in _LIMITS.value]
   command += [f'--set={setting}' for setting in _SETTINGS.value]
+  command += [f'--set={key}={value}' for key, value in own.items()]
   if not (workdir / 'summary.json').exists():
     done = subprocess.run(
       command,
