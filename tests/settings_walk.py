@@ -84,8 +84,10 @@ def walk(
     find: (**settings) -> Found.
   """
   named: set[str] = set()
+  plains: dict[str, Found] = {}
   for others in rows:
-    plain = find(**others.given)
+    key = repr(others.given)
+    plain = plains[key] = plains.get(key) or find(**others.given)
     for setting in others.arrays.keys() | others.host.keys():
       felt, wanted = set(), set()
       for place in ('arrays', 'host'):

@@ -197,9 +197,19 @@ def dapo(
     overlong_factor: the full penalty.
     **training_settings: see `base.training`.
 
+  Raises:
+    ValueError: the buffer is longer than the limit, or there is one without a
+      limit.
+
   References:
     Yu et al., 2025, arXiv:2503.14476, equations 8 to 13.
   """
+  if not limit_tokens and (buffer_tokens or overlong_factor != 1.0):
+    raise ValueError(
+      f'{buffer_tokens=} and {overlong_factor=} are of the overlong penalty, '
+      f'which {limit_tokens=} turns off: they would change nothing. Leave them '
+      'out, or set a limit, such as --set limit_tokens=64.'
+    )
   if limit_tokens and not 0 < buffer_tokens <= limit_tokens:
     raise ValueError(
       f'{buffer_tokens=} must be between 1 and {limit_tokens=}; for example a '
