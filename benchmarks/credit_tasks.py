@@ -339,9 +339,7 @@ ESTIMATORS = _OVER_TIME | _OVER_GROUPS | _OF_ENTRIES | _LAYOUT
 TASKS = ESTIMATORS | {
   'gae, lambda of rows': Task(_per_row_lambda, 4 * _FLOAT + _BOOL),
   'gae of turns': Task(_turn_gae, 4 * _FLOAT),
-  'whiten': _task(
-    reductions.whiten, 'rewards', 'mask', own=2 * _FLOAT + _BOOL
-  ),
+  'whiten': _task(reductions.whiten, 'rewards', 'mask', own=2 * _FLOAT + _BOOL),
 }
 
 

@@ -12,9 +12,7 @@ import subprocess
 import sys
 
 
-def run(
-  file: str, *flags: str, compiled: pathlib.Path | None = None
-) -> int:
+def run(file: str, *flags: str, compiled: pathlib.Path | None = None) -> int:
   """Runs the checks of a file on eight fake devices; returns how many passed.
 
   Args:

@@ -1,12 +1,13 @@
 """What every recipe owes: no silent setting, no leaking gradient.
 
-A new page of experiments/ adds its row to `OTHERS`. The batch is far off-policy, and is scored,
-credited, prepared and weighed as in training; a model is not needed for it.
+A new page of experiments/ adds its row to `OTHERS`. The batch is far
+off-policy, and is scored, credited, prepared and weighed as in training; a
+model is not needed for it.
 """
 
 from collections.abc import Sequence
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,6 @@ from tests import pages_preferences_test
 from tests import settings_walk
 from tests import tiny_training
 from tests import tree_batches
-
 
 Others = settings_walk.Others
 _SIZE = Others(host={'group_size': 4})

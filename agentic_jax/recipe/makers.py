@@ -1,5 +1,6 @@
 """The canonical recipes without a critic."""
 
+from collections.abc import Callable
 import dataclasses
 
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from agentic_jax import losses
 from agentic_jax import reductions
 from agentic_jax import types
 from agentic_jax.recipe import base as base_lib
+from agentic_jax.recipe import branching
 from agentic_jax.recipe import credit as credit_lib
 from agentic_jax.recipe import parts
 
@@ -157,6 +159,34 @@ def grpo(
     uses_reference=bool(kl_coefficient),
     group_size=group_size,
     **base_lib.training(**training_settings),
+  )
+
+
+def over_trees(
+  tree: branching.Tree,
+  credit: Callable[[types.Trajectory, types.Turns], types.Credit],
+  *,
+  group_size: int,
+  kl_coefficient: float,
+  **settings,
+) -> base_lib.Recipe:
+  """`grpo` whose episodes fork; a turn that leaves share counts once.
+
+  Args:
+    tree: where episodes begin.
+    credit: of the leaves.
+    group_size: leaves of a task; at least 2.
+    kl_coefficient: of k3 to the frozen initial policy.
+    **settings: others of `grpo`.
+  """
+  extra = parts.regularisers(
+    kl_coefficient, settings.get('entropy_coefficient', 0.0)
+  )
+  return dataclasses.replace(
+    grpo(group_size=group_size, kl_coefficient=kl_coefficient, **settings),
+    credit=credit,
+    weigh=parts.terms(parts.share(parts.weigh_tokens), 'policy', *extra),
+    branch=tree,
   )
 
 
