@@ -65,7 +65,11 @@ OTHERS: dict[str, tuple[Others, ...]] = {
   'supervised': (),
   'turn_ppo': (_SIZE, Others(_BAND | _CRITIC)),
   # Pages.
-  'agent_omit': (_SIZE, Others({'share': 0.5, 'kl_coefficient': 0.3} | _BAND)),
+  'agent_omit': (
+    _SIZE,
+    Others({'share': 0.5, 'gated': False, 'partial_weight': 0.5}),
+    Others({'kl_coefficient': 0.3} | _BAND),
+  ),
   'async_grpo': (
     _SIZE,
     Others({'correction': 'none', 'level': 'sequence'}),
