@@ -41,7 +41,7 @@ def record(
     'detail': episode.detail,
     'turns': [_turn(turn) for turn in episode.turns],
     'segments': [
-      _segment(segment, pieces) | (per_token[i] if per_token else {})
+      _segment(segment, pieces) | dict(per_token[i] if per_token else {})
       for i, segment in enumerate(episode.segments)
     ],
   }
