@@ -230,7 +230,7 @@ def test_every_setting_makes_a_difference(name):
     settings_walk.Others(host={setting: other[setting]})
     if setting == 'group_size'
     else settings_walk.Others({setting: other[setting]}, _WITH.get(setting, {}))
-    for setting in _own_of(name)
+    for setting in {*_own_of(name), *OWN[name]}
   ]
   settings_walk.walk(settings_walk.own_settings(maker), rows, find)
 
