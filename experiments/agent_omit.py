@@ -28,6 +28,7 @@ Differences: a partial episode is no row of its own. Here every turn is trained
 import dataclasses
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from agentic_jax import advantages
@@ -50,12 +51,11 @@ def omissions(trajectory, turns) -> Omissions:
   """The thoughts left out by the turns of groups in which some turn thinks."""
   kind = turns.rewards.dtype
   turn = recipe_lib.token_turns(trajectory, turns)
-  count = lambda tokens: advantages.turn_sum(
-    tokens.astype(kind), turn, num_turns=turns.mask.shape[1]
-  )
   thinks = trajectory.role == types.ROLES.index('think')
-  thought = count(advantages.gather_tokens(thinks, turns.tokens, fill=False))
-  own = count(turn >= 0)
+  thinks = advantages.gather_tokens(thinks, turns.tokens, fill=False)
+  thought, own = jax.vmap(
+    lambda x: advantages.turn_sum(x, turn, num_turns=turns.mask.shape[1])
+  )(jnp.stack([thinks, turn >= 0]).astype(kind))
   groups = dict(num_groups=turns.group.size)
   total = lambda x: reductions.group_sum(
     jnp.sum(jnp.where(turns.mask, x, 0), axis=-1).astype(kind),

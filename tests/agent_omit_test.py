@@ -37,12 +37,13 @@ def _episode(draw, member, rewards, thoughts, length=4):
   )
 
 
-def _batch():
+def _batch(lengths=(4, 4, 4)):
+  """The first three episodes have turns of these lengths, in tokens."""
   return hand_worked.batch(
     [
-      _episode(0, 0, [0.0, 1.0], [3, 1]),  # Thinks in both turns.
-      _episode(0, 1, [0.0, 1.0], [2, 0]),  # In one of two.
-      _episode(0, 2, [0.0, 0.0], [0, 0]),  # Never, and fails.
+      _episode(0, 0, [0.0, 1.0], [3, 1], lengths[0]),  # Thinks in both turns.
+      _episode(0, 1, [0.0, 1.0], [2, 0], lengths[1]),  # In one of two.
+      _episode(0, 2, [0.0, 0.0], [0, 0], lengths[2]),  # Never, and fails.
       _episode(1, 0, [1.0], [0]),  # Nobody here has a thought.
       _episode(1, 1, [0.0], [0]),
     ]
@@ -135,7 +136,7 @@ def _objective(logprobs, trajectory, turns):
 
 
 def test_it_is_the_objective_of_whole_and_partial_episodes():
-  trajectory, turns = _batch()
+  trajectory, turns = _batch((4, 3, 6))
   made = agent_omit.recipe(group_size=3, kl_coefficient=0.0)
   credit = jax.jit(made.credit, compiler_options=_QUICK)(trajectory, turns)
   weights = made.weigh(trajectory, turns)
