@@ -21,7 +21,7 @@ preferences/       scores of answers, pairs, lists; margins; reward models
 distillation.py    divergences from a teacher, whole or truncated
 recipe/            Recipe, its settings, and the canonical makers
 train/             the pure step, its compiled programs, the one loop
-checkpoint.py      save and restore everything a restart needs
+checkpoint/        save and restore everything a restart needs
 metrics/           definitions; JSONL and TensorBoard; the progress display
 evaluate.py        success and cost on held-out tasks
 report/            run directory -> one HTML page

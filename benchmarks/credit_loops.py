@@ -65,7 +65,7 @@ def torch_tasks(torch: Any) -> dict[str, Callable]:
     return x - (x.sum() - x) / (len(x) - 1)
 
   return {
-    'returns': returns,
+    'discounted_returns': returns,
     'lambda_returns': lambda batch: gae(batch)[1],
     'gae': gae,
     'gae, lambda of rows': lambda batch: gae(batch, batch['row_lambda']),

@@ -6,7 +6,6 @@ least once: four for a float32 or int32, one for a bool.
 """
 
 from collections.abc import Callable
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +20,7 @@ GROUP_SIZE = 8
 TURN_TOKENS = 16
 _DISCOUNT, _LAMBDA = 0.99, 0.95
 _ROLES = len(types.ROLES)
+_FLOAT, _BOOL = 4, 1  # Bytes.
 
 
 class Task(NamedTuple):
@@ -38,48 +38,100 @@ def make_batch(num_episodes: int, size: int) -> dict[str, np.ndarray]:
   mask = (np.arange(size) < lengths) & (rng.random(shape) < 0.9)
   number = lambda: rng.normal(size=shape).astype(np.float32)
   turn = np.broadcast_to(np.arange(size) // TURN_TOKENS, shape)
-  return {
+  # The rows of the batch hold the episodes in another order.
+  flat = rng.permutation(num_episodes)[:, None] * size + np.arange(size)
+  tokens = {
     'rewards': number(),
     'values': number(),
     'others': number(),
     'ratio': np.exp(0.1 * number()),
     'logprobs': -np.abs(number()),
+    'squares': rng.random(shape).astype(np.float32),
     'mask': mask,
     'switch': rng.random(shape) < 0.2,
     'turn': np.where(mask, turn, -1).astype(np.int32),
+    'tokens': np.where(mask, flat, -1).astype(np.int32),
     'role': rng.integers(0, _ROLES, shape).astype(np.int32),
+    'verdict': rng.integers(-1, 2, shape).astype(np.int32),
     'state': rng.integers(0, size // 2 + 1, shape).astype(np.int32),
-    'row_lambda': rng.random(num_episodes).astype(np.float32),
-    'scores': rng.integers(0, 2, num_episodes).astype(np.float32),
+    'node': rng.integers(0, mask.size // 4, shape).astype(np.int32),
+  }
+  return tokens | _of_turns(rng, tokens) | _of_whole(rng, mask)
+
+
+def _of_turns(rng, tokens) -> dict[str, np.ndarray]:
+  """Arrays [E, S], and [L, E, S] of a level for each role."""
+  turns = -(-tokens['turn'].shape[1] // TURN_TOKENS)
+  size = len(tokens['turn']), turns
+  happened = np.arange(turns) <= tokens['turn'].max(axis=1, keepdims=True)
+  number = lambda *shape: rng.normal(size=shape).astype(np.float32)
+  return {
+    'turn_rewards': number(*size),
+    'turn_mask': happened,
+    'known': number(size[0], turns + 1),
+    'levels': number(_ROLES, *size),
+    'counted': np.broadcast_to(happened, (_ROLES, *size)).copy(),
+  }
+
+
+def _of_whole(rng, mask) -> dict[str, np.ndarray]:
+  """Arrays [E] of episodes, and their components and paths."""
+  number = len(mask)
+  success = rng.random(number) < 0.5
+  return {
+    'row_lambda': rng.random(number).astype(np.float32),
+    'success': success,
+    'scores': success.astype(np.float32),
+    'components': rng.normal(size=(number, 4)).astype(np.float32),
     'lengths': np.maximum(mask.sum(-1), 1).astype(np.float32),
-    'group': (np.arange(num_episodes) // GROUP_SIZE).astype(np.int32),
+    'group': (np.arange(number) // GROUP_SIZE).astype(np.int32),
     'path': np.stack(
-      [np.arange(num_episodes) // n for n in (GROUP_SIZE, 4, 2)], axis=1
+      [np.arange(number) // n for n in (GROUP_SIZE, 4, 2)], axis=1
     ).astype(np.int32),
   }
 
 
-def _over_time(function: Callable, *names: str, **fixed: Any) -> Callable:
-  def run(batch):
-    inputs = [batch[name] for name in names]
-    return function(*inputs, batch['mask'], discount=_DISCOUNT, **fixed)
-
-  return run
-
-
-def _of_episodes(estimate: Callable, *names: str) -> Callable:
-  """A comparison of the scores of a group, given to all tokens."""
+def _task(
+  function: Callable, *names: str, own: int, grouped: bool = False, **fixed: Any
+) -> Task:
+  """A task on arrays of the batch by name; `own` are its bytes."""
 
   def run(batch):
-    found = estimate(
-      batch['scores'],
-      *(batch[name] for name in names),
-      batch['group'],
-      num_groups=-(-batch['scores'].shape[0] // GROUP_SIZE),
+    groups = {'num_groups': _groups(batch)} if grouped else {}
+    return function(*(batch[name] for name in names), **groups, **fixed)
+
+  return Task(run, own)
+
+
+def _of_episodes(function: Callable, *names: str, **settings: Any) -> Task:
+  """What is said of episodes, given to all their tokens."""
+
+  def run(batch):
+    found = _task(function, *names, own=0, **settings).run(batch)
+    return advantages.episodes_to_tokens(
+      found.astype(jnp.float32), batch['mask']
     )
-    return advantages.episodes_to_tokens(found, batch['mask'])
 
-  return run
+  return Task(run, _FLOAT + _BOOL)
+
+
+def _groups(batch) -> int:
+  return -(-batch['group'].shape[0] // GROUP_SIZE)
+
+
+def _num_turns(batch) -> int:
+  return batch['turn_mask'].shape[1]
+
+
+def _by_turn(function: Callable) -> Task:
+  """What is read of each turn's tokens."""
+
+  def run(batch):
+    return function(
+      batch['rewards'], batch['turn'], num_turns=_num_turns(batch)
+    )
+
+  return Task(run, 2 * _FLOAT)
 
 
 def _per_row_lambda(batch):
@@ -92,101 +144,202 @@ def _per_row_lambda(batch):
   )
 
 
-def _bilevel(batch):
-  return advantages.bilevel_gae(
-    batch['rewards'], batch['values'], batch['turn']
-  )
-
-
-def _hierarchical(batch):
-  return advantages.hierarchical_gae(
-    batch['rewards'],
-    batch['values'],
-    batch['others'],
-    batch['switch'],
-    batch['mask'],
-  )
-
-
-def _subtree(batch):
-  found = advantages.subtree_relative(
-    batch['scores'], batch['path'], batch['group']
-  )
-  return advantages.episodes_to_tokens(found, batch['mask'])
-
-
-def _state_relative(batch):
-  return advantages.state_relative(
-    batch['rewards'], batch['state'], batch['mask'], batch['group']
-  )
-
-
-def _turn_relative(batch):
-  return advantages.turn_relative(
-    batch['rewards'],
-    batch['mask'],
-    batch['group'],
-    num_groups=-(-batch['group'].shape[0] // GROUP_SIZE),
-  )
-
-
-def _by_role(batch):
-  return advantages.normalise_by_role(
-    batch['rewards'], batch['role'], batch['mask'], weights=(1.0,) * _ROLES
-  )
-
-
-def _whiten(batch):
-  return reductions.whiten(batch['rewards'], batch['mask'])
-
-
 def _turn_gae(batch):
-  turns = -(-batch['turn'].shape[1] // TURN_TOKENS)
-  slots = jnp.arange(turns)
+  turn, turns = batch['turn'], dict(num_turns=_num_turns(batch))
   found = advantages.gae(
-    advantages.turn_sum(batch['rewards'], batch['turn'], num_turns=turns),
-    advantages.first_of_turn(batch['values'], batch['turn'], num_turns=turns),
-    slots <= jnp.max(batch['turn'], axis=-1, keepdims=True),
+    advantages.turn_sum(batch['rewards'], turn, **turns),
+    advantages.first_of_turn(batch['values'], turn, **turns),
+    batch['turn_mask'],
     discount=_DISCOUNT,
     lambda_=_LAMBDA,
   )
-  return advantages.turns_to_tokens(found.advantages, batch['turn'])
+  return advantages.turns_to_tokens(found.advantages, turn)
 
 
-_GAE = functools.partial(advantages.gae, lambda_=_LAMBDA)
-_LAMBDA_RETURNS = functools.partial(advantages.lambda_returns, lambda_=_LAMBDA)
+def _scatter(batch):
+  return advantages.scatter_tokens(
+    batch['rewards'], batch['tokens'], shape=batch['mask'].shape
+  )
 
-TASKS = {
-  'returns': Task(
-    _over_time(advantages.discounted_returns, 'rewards'), 2 * 4 + 1
+
+def _node_mean(batch):
+  return advantages.node_mean(
+    batch['rewards'],
+    batch['node'],
+    batch['mask'],
+    num_nodes=batch['node'].size,
+  )
+
+
+_OVER_TIME = {
+  'discounted_returns': _task(
+    advantages.discounted_returns,
+    *('rewards', 'mask'),
+    own=2 * _FLOAT + _BOOL,
+    discount=_DISCOUNT,
   ),
-  'lambda_returns': Task(
-    _over_time(_LAMBDA_RETURNS, 'rewards', 'values'), 3 * 4 + 1
+  'lambda_returns': _task(
+    advantages.lambda_returns,
+    *('rewards', 'values', 'mask'),
+    own=3 * _FLOAT + _BOOL,
+    discount=_DISCOUNT,
+    lambda_=_LAMBDA,
   ),
-  'gae': Task(_over_time(_GAE, 'rewards', 'values'), 4 * 4 + 1),
-  'gae, lambda of rows': Task(_per_row_lambda, 4 * 4 + 1),
-  'gae of turns': Task(_turn_gae, 4 * 4),
-  'vtrace': Task(
-    _over_time(advantages.vtrace, 'rewards', 'values', 'ratio'), 5 * 4 + 1
+  'gae': _task(
+    advantages.gae,
+    *('rewards', 'values', 'mask'),
+    own=4 * _FLOAT + _BOOL,
+    discount=_DISCOUNT,
+    lambda_=_LAMBDA,
   ),
-  'bilevel_gae': Task(_bilevel, 5 * 4),
-  'hierarchical_gae': Task(_hierarchical, 7 * 4 + 3),
-  'centre': Task(_of_episodes(advantages.centre), 4 + 1),
-  'standardise': Task(_of_episodes(advantages.standardise), 4 + 1),
-  'leave_one_out': Task(_of_episodes(advantages.leave_one_out), 4 + 1),
-  'standardise_by_batch': Task(
-    _of_episodes(advantages.standardise_by_batch), 4 + 1
+  'vtrace': _task(
+    advantages.vtrace,
+    *('rewards', 'values', 'ratio', 'mask'),
+    own=5 * _FLOAT + _BOOL,
+    discount=_DISCOUNT,
   ),
-  'weighted_centre': Task(
-    _of_episodes(advantages.weighted_centre, 'lengths'), 4 + 1
+  'bilevel_gae': _task(
+    advantages.bilevel_gae, 'rewards', 'values', 'turn', own=5 * _FLOAT
   ),
-  'best_margin': Task(_of_episodes(advantages.best_margin), 4 + 1),
-  'pass_at_k': Task(_of_episodes(advantages.pass_at_k), 4 + 1),
-  'subtree_relative': Task(_subtree, 4 + 1),
-  'state_relative': Task(_state_relative, 3 * 4 + 1),
-  'turn_relative': Task(_turn_relative, 2 * 4 + 1),
-  'normalise_by_role': Task(_by_role, 3 * 4 + 1),
-  'whiten': Task(_whiten, 2 * 4 + 1),
+  'hierarchical_gae': _task(
+    advantages.hierarchical_gae,
+    *('rewards', 'values', 'others', 'switch', 'mask'),
+    own=7 * _FLOAT + 3 * _BOOL,
+  ),
+}
+_OVER_GROUPS = {
+  **{
+    function.__name__: _of_episodes(function, 'scores', 'group', grouped=True)
+    for function in (
+      advantages.centre,
+      advantages.standardise,
+      advantages.leave_one_out,
+      advantages.standardise_by_batch,
+      advantages.is_informative,
+    )
+  },
+  'pass_at_k': _of_episodes(
+    advantages.pass_at_k, 'scores', 'group', grouped=True
+  ),
+  'best_margin': _of_episodes(
+    advantages.best_margin, 'row_lambda', 'group', grouped=True
+  ),
+  'weighted_centre': _of_episodes(
+    advantages.weighted_centre, 'scores', 'lengths', 'group', grouped=True
+  ),
+  'divide_by_spread': _of_episodes(
+    advantages.divide_by_spread, 'row_lambda', 'scores', 'group', grouped=True
+  ),
+  'divide_by_share': _of_episodes(
+    advantages.divide_by_share, 'scores', 'success'
+  ),
+  'keep_alone': _of_episodes(
+    advantages.keep_alone, 'row_lambda', 'scores', 'group', grouped=True
+  ),
+  'combine_components': _of_episodes(
+    advantages.combine_components,
+    *('components', 'group'),
+    grouped=True,
+    weights=(1.0, 0.5, 0.5, 0.1),
+  ),
+  'subtree_relative': _of_episodes(
+    advantages.subtree_relative, 'scores', 'path', 'group'
+  ),
+  'node_mean': Task(_node_mean, 3 * _FLOAT + _BOOL),
+  'state_relative': _task(
+    advantages.state_relative,
+    *('rewards', 'state', 'mask', 'group'),
+    own=3 * _FLOAT + _BOOL,
+  ),
+  'turn_relative': _task(
+    advantages.turn_relative,
+    *('rewards', 'mask', 'group'),
+    own=2 * _FLOAT + _BOOL,
+    grouped=True,
+  ),
+  'turn_groups': _task(
+    advantages.turn_groups, 'mask', 'group', own=_FLOAT + _BOOL, grouped=True
+  ),
+}
+_OF_ENTRIES = {
+  'normalise_by_role': _task(
+    advantages.normalise_by_role,
+    *('rewards', 'role', 'mask'),
+    own=3 * _FLOAT + _BOOL,
+    weights=(1.0,) * _ROLES,
+  ),
+  'levels_to_tokens': _task(
+    advantages.levels_to_tokens,
+    *('levels', 'counted', 'turn', 'role'),
+    own=3 * _FLOAT,
+  ),
+  'score_norms': _task(
+    advantages.score_norms,
+    *('logprobs', 'squares', 'mask'),
+    own=3 * _FLOAT + _BOOL,
+  ),
+  'weigh_by_confidence': Task(
+    _of_episodes(
+      advantages.weigh_by_confidence, 'scores', 'squares', 'mask'
+    ).run,
+    2 * _FLOAT + _BOOL,
+  ),
+  'explore_unlikely': _task(
+    advantages.explore_unlikely,
+    *('rewards', 'logprobs', 'mask'),
+    own=3 * _FLOAT + _BOOL,
+  ),
+  'force_sign': _task(
+    advantages.force_sign,
+    *('rewards', 'verdict', 'mask'),
+    own=3 * _FLOAT + _BOOL,
+  ),
+  'information_gain': Task(
+    lambda batch: advantages.turns_to_tokens(
+      advantages.information_gain(batch['known'], batch['turn_mask']),
+      batch['turn'],
+    ),
+    2 * _FLOAT,
+  ),
+  'overlong_penalty': _of_episodes(
+    advantages.overlong_penalty, 'lengths', limit_tokens=32, buffer_tokens=16
+  ),
+  'length_adaptive_lambda': _of_episodes(
+    advantages.length_adaptive_lambda, 'lengths'
+  ),
+  'omission_rewards': _of_episodes(
+    advantages.omission_rewards, 'scores', 'success', 'row_lambda', 'lengths'
+  ),
+}
+_LAYOUT = {
+  'gather_tokens': _task(
+    advantages.gather_tokens, 'rewards', 'tokens', own=3 * _FLOAT
+  ),
+  'scatter_tokens': Task(_scatter, 3 * _FLOAT),
+  'turn_sum': _by_turn(advantages.turn_sum),
+  'first_of_turn': _by_turn(advantages.first_of_turn),
+  'last_of_turn': _by_turn(advantages.last_of_turn),
+  'turns_to_tokens': _task(
+    advantages.turns_to_tokens, 'turn_rewards', 'turn', own=2 * _FLOAT
+  ),
+  'episodes_to_tokens': _task(
+    advantages.episodes_to_tokens, 'scores', 'mask', own=_FLOAT + _BOOL
+  ),
+  'place_rewards': _task(
+    advantages.place_rewards,
+    *('turn_rewards', 'turn_mask', 'turn'),
+    own=2 * _FLOAT,
+  ),
+  'fold_rewards': _task(
+    advantages.fold_rewards, 'rewards', 'mask', own=2 * _FLOAT + _BOOL
+  ),
+}
+# One for each estimator, by its name, and what else is worth a look.
+ESTIMATORS = _OVER_TIME | _OVER_GROUPS | _OF_ENTRIES | _LAYOUT
+TASKS = ESTIMATORS | {
+  'gae, lambda of rows': Task(_per_row_lambda, 4 * _FLOAT + _BOOL),
+  'gae of turns': Task(_turn_gae, 4 * _FLOAT),
+  'whiten': _task(reductions.whiten, 'rewards', 'mask', own=2 * _FLOAT + _BOOL),
 }
 
 
@@ -220,7 +373,7 @@ def rlax_tasks(rlax: Any) -> dict[str, Callable]:
     return lambda batch: jax.vmap(function)(*(batch[n] for n in names))
 
   return {
-    'returns': rows(returns, 'rewards'),
+    'discounted_returns': rows(returns, 'rewards'),
     'lambda_returns': rows(lambda_returns, 'rewards', 'values'),
     'gae': rows(gae, 'rewards', 'values'),
     'vtrace': rows(vtrace, 'rewards', 'values', 'ratio'),

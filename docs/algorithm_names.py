@@ -190,8 +190,9 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
       'Agent-Omit',
       '2602.04284',
       'agent_omit',
-      '`omission_rewards` of thoughts left out; the group of partial episodes '
-      'and omitted observations are missing',
+      '`omission_rewards` of thoughts left out, and `standardise` of partial '
+      'episodes, a group of their own; observations omitted by command are '
+      'missing',
     ),
     (
       'IGPO, information gain',

@@ -15,7 +15,6 @@ Differences: the entropy is estimated by the sampler's log-probabilities, as
   which on-policy makes the soft form the hard one.
 """
 
-import dataclasses
 import functools
 
 import jax.numpy as jnp
@@ -110,15 +109,7 @@ def recipe(
     kl_coefficient: of k3 to the frozen initial policy.
     **training: see `recipe.training`.
   """
-  base = recipe_lib.grpo(
-    group_size=group_size,
-    clip_low=clip_low,
-    clip_high=clip_high,
-    kl_coefficient=kl_coefficient,
-    **training,
-  )
-  names = recipe_lib.regularisers(kl_coefficient, 0.0)
-  branch = uncertain_tree(
+  tree = uncertain_tree(
     group_size,
     first,
     alpha=alpha,
@@ -127,13 +118,14 @@ def recipe(
     branches=branches,
     first_tokens=first_tokens,
   )
-  return dataclasses.replace(
-    base,
-    credit=share_advantages if hard else base.credit,
-    weigh=recipe_lib.terms(
-      recipe_lib.share(recipe_lib.weigh_tokens), 'policy', *names
-    ),
-    branch=branch,
+  return recipe_lib.over_trees(
+    tree,
+    share_advantages if hard else recipe_lib.relative(advantages.standardise),
+    group_size=group_size,
+    clip_low=clip_low,
+    clip_high=clip_high,
+    kl_coefficient=kl_coefficient,
+    **training,
   )
 
 

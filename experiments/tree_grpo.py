@@ -13,7 +13,6 @@ Differences: a turn that leaves share counts once, its weight being divided
   branches yet: the common beginning is read again, though not sampled again.
 """
 
-import dataclasses
 import functools
 
 import numpy as np
@@ -106,21 +105,15 @@ def recipe(
     **training: see `recipe.training`.
   """
   recipe_lib.refuse_unknown('form', form, FORMS)
-  names = recipe_lib.regularisers(kl_coefficient, 0.0)
   choose = functools.partial(expand, expansions=expansions, rounds=rounds)
-  return dataclasses.replace(
-    recipe_lib.grpo(
-      group_size=count_leaves(trees, expansions, rounds),
-      clip_low=clip_low,
-      clip_high=clip_high,
-      kl_coefficient=kl_coefficient,
-      **training,
-    ),
-    credit=compare(form),
-    weigh=recipe_lib.terms(
-      recipe_lib.share(recipe_lib.weigh_tokens), 'policy', *names
-    ),
-    branch=recipe_lib.Tree(first=trees, choose=choose),
+  return recipe_lib.over_trees(
+    recipe_lib.Tree(first=trees, choose=choose),
+    compare(form),
+    group_size=count_leaves(trees, expansions, rounds),
+    clip_low=clip_low,
+    clip_high=clip_high,
+    kl_coefficient=kl_coefficient,
+    **training,
   )
 
 

@@ -14,7 +14,6 @@ Differences: a node is a turn, where the paper's is a piece of text of fixed
   turn that leaves share counts once. No cache is shared between branches yet.
 """
 
-import dataclasses
 import functools
 
 import jax.numpy as jnp
@@ -103,21 +102,15 @@ def recipe(
       f'{first=} and {depth=} must be at least 1 and {branches=} at least 2; '
       'for episodes that do not split use --recipe=grpo.'
     )
-  names = recipe_lib.regularisers(kl_coefficient, 0.0)
   choose = functools.partial(split, first=first, branches=branches, depth=depth)
-  return dataclasses.replace(
-    recipe_lib.grpo(
-      group_size=first * branches**depth,
-      clip_low=clip_low,
-      clip_high=clip_high,
-      kl_coefficient=kl_coefficient,
-      **training,
-    ),
-    credit=compare(subtrees),
-    weigh=recipe_lib.terms(
-      recipe_lib.share(recipe_lib.weigh_tokens), 'policy', *names
-    ),
-    branch=recipe_lib.Tree(first=first, choose=choose),
+  return recipe_lib.over_trees(
+    recipe_lib.Tree(first=first, choose=choose),
+    compare(subtrees),
+    group_size=first * branches**depth,
+    clip_low=clip_low,
+    clip_high=clip_high,
+    kl_coefficient=kl_coefficient,
+    **training,
   )
 
 

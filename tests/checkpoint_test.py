@@ -17,6 +17,7 @@ import optax
 import pytest
 
 from agentic_jax import checkpoint
+from agentic_jax.checkpoint import leaves
 
 
 class _State(NamedTuple):
@@ -48,7 +49,7 @@ def _assert_equal(actual: _State, expected: _State) -> None:
   assert jax.tree.structure(actual) == jax.tree.structure(expected)
   for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected)):
     assert type(a) is type(b)
-    if checkpoint._is_key(b):
+    if leaves.is_key(b):
       assert a.dtype == b.dtype
       a, b = jax.random.key_data(a), jax.random.key_data(b)
     np.testing.assert_array_equal(np.asarray(a), np.asarray(b))

@@ -1,13 +1,6 @@
-"""Experts split over devices train as on one; a process of its own checks it.
-
-As in `multi_device_test`: pytest collects one test, which runs pytest on this
-file with fake devices; there, `check_*` are the tests.
-"""
+"""Experts split over devices train as on one; `eight_devices` checks it."""
 
 import functools
-import os
-import subprocess
-import sys
 from unittest import mock
 
 import jax
@@ -19,6 +12,7 @@ from agentic_jax import recipe as recipe_lib
 from agentic_jax import sharding
 from agentic_jax.models import sizes
 from experiments import policies
+from tests import eight_devices
 from tests import experts_losses_test
 from tests import tiny_training
 
@@ -27,23 +21,7 @@ MESHES = ('data:2,expert:4', 'fsdp:2,tensor:2,expert:2')
 
 @pytest.mark.thorough
 def test_eight_devices(tmp_path):
-  flags = os.environ.get('XLA_FLAGS', '')
-  flags += ' --xla_force_host_platform_device_count=8'
-  command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider']
-  done = subprocess.run(
-    [*command, '-n0', '-o', 'python_functions=check_*', __file__],
-    env=os.environ
-    | {
-      'XLA_FLAGS': flags.strip(),
-      'JAX_PLATFORMS': 'cpu',
-      'JAX_COMPILATION_CACHE_DIR': str(tmp_path),
-    },
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
-  assert ' passed' in done.stdout and 'skipped' not in done.stdout
+  assert eight_devices.run(__file__, compiled=tmp_path)
 
 
 @pytest.fixture(scope='module')

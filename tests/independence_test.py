@@ -1,17 +1,13 @@
 """Each recipe's gradient is one, however its batch is cut up and spread.
 
 One batch, far off-policy, goes through a recipe's score, credit, prepare, weigh
-and loss in one microbatch, in several, and over eight devices. A process of its
-own runs this, as in `multi_device_test`: there the functions that begin with
-`check` are the tests. The policy is a table of pairs of tokens, which compiles
-in no time; `multi_device_test` takes the transformer through the loop.
+and loss in one microbatch, in several, and over eight devices; `eight_devices`
+runs the checks. The policy is a table of pairs of tokens, which compiles in no
+time; `multi_device_test` takes the transformer through the loop.
 """
 
 import dataclasses
 import functools
-import os
-import subprocess
-import sys
 from typing import Any
 
 import jax
@@ -25,6 +21,7 @@ from agentic_jax import sharding
 from agentic_jax import types
 from agentic_jax.train import step as step_lib
 from experiments import pages
+from tests import eight_devices
 from tests import pages_test
 from tests import thorough
 from tests import tiny_training
@@ -49,32 +46,16 @@ SHAPE = batching.Shape(
   action_tokens=12,
 )
 _WORDS, _WIDTH = 24, 6
-_FLAGS = (
-  '--xla_force_host_platform_device_count=8',
-  # To compile in little time what runs once.
+# To compile in little time what runs once.
+_QUICK = (
   '--xla_backend_optimization_level=0',
   '--xla_llvm_disable_expensive_passes=true',
 )
 
 
 def test_every_recipe_on_microbatches_and_devices():
-  flags = ' '.join((os.environ.get('XLA_FLAGS', ''), *_FLAGS))
-  command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider']
-  done = subprocess.run(
-    [*command, '-n0', '-o', 'python_functions=check_*', __file__],
-    env=os.environ
-    | {
-      'XLA_FLAGS': flags.strip(),
-      'JAX_PLATFORMS': 'cpu',
-      'JAX_ENABLE_COMPILATION_CACHE': '0',  # Each runs once.
-    },
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
   number = len(NAMES) if thorough.ASKED else len(NAMES[::9])
-  assert f'{number + 2} passed' in done.stdout
+  assert eight_devices.run(__file__, *_QUICK) == number + 2
 
 
 def _scores(params, trajectory):

@@ -1,16 +1,8 @@
-"""Eight devices do what one does: a process of its own runs the checks here.
-
-The number of devices of a process is fixed when JAX starts. So pytest collects
-one test, which runs pytest on this file with eight fake devices; there, the
-functions whose names begin with `check` are the tests.
-"""
+"""Eight devices do what one does: `eight_devices` runs the checks here."""
 
 import dataclasses
 import functools
 import math
-import os
-import subprocess
-import sys
 from unittest import mock
 
 import jax
@@ -24,6 +16,7 @@ from agentic_jax import recipe as recipe_lib
 from agentic_jax import sharding
 from agentic_jax import train
 from agentic_jax.train import step as step_lib
+from tests import eight_devices
 from tests import tiny_training
 
 MESHES = ('data:8', 'data:2,fsdp:4', 'fsdp:4,tensor:2')
@@ -34,24 +27,7 @@ SEEN: dict[str, dict[str, tuple]] = {}
 
 
 def test_eight_devices(tmp_path):
-  flags = os.environ.get('XLA_FLAGS', '')
-  flags += ' --xla_force_host_platform_device_count=8'
-  command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider']
-  done = subprocess.run(
-    [*command, '-o', 'python_functions=check_*', __file__],
-    env=os.environ
-    | {
-      'XLA_FLAGS': flags.strip(),
-      'JAX_PLATFORMS': 'cpu',
-      # What is noted in compiling is not noted of a program that was kept.
-      'JAX_COMPILATION_CACHE_DIR': str(tmp_path),
-    },
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
-  assert ' passed' in done.stdout and 'skipped' not in done.stdout
+  assert eight_devices.run(__file__, compiled=tmp_path)
 
 
 def _recipe(name: str) -> recipe_lib.Recipe:

@@ -20,6 +20,7 @@ from agentic_jax.tasks import pool
 from experiments import pages
 from experiments import worlds
 from tests import hand_worked
+from tests import settings_walk
 from tests import tiny_training
 
 # Another value of each setting; of those named twice, the page's own.
@@ -43,7 +44,7 @@ OWN: dict[str, dict[str, Any]] = {
   'mt_grpo': {'turn_weight': 0.5},
   'opo': {},
   'optimal_baseline': {},
-  'pass_at_k': {'k': 3, 'form': 'margin'},
+  'pass_at_k': {'group_size': 6, 'k': 3, 'form': 'margin'},
   'per_role': {'weights': (1.0, 2.0, 0.0, 1.0, 0.5, 1.0, 1.0)},
   'ppo_max': {'reward_shift': 0.0, 'reward_limit': 0.1},
   'reinforce_pp': {'group_baseline': True},
@@ -215,27 +216,23 @@ def test_score_fills_in_what_the_rest_looks_at(name):
   jax.eval_shape(step, _outputs(trajectory), bare, turns)
 
 
-_SETTINGS = [(name, setting) for name in OWN for setting in _own_of(name)]
+@pytest.mark.parametrize('name', OWN)
+def test_every_setting_makes_a_difference(name):
+  maker = pages.load(name)
 
+  def find(**settings):
+    made = maker(**_WITH.get(name, {}) | settings)
+    host = settings_walk.decided(made, _batch()[1])
+    return settings_walk.Found(host, jax.tree.leaves(_find(name, **settings)))
 
-def test_every_setting_is_tried():
-  for name, own in OWN.items():
-    assert own.keys() <= set(_own_of(name)) <= own.keys() | _OTHER.keys()
-
-
-@pytest.mark.parametrize('name, setting', _SETTINGS)
-def test_every_setting_changes_something(name, setting):
-  other = (_OTHER | OWN[name])[setting]
-  if setting == 'group_size':
-    made = pages.load(name)(group_size=other)
-    assert made.group_size == other != pages.load(name)().group_size
-    return
-  beside = _WITH.get(setting, {})
-  plain = _find(name, **beside)
-  changed = _find(name, **(beside | {setting: other}))
-  assert jax.tree.structure(plain) == jax.tree.structure(changed)
-  pairs = zip(jax.tree.leaves(plain), jax.tree.leaves(changed))
-  assert not all(np.allclose(x, y, atol=1e-4) for x, y in pairs)
+  other = _OTHER | OWN[name]
+  rows = [
+    settings_walk.Others(host={setting: other[setting]})
+    if setting == 'group_size'
+    else settings_walk.Others({setting: other[setting]}, _WITH.get(setting, {}))
+    for setting in {*_own_of(name), *OWN[name]}
+  ]
+  settings_walk.walk(settings_walk.own_settings(maker), rows, find)
 
 
 # Numbers worked by hand.

@@ -9,6 +9,7 @@ from agentic_jax import types
 from experiments import pages
 from tests import hand_worked
 from tests import pages_test
+from tests import settings_walk
 
 LOSSES = (
   'async_grpo',
@@ -327,7 +328,7 @@ def test_segments_of_sequences_in_a_narrow_band_are_gspo():
   band = {'clip_low': 3e-4, 'clip_high': 4e-4}
   made = pages.load('segment_ppo')(part='sequence', **band)
   one, other = pages_test.result(gspo()), pages_test.result(made)
-  assert not pages_test.differ(one, other)
+  assert not settings_walk.differ(one, other)
 
 
 @pytest.mark.parametrize('name', LOSSES)

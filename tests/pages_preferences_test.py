@@ -12,94 +12,74 @@ from agentic_jax import batching
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
 from tests import hand_worked
+from tests import settings_walk
 from tests import tiny_training
 
-# For each page: a setting, another value for it, and what else is then set.
-# Together they are all that a page's own signature has.
+Others = settings_walk.Others
+_SIZE = Others(host={'group_size': 4})
 OTHERS = {
-  'dpo': [
-    ('form', 'hinge', {}),
-    ('form', 'cdpo', {}),
-    ('form', 'robust', {}),
-    ('form', 'ipo', {}),
-    ('form', 'sppo_hard', {}),
-    ('group_size', 4, {}),
-    *[('beta', 0.3, {'form': f}) for f in ('dpo', 'cdpo', 'robust', 'hinge')],
-    *[('beta', 0.3, {'form': f}) for f in ('ipo', 'sppo_hard')],
-    *[('score', 'mean', {'form': f}) for f in ('dpo', 'cdpo', 'robust')],
-    *[('score', 'mean', {'form': f}) for f in ('hinge', 'sppo_hard')],
-    ('score', 'sum', {'form': 'ipo'}),
-    ('flip_rate', 0.3, {'form': 'cdpo'}),
-    ('flip_rate', 0.3, {'form': 'robust'}),
-    ('target', 2.0, {'form': 'hinge'}),
-  ],
-  'beta_dpo': [
-    ('group_size', 4, {}),
-    ('beta', 0.3, {}),
-    ('alpha', 0.3, {}),
-    ('fraction', 0.3, {}),
-    ('decay', 0.5, {}),
-  ],
-  'sppo': [('group_size', 4, {}), ('eta', 10.0, {})],
-  'simpo': [
-    ('form', 'cpo', {}),
-    ('form', 'orpo', {}),
-    ('form', 'slic', {}),
-    ('group_size', 4, {}),
-    ('beta', 0.3, {'form': 'simpo'}),
-    ('beta', 0.3, {'form': 'cpo'}),
-    ('offset', 0.5, {}),
-    ('odds_weight', 0.3, {'form': 'orpo'}),
-    ('target', 30.0, {'form': 'slic'}),
-    ('likelihood_weight', 0.5, {'form': 'slic'}),
-    ('likelihood_weight', 0.5, {'form': 'cpo'}),
-  ],
-  'kto': [
-    ('group_size', 4, {}),
-    ('threshold', 1.1, {}),
-    ('beta', 0.3, {}),
-    ('desirable_weight', 1.3, {}),
-    ('undesirable_weight', 1.3, {'threshold': 1.1}),
-  ],
-  'ranking': [
-    ('form', 'pro', {}),
-    ('form', 'plackett_luce', {}),
-    ('group_size', 2, {}),
-    ('likelihood_weight', 0.5, {'form': 'rrhf'}),
-    ('likelihood_weight', 0.5, {'form': 'pro'}),
-    ('tempered', False, {'form': 'pro'}),
-    ('beta', 0.3, {'form': 'plackett_luce'}),
-  ],
-  'step_dpo': [
-    ('group_size', 4, {}),
-    ('beta', 0.3, {}),
-    ('scope', 'rest', {}),
-  ],
-  'rft': [
-    ('group_size', 4, {}),
-    ('threshold', 1.1, {}),
-    ('limit', 1, {}),
-    ('best', True, {}),
-  ],
-  'awr': [
-    ('group_size', 4, {}),
-    ('discount', 0.9, {}),
-    ('lambda_', 0.5, {}),
-    ('advantage_temperature', 0.5, {}),
-    ('weight_cap', 1.5, {}),
-    ('value_coefficient', 0.1, {}),
-    ('value_clip', 0.01, {}),
-    ('entropy_coefficient', 0.1, {}),
-  ],
-  'distill': [
-    ('group_size', 4, {}),
-    ('outcome_weight', 0.5, {}),
-    ('teacher_weight', 0.5, {}),
-  ],
+  'dpo': (
+    _SIZE,
+    *[
+      Others({'form': form})
+      for form in ('cdpo', 'hinge', 'ipo', 'robust', 'sppo_hard')
+    ],
+    Others({'beta': 0.3, 'score': 'mean'}),
+    Others({'beta': 0.3, 'score': 'mean'}, {'form': 'sppo_hard'}),
+    Others({'beta': 0.3, 'score': 'sum'}, {'form': 'ipo'}),
+    Others({'beta': 0.3, 'score': 'mean', 'target': 2.0}, {'form': 'hinge'}),
+    *[
+      Others({'beta': 0.3, 'score': 'mean', 'flip_rate': 0.3}, {'form': form})
+      for form in ('cdpo', 'robust')
+    ],
+  ),
+  'beta_dpo': (
+    _SIZE,
+    Others({'beta': 0.3, 'alpha': 0.3, 'fraction': 0.3, 'decay': 0.5}),
+  ),
+  'sppo': (_SIZE, Others({'eta': 10.0})),
+  'simpo': (
+    _SIZE,
+    Others({'form': 'cpo', 'beta': 0.3, 'offset': 0.5}),
+    Others({'form': 'orpo'}),
+    Others({'form': 'slic'}),
+    Others({'beta': 0.3, 'likelihood_weight': 0.5}, {'form': 'cpo'}),
+    Others({'odds_weight': 0.3}, {'form': 'orpo'}),
+    Others({'target': 30.0, 'likelihood_weight': 0.5}, {'form': 'slic'}),
+  ),
+  'kto': (
+    _SIZE,
+    Others({'threshold': 1.1, 'beta': 0.3, 'desirable_weight': 1.3}),
+    Others({'undesirable_weight': 1.3}, {'threshold': 1.1}),
+  ),
+  'ranking': (
+    Others(host={'group_size': 2}, arrays={'group_size': 2}),
+    Others({'form': 'pro'}),
+    Others({'form': 'plackett_luce'}),
+    Others({'likelihood_weight': 0.5}, {'form': 'rrhf'}),
+    Others({'likelihood_weight': 0.5, 'tempered': False}, {'form': 'pro'}),
+    Others({'beta': 0.3}, {'form': 'plackett_luce'}),
+  ),
+  'step_dpo': (_SIZE, Others({'beta': 0.3, 'scope': 'rest'})),
+  'rft': (_SIZE, Others({'threshold': 1.1, 'limit': 1, 'best': True})),
+  'awr': (
+    _SIZE,
+    Others({'discount': 0.9, 'lambda_': 0.5, 'weight_cap': 1.5}),
+    Others({'advantage_temperature': 0.5, 'value_coefficient': 0.1}),
+    Others({'value_clip': 0.01, 'entropy_coefficient': 0.1}),
+  ),
+  'distill': (
+    _SIZE,
+    Others({'outcome_weight': 0.5, 'teacher_weight': 0.5}),
+  ),
 }
-CASES = [(page, *other) for page, others in OTHERS.items() for other in others]
-_BEFORE: dict = {}  # Results at the defaults, by page and form.
-FORMS = sorted({(page, extra.get('form', '')) for page, _, _, extra in CASES})
+FORMS = sorted(
+  {
+    (page, others.given.get('form', ''))
+    for page, rows in OTHERS.items()
+    for others in rows
+  }
+)
 
 
 def _maker(page):
@@ -153,35 +133,16 @@ def _results_of(made, outputs, trajectory, turns):
   return scalar, credit, weights, carried
 
 
-def _results(made, batch):
-  """All that a recipe makes of a batch, on the device and on the host."""
-  found = jax.tree.map(np.asarray, _results_of(made, *batch))
-  return found, {'group_size': made.group_size, 'keep': made.keep}
-
-
-def _same(one, other):
-  if jax.tree.structure(one) != jax.tree.structure(other):
-    return False
-  pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-  return all(np.array_equal(x, y) for x, y in pairs)
-
-
 @pytest.mark.parametrize('page', OTHERS)
-def test_the_table_has_every_setting_of_the_page(page):
-  own = recipe_lib.settings_of(_maker(page)).keys()
-  shared = recipe_lib.settings_of(recipe_lib.training).keys()
-  named = {name for name, _, _ in OTHERS[page]}
-  assert named == own - shared - {'teacher'}
+def test_every_setting_makes_a_difference(page, batch):
+  def find(**settings):
+    made = _make(page, **settings)
+    arrays = map(np.asarray, jax.tree.leaves(_results_of(made, *batch)))
+    return settings_walk.Found(settings_walk.decided(made, batch[2]), [*arrays])
 
-
-@pytest.mark.parametrize('page, name, value, extra', CASES)
-def test_every_setting_changes_something(page, name, value, extra, batch):
-  key = (page, *extra.items())
-  if key not in _BEFORE:
-    _BEFORE[key] = _results(_make(page, **extra), batch)
-  before, host = _BEFORE[key]
-  after, other_host = _results(_make(page, **extra | {name: value}), batch)
-  assert not _same(before, after) or host != other_host
+  # A teacher wants a run.
+  settings = settings_walk.own_settings(_maker(page)) - {'teacher'}
+  settings_walk.walk(settings, OTHERS[page], find)
 
 
 @pytest.mark.parametrize('page, form', FORMS)

@@ -19,16 +19,19 @@ from experiments import igpo
 from experiments import pages
 from tests import pages_test
 from tests import probes_test
+from tests import settings_walk
 from tests import small_world
 from tests import tiny_training
 
-Others = pages_test.Others
+Others = settings_walk.Others
+_SIZE = Others(host={'group_size': 4})
 _BAND = {'clip_low': 0.02, 'clip_high': 0.02}
 _V = 70
 OTHERS: dict[str, tuple[Others, ...]] = {
   'gkd': (
-    Others({'group_size': 4, 'outcome_weight': 0.5, 'teacher_weight': 0.5}),
-    Others({'form': 'forward', 'beta': 0.3, 'temperature': 0.5}),
+    _SIZE,
+    Others({'outcome_weight': 0.5, 'teacher_weight': 0.5}),
+    Others({'form': 'forward', 'beta': 0.3}),
     Others({'form': 'reverse'}),
     Others({'form': 'top_forward'}),
     Others({'count': 3}, {'form': 'top_forward'}),
@@ -36,12 +39,14 @@ OTHERS: dict[str, tuple[Others, ...]] = {
     Others({'count': 3}, {'form': 'top_reverse'}),
   ),
   'hindsight': (
-    Others({'group_size': 4, 'hint': 'answer', 'hint_tokens': 8} | _BAND),
+    _SIZE,
+    Others({'hint': 'answer', 'hint_tokens': 8} | _BAND),
     Others({'outcome_weight': 0.5, 'teacher_weight': 0.5}),
     Others({'kl_coefficient': 0.3}),
   ),
   'igpo': (
-    Others({'group_size': 4, 'form': 'probability', 'joint': True} | _BAND),
+    _SIZE,
+    Others({'form': 'probability', 'joint': True} | _BAND),
     Others({'gain_weight': 0.5, 'discount': 0.5, 'answer_tokens': 2}),
     Others({'kl_coefficient': 0.3}),
     Others({'gain_weight': 0.5, 'form': 'probability'}, {'joint': True}),
@@ -119,21 +124,17 @@ def result(made) -> list[Any]:
 
 @pytest.mark.parametrize('name', OTHERS)
 def test_every_setting_makes_a_difference(name):
-  maker, seen = pages.load(name), set()
-  for others in OTHERS[name]:
-    plain = result(maker(**others.given))
-    for setting, value in others.values.items():
-      made = maker(**others.given | {setting: value})
-      fields = [
-        (x.group_size, x.sampling) for x in (made, maker(**others.given))
-      ]
-      assert fields[0] != fields[1] or pages_test.differ(plain, result(made)), (
-        f'{setting} is silent'
-      )
-    seen |= others.values.keys()
-  # gkd names `temperature` among its own; a teacher wants a run.
-  own = pages_test.own_settings(maker) - {'teacher'}
-  assert seen - {'temperature'} == own
+  maker = pages.load(name)
+
+  def find(**settings):
+    made = maker(**settings)
+    trajectory, turns, _ = batching.stack(episodes(), SHAPE)
+    host = settings_walk.decided(made, turns)
+    return settings_walk.Found(host, result(made))
+
+  # A teacher wants a run.
+  settings = settings_walk.own_settings(maker) - {'teacher'}
+  settings_walk.walk(settings, OTHERS[name], find)
 
 
 @pytest.mark.parametrize('name', OTHERS)

@@ -1,13 +1,13 @@
-"""What every page of experiments/ owes: no silent setting, no leaking gradient.
+"""What every recipe owes: no silent setting, no leaking gradient.
 
-A new page adds its row to `OTHERS`. The batch is far off-policy, and is scored,
-credited, prepared and weighed as in training; a model is not needed for it.
+A new page of experiments/ adds its row to `OTHERS`. The batch is far
+off-policy, and is scored, credited, prepared and weighed as in training; a
+model is not needed for it.
 """
 
 from collections.abc import Sequence
 import functools
-import inspect
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,28 +20,59 @@ from agentic_jax import types
 from experiments import pages
 from tests import pages_credit_test
 from tests import pages_preferences_test
+from tests import settings_walk
 from tests import tiny_training
 from tests import tree_batches
 
-
-class Others(NamedTuple):
-  """For each setting of a page another value, at which its result differs.
-
-  `given` are settings without which the others could make no difference; what
-  they name is not compared itself, so it stands in another row of the page.
-  """
-
-  values: dict[str, Any]
-  given: dict[str, Any] = {}
-
-
+Others = settings_walk.Others
+_SIZE = Others(host={'group_size': 4})
+_SHOWN = Others(host={'group_size': 4, 'demonstrations': 2})
 _BAND = {'clip_low': 0.1, 'clip_high': 0.1}
+_EXTRA = {'kl_coefficient': 0.3, 'entropy_coefficient': 0.3}
+_CRITIC = {
+  'discount': 0.5,
+  'lambda_': 0.3,
+  'value_coefficient': 0.1,
+  'value_clip': 0.0,
+  'entropy_coefficient': 0.3,
+}
 OTHERS: dict[str, tuple[Others, ...]] = {
+  # The canonical makers.
+  'dapo': (
+    _SIZE,
+    Others(_BAND),
+    Others(
+      {'limit_tokens': 7, 'buffer_tokens': 2, 'overlong_factor': 0.5},
+      {'limit_tokens': 8, 'buffer_tokens': 4},
+    ),
+  ),
+  'gigpo': (
+    _SIZE,
+    Others({'discount': 0.5, 'step_weight': 0.5, **_BAND, **_EXTRA}),
+  ),
+  'grpo': (
+    _SIZE,
+    Others(_BAND | _EXTRA),
+    Others(_EXTRA, {'kl_coefficient': 0.1, 'entropy_coefficient': 0.1}),
+  ),
+  'ppo': (
+    _SIZE,
+    Others(_BAND | _CRITIC),
+    Others({'value_clip': 0.1, 'entropy_coefficient': 0.1}),
+  ),
+  'reinforce': (_SIZE,),
+  'rloo': (_SIZE,),
+  'supervised': (),
+  'turn_ppo': (_SIZE, Others(_BAND | _CRITIC)),
+  # Pages.
   'agent_omit': (
-    Others({'group_size': 4, 'share': 0.5, 'kl_coefficient': 0.3} | _BAND),
+    _SIZE,
+    Others({'share': 0.5, 'gated': False, 'partial_weight': 0.5}),
+    Others({'kl_coefficient': 0.3} | _BAND),
   ),
   'async_grpo': (
-    Others({'group_size': 4, 'correction': 'none', 'level': 'sequence'}),
+    _SIZE,
+    Others({'correction': 'none', 'level': 'sequence'}),
     Others({'low': 0.9, 'high': 1.1} | _BAND),
     Others({'correction': 'decoupled', 'level': 'geometric'}),
     Others({'low': 0.9, 'high': 1.1}, {'correction': 'masked'}),
@@ -51,62 +82,51 @@ OTHERS: dict[str, tuple[Others, ...]] = {
     Others(_BAND, {'correction': 'clip'}),
   ),
   'chord': (
-    Others({'group_size': 4, 'demonstrations': 2, 'form': 'constant'} | _BAND),
+    _SHOWN,
+    Others({'form': 'constant'} | _BAND),
     Others({'peak': 0.5, 'valley': 0.2, 'rise_steps': 9, 'fall_steps': 20}),
     Others({'share': 0.5, 'form': 'phi'}, {'form': 'constant'}),
     Others({'share': 0.5} | _BAND, {'form': 'phi'}),
   ),
-  'cispo': (Others({'group_size': 4, 'clip_low': 0.5, 'clip_high': 0.5}),),
+  'cispo': (_SIZE, Others({'clip_low': 0.5, 'clip_high': 0.5})),
   'clip_cov': (
-    Others({'group_size': 4, 'share': 0.5} | _BAND),
+    _SIZE,
+    Others({'share': 0.5} | _BAND),
     Others({'covariance_low': 0.4, 'covariance_high': 1.14}, {'share': 1.0}),
   ),
   'dppo': (
-    Others({'group_size': 4, 'divergence': 'binary_kl', 'cap': 1.5}),
+    _SIZE,
+    Others({'divergence': 'binary_kl', 'cap': 1.5}),
     Others({'limit_low': 0.02, 'limit_high': 0.02}),
     Others(
       {'limit_low': 0.02, 'limit_high': 0.02, 'cap': 1.5},
       {'divergence': 'binary_kl'},
     ),
   ),
-  'dr_grpo': (Others({'group_size': 4, 'length_tokens': 7} | _BAND),),
-  'gmpo': (Others({'group_size': 4} | _BAND),),
-  'gspo': (Others({'group_size': 4} | _BAND),),
-  'kimi': (Others({'group_size': 4, 'square_coefficient': 0.3}),),
-  'kl_cov': (Others({'group_size': 4, 'share': 0.2, 'penalty': 0.3}),),
-  'luffy': (
-    Others({'group_size': 4, 'demonstrations': 2, 'shaping': 0.3} | _BAND),
-  ),
-  'rl_plus': (
-    Others({'group_size': 4, 'demonstrations': 2, 'exploration': 0.0}),
-  ),
-  'remax': (Others({'group_size': 4, 'greedy_members': 2}),),
+  'dr_grpo': (_SIZE, Others({'length_tokens': 7} | _BAND)),
+  'gmpo': (_SIZE, Others(_BAND)),
+  'gspo': (_SIZE, Others(_BAND)),
+  'kimi': (_SIZE, Others({'square_coefficient': 0.3})),
+  'kl_cov': (_SIZE, Others({'share': 0.2, 'penalty': 0.3})),
+  'luffy': (_SHOWN, Others({'shaping': 0.3} | _BAND)),
+  'rl_plus': (_SHOWN, Others({'exploration': 0.0})),
+  'remax': (Others(host={'group_size': 4, 'greedy_members': 2}),),
   'sapo': (
-    Others(
-      {
-        'group_size': 4,
-        'temperature_positive': 2.0,
-        'temperature_negative': 2.0,
-      }
-    ),
+    _SIZE,
+    Others({'temperature_positive': 2.0, 'temperature_negative': 2.0}),
   ),
   'segment_ppo': (
-    Others({'group_size': 4, 'part': 'sequence'} | _BAND),
+    _SIZE,
+    Others({'part': 'sequence'} | _BAND),
     Others(_BAND, {'part': 'sequence'}),
   ),
   'spin': (Others({'beta': 0.3}),),
-  'torl': (Others({'group_size': 4} | _BAND),),
-  'topr': (Others({'group_size': 4, 'threshold': 0.8, 'level': 'token'}),),
+  'torl': (_SIZE, Others(_BAND)),
+  'topr': (_SIZE, Others({'threshold': 0.8, 'level': 'token'})),
   'vespo': (
-    Others(
-      {
-        'group_size': 4,
-        'shape_positive': 1.0,
-        'rate_positive': 1.0,
-        'shape_negative': 1.0,
-        'rate_negative': 1.0,
-      }
-    ),
+    _SIZE,
+    Others({'shape_positive': 1.0, 'rate_positive': 1.0}),
+    Others({'shape_negative': 1.0, 'rate_negative': 1.0}),
   ),
 }
 
@@ -187,24 +207,6 @@ def total(made, outputs, trajectory, credit, weights):
   )
 
 
-def kept(made: recipe_lib.Recipe) -> list[list[bool]]:
-  """What `keep` says of the episodes of each group."""
-  if made.keep is None:
-    return []
-  turns = batch().turns
-  rows = [turns.group == g for g in np.unique(turns.group[turns.group >= 0])]
-  groups = [jax.tree.map(lambda x, own=own: x[own], turns) for own in rows]
-  return [np.asarray(made.keep(group)).tolist() for group in groups]
-
-
-def decided(made: recipe_lib.Recipe) -> tuple[Any, ...]:
-  """What a recipe decides on the host, the optimiser aside."""
-  names = ('group_size', 'demonstrations', 'greedy_members')
-  names += ('epochs', 'minibatches', 'sampling')
-  fields = [getattr(made, name) for name in names]
-  return fields, kept(made), tree_batches.branched(made)
-
-
 def result(made: recipe_lib.Recipe) -> list[np.ndarray]:
   """What a recipe makes of the batch.
 
@@ -217,43 +219,24 @@ def result(made: recipe_lib.Recipe) -> list[np.ndarray]:
   return [*map(np.asarray, arrays)]
 
 
-def differ(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
-  if len(one) != len(other):
-    return True
-  pairs = zip(one, other)
-  return any(
-    x.shape != y.shape or not np.allclose(x, y, rtol=1e-5, atol=1e-7)
-    for x, y in pairs
-  )
-
-
-def own_settings(maker) -> set[str]:
-  """The settings of a page that are not those of all recipes."""
-  shared = inspect.signature(recipe_lib.training).parameters
-  return recipe_lib.settings_of(maker).keys() - shared
-
-
 @pytest.mark.parametrize('name', sorted(OTHERS))
 def test_every_setting_makes_a_difference(name):
   walk(name, OTHERS[name])
 
 
 def walk(name: str, rows: Sequence[Others]) -> None:
-  """Asserts that each setting of a page, and no other, makes itself felt."""
+  """Walks the settings of a page, on the batch."""
   maker = pages.load(name)
-  seen = set()
-  for others in rows:
-    plain = maker(**others.given)
-    wanted = functools.cache(lambda plain=plain: result(plain))
-    for setting, value in others.values.items():
-      made = maker(**others.given | {setting: value})
-      if decided(made) == decided(plain):
-        assert differ(wanted(), result(made)), f'{setting}={value!r} is silent'
-    seen |= others.values.keys()
-  assert seen == own_settings(maker)
+
+  def find(**settings):
+    made = maker(**settings)
+    host = settings_walk.decided(made, batch().turns)
+    return settings_walk.Found(host, result(made))
+
+  settings_walk.walk(settings_walk.own_settings(maker), rows, find)
 
 
-def test_the_settings_of_every_page_are_walked():
+def test_the_settings_of_every_recipe_are_walked():
   """Here, or in the files of credit, preferences, trees and probes."""
   from tests import pages_probes_test  # It imports this one.
 
@@ -263,7 +246,7 @@ def test_the_settings_of_every_page_are_walked():
     *pages_probes_test.OTHERS,
     *tree_batches.PAGES,
   }
-  assert OTHERS.keys() | elsewhere == pages.names().keys()
+  assert OTHERS.keys() | elsewhere == {*pages.names(), *recipe_lib.RECIPES}
 
 
 @pytest.mark.parametrize('name', sorted(OTHERS))

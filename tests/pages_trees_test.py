@@ -10,8 +10,10 @@ from agentic_jax import types
 from experiments import pages
 from tests import hand_worked
 from tests import pages_test
+from tests import settings_walk
 from tests import tree_batches
 
+Others = settings_walk.Others
 _BAND = {'clip_low': 0.1, 'clip_high': 0.1}
 # To compile in little time what runs once.
 _QUICK = {
@@ -22,30 +24,34 @@ _QUICK = {
 _ROOM = {'group_size': 9, 'first': 2}
 OTHERS = {
   'arpo': (
-    pages_test.Others(
-      {'group_size': 12, 'first': 4, 'hard': True, 'kl_coefficient': 0.5}
-      | _BAND
+    Others({'hard': True, 'kl_coefficient': 0.5} | _BAND),
+    Others(host={'group_size': 12, 'first': 4}),
+    Others(
+      given=_ROOM,
+      host={
+        'alpha': 0.9,
+        'beta': -1.0,
+        'branches': 2,
+        'first_tokens': 1,
+        'threshold': 0.9,
+      },
     ),
-    pages_test.Others(
-      {'alpha': 0.9, 'beta': -1.0, 'branches': 2, 'first_tokens': 1}, _ROOM
-    ),
-    pages_test.Others({'threshold': 0.9}, _ROOM),
   ),
   'tree_grpo': (
-    pages_test.Others(
-      {'trees': 3, 'expansions': 3, 'rounds': 2, 'form': 'within'}
-    ),
-    pages_test.Others({'form': 'sequential', 'kl_coefficient': 0.5} | _BAND),
+    Others(host={'trees': 3, 'expansions': 3, 'rounds': 2}),
+    Others({'form': 'within', 'kl_coefficient': 0.5} | _BAND),
+    Others({'form': 'sequential'}),
   ),
   'treepo': (
-    pages_test.Others(
-      {'first': 1, 'branches': 3, 'depth': 1, 'subtrees': 'alike'}
-    ),
-    pages_test.Others({'subtrees': 'differing', 'kl_coefficient': 0.5} | _BAND),
+    Others(host={'first': 1, 'branches': 3, 'depth': 1}),
+    Others({'subtrees': 'alike', 'kl_coefficient': 0.5} | _BAND),
+    Others({'subtrees': 'differing'}),
   ),
   'vineppo': (
-    pages_test.Others({'group_size': 2, 'rollouts': 3, 'discount': 0.5}),
-    pages_test.Others({'kl_coefficient': 0.5} | _BAND),
+    Others(host={'group_size': 2, 'rollouts': 3}),
+    # Of the rollouts, and of the credit.
+    Others({'discount': 0.5}, host={'discount': 0.5}),
+    Others({'kl_coefficient': 0.5} | _BAND),
   ),
 }
 

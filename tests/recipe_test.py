@@ -155,6 +155,14 @@ def test_overlong_buffer_out_of_range_is_refused(buffer_tokens):
     recipe.dapo(limit_tokens=10, buffer_tokens=buffer_tokens)
 
 
+@pytest.mark.parametrize(
+  'settings', [{'buffer_tokens': 4}, {'overlong_factor': 0.5}]
+)
+def test_a_penalty_without_a_limit_is_refused(settings):
+  with pytest.raises(ValueError, match='limit_tokens=0 turns off: they would'):
+    recipe.dapo(**settings)
+
+
 def test_an_unknown_keyword_is_refused():
   with pytest.raises(TypeError, match='clip_hihg'):
     recipe.grpo(clip_hihg=0.3)

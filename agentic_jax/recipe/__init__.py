@@ -96,6 +96,7 @@ rloo = makers.rloo
 grpo = makers.grpo
 dapo = makers.dapo
 gigpo = makers.gigpo
+over_trees = makers.over_trees
 ppo = critics.ppo
 turn_ppo = critics.turn_ppo
 

@@ -239,12 +239,7 @@ def training(
       f'{balance_coefficient=} and {router_z_coefficient=} must not be '
       'negative: the losses are minimised.'
     )
-  rate = optax.constant_schedule(learning_rate)
-  if decay_steps:
-    rate = optax.cosine_decay_schedule(learning_rate, decay_steps, alpha=0.1)
-  if warmup_steps:
-    rise = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-    rate = optax.join_schedules([rise, rate], [warmup_steps])
+  rate = _schedule(learning_rate, warmup_steps, decay_steps)
   optimizer = optax.chain(
     optax.clip_by_global_norm(max_gradient_norm),
     optax.scale_by_adam(b1=beta1, b2=beta2),
@@ -259,3 +254,16 @@ def training(
     sampling=Sampling(temperature),
     routing=Routing(balance_coefficient, router_z_coefficient, replay_experts),
   )
+
+
+def _schedule(
+  rate: float, warmup_steps: int, decay_steps: int
+) -> optax.Schedule:
+  """A linear rise, and then a cosine to a tenth; 0 steps leave it out."""
+  found = optax.constant_schedule(rate)
+  if decay_steps:
+    found = optax.cosine_decay_schedule(rate, decay_steps, alpha=0.1)
+  if warmup_steps:
+    rise = optax.linear_schedule(0.0, rate, warmup_steps)
+    found = optax.join_schedules([rise, found], [warmup_steps])
+  return found

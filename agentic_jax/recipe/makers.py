@@ -1,5 +1,6 @@
 """The canonical recipes without a critic."""
 
+from collections.abc import Callable
 import dataclasses
 
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from agentic_jax import losses
 from agentic_jax import reductions
 from agentic_jax import types
 from agentic_jax.recipe import base as base_lib
+from agentic_jax.recipe import branching
 from agentic_jax.recipe import credit as credit_lib
 from agentic_jax.recipe import parts
 
@@ -160,6 +162,34 @@ def grpo(
   )
 
 
+def over_trees(
+  tree: branching.Tree,
+  credit: Callable[[types.Trajectory, types.Turns], types.Credit],
+  *,
+  group_size: int,
+  kl_coefficient: float,
+  **settings,
+) -> base_lib.Recipe:
+  """`grpo` whose episodes fork; a turn that leaves share counts once.
+
+  Args:
+    tree: where episodes begin.
+    credit: of the leaves.
+    group_size: leaves of a task; at least 2.
+    kl_coefficient: of k3 to the frozen initial policy.
+    **settings: others of `grpo`.
+  """
+  extra = parts.regularisers(
+    kl_coefficient, settings.get('entropy_coefficient', 0.0)
+  )
+  return dataclasses.replace(
+    grpo(group_size=group_size, kl_coefficient=kl_coefficient, **settings),
+    credit=credit,
+    weigh=parts.terms(parts.share(parts.weigh_tokens), 'policy', *extra),
+    branch=tree,
+  )
+
+
 def keep_mixed(turns: types.Turns) -> np.ndarray:
   """Keeps groups whose members do not all have the same final reward.
 
@@ -197,9 +227,19 @@ def dapo(
     overlong_factor: the full penalty.
     **training_settings: see `base.training`.
 
+  Raises:
+    ValueError: the buffer is longer than the limit, or there is one without a
+      limit.
+
   References:
     Yu et al., 2025, arXiv:2503.14476, equations 8 to 13.
   """
+  if not limit_tokens and (buffer_tokens or overlong_factor != 1.0):
+    raise ValueError(
+      f'{buffer_tokens=} and {overlong_factor=} are of the overlong penalty, '
+      f'which {limit_tokens=} turns off: they would change nothing. Leave them '
+      'out, or set a limit, such as --set limit_tokens=64.'
+    )
   if limit_tokens and not 0 < buffer_tokens <= limit_tokens:
     raise ValueError(
       f'{buffer_tokens=} must be between 1 and {limit_tokens=}; for example a '

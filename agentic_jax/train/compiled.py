@@ -194,28 +194,58 @@ def compile_programs(
   apply = step_lib.apply_of(config)
   whole, rows = sharding.replicated(mesh), sharding.rows(mesh)
   states = state_shardings(config, recipe, mesh)
-  size = shape.microbatch_rows
 
   def take(tree, start):
-    part = step_lib.take_rows(tree, start, size)
+    part = step_lib.take_rows(tree, start, shape.microbatch_rows)
     return jax.lax.with_sharding_constraint(part, rows)
-
-  def score(networks, trajectory, turns, start):
-    scored = recipe.score(apply, networks, take(trajectory, start), turns)
-    return step_lib.put_rows(trajectory, scored, start)
-
-  def outputs(params, trajectory, start, teacher):
-    part = take(trajectory, start)
-    found = step_lib.outputs_of(recipe, apply, params, part, teacher)
-    # Those of a whole batch would not fit, and nothing of it needs them.
-    return found._replace(router_logits=None)
 
   def probe(params, trajectory):
     spread = jax.lax.with_sharding_constraint(trajectory, rows)
     return apply(params, spread).logprobs
 
+  def zero():
+    trains, _ = lora.split(config, _shapes(config))
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), trains)
+
+  compiled = functools.partial(jax.jit, out_shardings=whole)
+  return Programs(
+    place=functools.partial(jax.device_put, device=whole),
+    score=compiled(_score(recipe, apply, take), donate_argnums=(1,)),
+    credit=compiled(recipe.credit),
+    prepare=_prepare(recipe, apply, take, shape, compiled),
+    weigh=compiled(_weigh(recipe, shape.rows)),
+    accumulate=jax.jit(
+      _accumulate(recipe, apply, take),
+      out_shardings=(states.params, whole),
+      donate_argnums=(2,),
+    ),
+    zero=jax.jit(zero, out_shardings=states.params),
+    update=jax.jit(
+      functools.partial(step_lib.update, recipe.optimizer),
+      out_shardings=(states._replace(frozen=None), whole, whole),
+      donate_argnums=(0,),
+    ),
+    probe=compiled(probe),
+    state_shardings=states,
+    scored_fields=_scored_fields(config, recipe, apply, shape),
+  )
+
+
+def _score(recipe, apply, take) -> Callable:
+  """Programs.score, of the rows that `take` takes."""
+
+  def score(networks, trajectory, turns, start):
+    scored = recipe.score(apply, networks, take(trajectory, start), turns)
+    return step_lib.put_rows(trajectory, scored, start)
+
+  return score
+
+
+def _weigh(recipe, num_rows: int) -> Callable:
+  """Programs.weigh: other rows are padding."""
+
   def weigh(trajectory, turns, first, last):
-    index = jnp.arange(shape.rows)[:, None]
+    index = jnp.arange(num_rows)[:, None]
     here = (index >= first) & (index < last)
     part = trajectory._replace(
       action_mask=trajectory.action_mask & here,
@@ -223,9 +253,11 @@ def compile_programs(
     )
     return recipe.weigh(part, turns)
 
-  def zero():
-    trains, _ = lora.split(config, _shapes(config))
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), trains)
+  return weigh
+
+
+def _accumulate(recipe, apply, take) -> Callable:
+  """Programs.accumulate, of the rows that `take` takes."""
 
   def accumulate(
     params, frozen, grads, trajectory, credit, weights, start, teacher=None
@@ -237,8 +269,26 @@ def compile_programs(
     more, sums = step_lib.gradients(recipe, joined, params, *part, teacher)
     return jax.tree.map(jnp.add, grads, more), sums
 
-  jitted_outputs = jax.jit(outputs, out_shardings=whole)
-  prepared = jax.jit(functools.partial(_prepare, recipe), out_shardings=whole)
+  return accumulate
+
+
+def _prepare(recipe, apply, take, shape: batching.Shape, compiled) -> Callable:
+  """Programs.prepare: what all microbatches say, and then the statistics."""
+
+  def outputs(params, trajectory, start, teacher):
+    part = take(trajectory, start)
+    found = step_lib.outputs_of(recipe, apply, params, part, teacher)
+    # Those of a whole batch would not fit, and nothing of it needs them.
+    return found._replace(router_logits=None)
+
+  def statistics(outputs, trajectory, credit, carried):
+    credit = recipe.prepare(outputs, trajectory, credit)
+    credit, new = recipe.carry(outputs, trajectory, credit, carried)
+    alike = lambda x, old: x.astype(old.dtype)
+    return credit, jax.tree.map(alike, new, carried)
+
+  size = shape.microbatch_rows
+  outputs, statistics = compiled(outputs), compiled(statistics)
 
   def prepare(params, trajectory, credit, carried, microbatches, teacher=None):
     if (
@@ -249,38 +299,13 @@ def compile_programs(
     if not microbatches:
       return credit, carried
     parts = [
-      jitted_outputs(params, trajectory, jnp.int32(i * size), teacher)
+      outputs(params, trajectory, jnp.int32(i * size), teacher)
       for i in range(shape.rows // size)
     ]
     joined = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
-    return prepared(joined, trajectory, credit, carried)
+    return statistics(joined, trajectory, credit, carried)
 
-  return Programs(
-    place=functools.partial(jax.device_put, device=whole),
-    score=jax.jit(score, out_shardings=whole, donate_argnums=(1,)),
-    credit=jax.jit(recipe.credit, out_shardings=whole),
-    prepare=prepare,
-    weigh=jax.jit(weigh, out_shardings=whole),
-    accumulate=jax.jit(
-      accumulate, out_shardings=(states.params, whole), donate_argnums=(2,)
-    ),
-    zero=jax.jit(zero, out_shardings=states.params),
-    update=jax.jit(
-      functools.partial(step_lib.update, recipe.optimizer),
-      out_shardings=(states._replace(frozen=None), whole, whole),
-      donate_argnums=(0,),
-    ),
-    probe=jax.jit(probe, out_shardings=whole),
-    state_shardings=states,
-    scored_fields=_scored_fields(config, recipe, apply, shape),
-  )
-
-
-def _prepare(recipe, outputs, trajectory, credit, carried):
-  """What the whole batch says, and what is carried on to the next."""
-  credit = recipe.prepare(outputs, trajectory, credit)
-  credit, new = recipe.carry(outputs, trajectory, credit, carried)
-  return credit, jax.tree.map(lambda x, old: x.astype(old.dtype), new, carried)
+  return prepare
 
 
 def place_teacher(config, teacher: Any, mesh: jax.sharding.Mesh) -> Any:

@@ -22,21 +22,6 @@ def record(
     pieces: of the tokenizer: the bytes of each id.
     per_token: for each segment, further entries over its tokens, by name.
   """
-  segments = []
-  for i, segment in enumerate(episode.segments):
-    ids = segment.tokens.tolist()
-    segments.append(
-      {
-        'pieces': [piece.decode(errors='replace') for piece in pieces(ids)],
-        'tokens': ids,
-        'action_mask': segment.action_mask.astype(int).tolist(),
-        'turn': segment.turn.tolist(),
-        'role': segment.role.tolist(),
-        'logprobs': [round(float(x), 6) for x in segment.sampler_logprobs],
-        **_images(segment),
-        **(per_token[i] if per_token else {}),
-      }
-    )
   task = episode.task
   return {
     'task': {
@@ -54,22 +39,41 @@ def record(
     'truncated': bool(episode.truncated),
     'failure': episode.failure,
     'detail': episode.detail,
-    'turns': [
-      {
-        'action': turn.action,
-        'observation': turn.observation.text,
-        'reward': dict(turn.reward),
-        'state_key': turn.state_key,
-        'agent': turn.agent,
-        'num_tokens': turn.num_tokens,
-        'num_calls': turn.num_calls,
-        'valid': bool(turn.valid),
-        **({'node': turn.node} if turn.node >= 0 else {}),
-        **({} if turn.value is None else {'value': turn.value}),
-      }
-      for turn in episode.turns
+    'turns': [_turn(turn) for turn in episode.turns],
+    'segments': [
+      _segment(segment, pieces) | dict(per_token[i] if per_token else {})
+      for i, segment in enumerate(episode.segments)
     ],
-    'segments': segments,
+  }
+
+
+def _turn(turn: types.Turn) -> dict[str, Any]:
+  return {
+    'action': turn.action,
+    'observation': turn.observation.text,
+    'reward': dict(turn.reward),
+    'state_key': turn.state_key,
+    'agent': turn.agent,
+    'num_tokens': turn.num_tokens,
+    'num_calls': turn.num_calls,
+    'valid': bool(turn.valid),
+    **({'node': turn.node} if turn.node >= 0 else {}),
+    **({} if turn.value is None else {'value': turn.value}),
+  }
+
+
+def _segment(
+  segment: types.Segment, pieces: Callable[[list[int]], list[bytes]]
+) -> dict[str, Any]:
+  ids = segment.tokens.tolist()
+  return {
+    'pieces': [piece.decode(errors='replace') for piece in pieces(ids)],
+    'tokens': ids,
+    'action_mask': segment.action_mask.astype(int).tolist(),
+    'turn': segment.turn.tolist(),
+    'role': segment.role.tolist(),
+    'logprobs': [round(float(x), 6) for x in segment.sampler_logprobs],
+    **_images(segment),
   }
 
 

@@ -5,7 +5,7 @@ all of it is written. It holds arrays by the name of their leaf, so that a
 template with other shardings, or other container types, restores it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 import contextlib
 import json
 import logging as stdlib_logging
@@ -20,6 +20,8 @@ from absl import logging
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+
+from agentic_jax.checkpoint import leaves as leaves_lib
 
 _STEP = re.compile(r'step_(\d+)')
 _DELETED = 'deleted.'
@@ -85,7 +87,7 @@ class Checkpoints:
       TypeError: `host` is not JSON.
     """
     self.wait()
-    leaves, key_impls = _to_plain(arrays)
+    leaves, key_impls = leaves_lib.to_plain(arrays)
     # Orbax refuses arrays without elements.
     empty = {
       name: (list(leaf.shape), str(leaf.dtype))
@@ -159,14 +161,14 @@ class Checkpoints:
     path = self._path(step)
     content = _read_content(path)
     key_impls, empty = content['key_impls'], content['empty']
-    wanted = _by_name(template)
-    _check_same(path, content['saved'], wanted, key_impls)
-    leaves = {name: _empty(wanted[name]) for name in empty}
+    wanted = leaves_lib.by_name(template)
+    leaves_lib.check_same(path, content['saved'], wanted, key_impls)
+    leaves = {name: leaves_lib.empty(wanted[name]) for name in empty}
     leaves |= _read_arrays(
       path, {k: leaf for k, leaf in wanted.items() if k not in empty}
     )
     values = [
-      _like(leaf, leaves[name], key_impls.get(name))
+      leaves_lib.like(leaf, leaves[name], key_impls.get(name))
       for name, leaf in wanted.items()
     ]
     arrays = jax.tree.unflatten(jax.tree.structure(template), values)
@@ -274,78 +276,6 @@ def _errors_as_corrupt(path: pathlib.Path) -> Iterator[None]:
     ) from error
 
 
-def _by_name(tree: Any) -> dict[str, Any]:
-  """Leaves by a name such as 'params.block.kernel'."""
-  paths = jax.tree_util.tree_leaves_with_path(tree)
-  names = [
-    jax.tree_util.keystr(path, simple=True, separator='.') or 'array'
-    for path, _ in paths
-  ]
-  assert len(set(names)) == len(names), f'leaves share a name: {names}'
-  return {name: leaf for name, (_, leaf) in zip(names, paths)}
-
-
-def _is_key(leaf: Any) -> bool:
-  dtype = getattr(leaf, 'dtype', None)
-  return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
-
-
-def _to_plain(tree: Any) -> tuple[dict[str, Any], dict[str, str]]:
-  """Arrays by name, and the kind of those that were PRNG keys."""
-  leaves, key_impls = {}, {}
-  for name, leaf in _by_name(tree).items():
-    if _is_key(leaf):
-      key_impls[name] = str(jax.random.key_impl(leaf))
-      leaves[name] = jax.random.key_data(leaf)
-    elif isinstance(leaf, jax.Array):
-      leaves[name] = leaf
-    else:
-      # The caller may write into its own array while this one is saved.
-      leaves[name] = np.array(leaf)
-  return leaves, key_impls
-
-
-def _plain_template(leaf: Any) -> Any:
-  """The template of the array under a leaf: of raw data, for a PRNG key."""
-  if _is_key(leaf):
-    data = jax.eval_shape(jax.random.key_data, leaf)
-    return jax.ShapeDtypeStruct(
-      data.shape, data.dtype, sharding=getattr(leaf, 'sharding', None)
-    )
-  if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-  return np.asarray(leaf)
-
-
-def _restore_args(leaf: Any) -> ocp.RestoreArgs:
-  if isinstance(leaf, np.ndarray):
-    return ocp.RestoreArgs(restore_type=np.ndarray)
-  sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(
-    jax.local_devices()[0]
-  )
-  return ocp.ArrayRestoreArgs(
-    sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype
-  )
-
-
-def _empty(leaf: Any) -> Any:
-  """An array without elements, placed as its template says."""
-  plain = _plain_template(leaf)
-  empty = np.zeros(plain.shape, plain.dtype)
-  if isinstance(plain, np.ndarray):
-    return empty
-  return jax.device_put(empty, plain.sharding)
-
-
-def _like(leaf: Any, value: Any, key_impl: str | None) -> Any:
-  """A restored array as its leaf of the template: key, array or number."""
-  if key_impl is not None:
-    return jax.random.wrap_key_data(value, impl=key_impl)
-  if isinstance(leaf, bool | int | float):
-    return type(leaf)(value.item())
-  return value
-
-
 def _read_content(path: pathlib.Path) -> dict[str, Any]:
   """What a checkpoint holds but arrays; 'saved' has their shapes and dtypes."""
   with _errors_as_corrupt(path):
@@ -363,9 +293,11 @@ def _read_arrays(
   path: pathlib.Path, wanted: Mapping[str, Any]
 ) -> dict[str, Any]:
   """Arrays by name, placed as their templates say."""
-  plain = {name: _plain_template(leaf) for name, leaf in wanted.items()}
+  plain = {
+    name: leaves_lib.plain_template(leaf) for name, leaf in wanted.items()
+  }
   args = ocp.args.PyTreeRestore(
-    plain, restore_args=jax.tree.map(_restore_args, plain)
+    plain, restore_args=jax.tree.map(leaves_lib.restore_args, plain)
   )
   with ocp.Checkpointer(_handler()) as reader, _errors_as_corrupt(path):
     return reader.restore(path, args=ocp.args.Composite(arrays=args))['arrays']
@@ -379,32 +311,3 @@ def _check_json(content: Mapping[str, Any]) -> None:
       f'`host` wants what JSON can hold; {error}. Convert it, or save arrays '
       'in `arrays`.'
     ) from error
-
-
-def _check_same(
-  path: pathlib.Path,
-  saved: Mapping[str, tuple[Sequence[int], str]],
-  wanted: Mapping[str, Any],
-  key_impls: Mapping[str, str],
-) -> None:
-  """Raises ValueError naming the leaves in which a template differs."""
-  problems = [f'{name} is missing in it' for name in wanted.keys() - saved]
-  problems += [f'{name} is only in it' for name in saved.keys() - wanted]
-  for name in wanted.keys() & saved.keys():
-    plain = _plain_template(wanted[name])
-    ours = _text(plain.shape, np.dtype(plain.dtype))
-    if ours != _text(*saved[name]):
-      problems.append(f'{name} is {_text(*saved[name])}, here {ours}')
-    elif _is_key(wanted[name]) != (name in key_impls):
-      problems.append(f'{name} is a PRNG key in only one of both')
-  if problems:
-    shown = '; '.join(sorted(problems)[:8])
-    raise ValueError(
-      f'The checkpoint {path} wants the model and optimiser it was saved '
-      f'with; {len(problems)} leaves differ: {shown}. Restart with the '
-      'settings in config.json, or train into another --workdir.'
-    )
-
-
-def _text(shape: Sequence[int], dtype: Any) -> str:
-  return f'{dtype}{list(shape)}'
