@@ -189,7 +189,7 @@ def _prepared(recipe, reference):
 
 def _hidden(recipe, params):
   """Whoever looks at values without saying so finds nothing."""
-  if recipe.uses_values:
+  if recipe.heads.value:
     return params
   return {**params, 'value': np.full_like(params['value'], np.nan)}
 
@@ -233,7 +233,7 @@ def _norm(tree) -> float:
 def _gaps(recipe) -> list[float]:
   """How far the other gradients are from the first, relative to its norm."""
   first, *others = _gradients(recipe)
-  if not recipe.uses_values:
+  if not recipe.heads.value:
     assert not np.any(first.pop('value'))
     assert not any(np.any(other.pop('value')) for other in others)
   norm = _norm(first)

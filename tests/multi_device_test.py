@@ -116,7 +116,7 @@ def _batch(recipe, mesh):
   )
   stacked = batching.stack(tiny_training.episodes(), SHAPE)
   trajectory, turns = stacked.trajectory, stacked.turns
-  if recipe.uses_values:
+  if recipe.heads.value:
     values = np.zeros(trajectory.tokens.shape, np.float32)
     trajectory = trajectory._replace(values=values)
   trajectory, turns = programs.place((trajectory, turns))

@@ -185,7 +185,7 @@ def test_a_page_learns_inside_the_mask_only(name):
     assert not np.any(array[~trajectory.action_mask])
   assert np.any(found.credit.advantages)
   assert np.any(found.slopes.logprobs)
-  assert pages.load(name)().uses_values == bool(np.any(found.slopes.values))
+  assert bool(pages.load(name)().heads.value) == bool(np.any(found.slopes.values))
 
 
 @pytest.mark.parametrize('name', OWN)
@@ -197,7 +197,7 @@ def test_score_fills_in_what_the_rest_looks_at(name):
   )
 
   def step(outputs, trajectory, turns):
-    if not made.uses_values:
+    if made.heads.value is None:
       outputs = outputs._replace(values=None)
 
     def apply(params, trajectory):
@@ -208,7 +208,7 @@ def test_score_fills_in_what_the_rest_looks_at(name):
     networks = recipe_lib.Networks(1, 2 if made.uses_reference else None)
     scored = made.score(apply, networks, trajectory, turns)
     assert made.uses_reference == (scored.reference_logprobs is not None)
-    assert made.uses_values == (scored.values is not None)
+    assert bool(made.heads.value) == (scored.values is not None)
     credit = made.prepare(outputs, scored, made.credit(scored, turns))
     return made.loss(outputs, scored, credit)
 
