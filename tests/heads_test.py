@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from agentic_jax import checkpoint
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import sharding
 from agentic_jax import train
@@ -19,6 +20,7 @@ from agentic_jax.models import sizes
 from agentic_jax.models import transformer
 from experiments import hiper
 from tests import plain_model
+from tests import thorough
 from tests import tiny_training
 
 LEVELS = (0, 0, 2, 0, 1, 2, 0)
@@ -31,7 +33,7 @@ LENGTH = 9
 
 def _made(asked, seed=0, **settings):
   """A configuration, and parameters of which no head is 0."""
-  config = sizes.load('toy', 40, output_heads=asked, **settings)
+  config = sizes.load('toy', 40, layers=1, output_heads=asked, **settings)
   params = transformer.init(config, jax.random.key(seed))
   rng = np.random.default_rng(seed)
   for name, head in params['heads'].items():
@@ -125,7 +127,7 @@ _TRUNKS = {
 }
 
 
-@pytest.mark.parametrize('kind', _TRUNKS)
+@pytest.mark.parametrize('kind', thorough.some([*_TRUNKS], 2))
 def test_a_separate_trunk_begins_as_the_policys(kind):
   shared = _said(*_made(ALL, **_TRUNKS[kind]))
   own = dataclasses.replace(ALL, separate=True)
@@ -144,7 +146,7 @@ def test_a_separate_trunk_begins_as_the_policys(kind):
   assert not {'heads', 'critic'} & (frozen or {}).keys()
 
 
-@pytest.mark.parametrize('kind', _TRUNKS)
+@pytest.mark.parametrize('kind', thorough.some([*_TRUNKS], 2))
 def test_a_separate_trunk_learns_alone(kind):
   own = dataclasses.replace(ALL, separate=True)
   config, params = _made(own, **_TRUNKS[kind])
@@ -228,8 +230,6 @@ def test_heads_of_another_form_are_refused():
 
 
 def test_a_run_of_before_says_so(tmp_path):
-  from agentic_jax import checkpoint
-
   arrays = {'state': {'params': {'value_head': np.zeros(4, np.float32)}}}
   with checkpoint.Checkpoints(tmp_path / 'checkpoints') as kept:
     kept.save(1, arrays, {})

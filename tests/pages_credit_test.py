@@ -19,6 +19,7 @@ from agentic_jax import types
 from agentic_jax.tasks import pool
 from experiments import pages
 from experiments import worlds
+from tests import critics_test
 from tests import hand_worked
 from tests import tiny_training
 
@@ -170,8 +171,11 @@ def _credit(name: str, batch=None, **settings: Any):
 
 
 def _own_of(name: str) -> list[str]:
-  """The settings of a page that are not those of all recipes."""
-  shared = recipe_lib.settings_of(recipe_lib.supervised)
+  """The settings of a page that are not those of all recipes, or critics."""
+  shared = {
+    *recipe_lib.settings_of(recipe_lib.supervised),
+    *critics_test.SHARED,
+  }
   known = recipe_lib.settings_of(pages.load(name))
   return [setting for setting in known if setting not in shared]
 

@@ -18,6 +18,7 @@ from agentic_jax import batching
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
 from experiments import pages
+from tests import critics_test
 from tests import pages_credit_test
 from tests import pages_preferences_test
 from tests import tiny_training
@@ -200,7 +201,7 @@ def kept(made: recipe_lib.Recipe) -> list[list[bool]]:
 def decided(made: recipe_lib.Recipe) -> tuple[Any, ...]:
   """What a recipe decides on the host, the optimiser aside."""
   names = ('group_size', 'demonstrations', 'greedy_members')
-  names += ('epochs', 'minibatches', 'sampling')
+  names += ('epochs', 'minibatches', 'sampling', 'heads')
   fields = [getattr(made, name) for name in names]
   return fields, kept(made), tree_batches.branched(made)
 
@@ -228,8 +229,11 @@ def differ(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
 
 
 def own_settings(maker) -> set[str]:
-  """The settings of a page that are not those of all recipes."""
-  shared = inspect.signature(recipe_lib.training).parameters
+  """The settings of a page that are not those of all recipes, or critics."""
+  shared = {
+    *inspect.signature(recipe_lib.training).parameters,
+    *critics_test.SHARED,
+  }
   return recipe_lib.settings_of(maker).keys() - shared
 
 
@@ -262,6 +266,7 @@ def test_the_settings_of_every_page_are_walked():
     *pages_preferences_test.OTHERS,
     *pages_probes_test.OTHERS,
     *tree_batches.PAGES,
+    'reward_model',  # In its own file, for it learns nothing of the policy.
   }
   assert OTHERS.keys() | elsewhere == pages.names().keys()
 

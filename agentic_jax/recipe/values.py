@@ -20,7 +20,7 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
     'value_high': 1.0,
     'value_smoothing': 0.75,
   },
-  'quantile': {'value_quantiles': 32, 'value_huber': 1.0},
+  'quantile': {'value_quantiles': 32, 'value_huber': 0.1},
 }
 
 
@@ -70,7 +70,8 @@ def critic(
       default 0.75.
     value_quantiles: how many; by default 32.
     value_huber: up to which error quantiles are learnt by its square, above by
-      its size; by default 1.
+      its size; by default 0.1, which is little to a return of 1: within its
+      reach they are expectiles, whose mean is another one.
 
   Raises:
     ValueError: a setting is out of range, or plays no part in the form.

@@ -93,8 +93,10 @@ def init_state(
   """
   shapes = _shapes(config)
   shardings = state_shardings(config, recipe, mesh)
-  given = {} if params is None else heads.with_critic(config, params)
-  is_fresh = lambda path: not _holds(given, path)
+  given = {} if params is None else params
+  # In one program with its original, a copy would be the same buffer.
+  copied = lambda path: path[0].key == 'critic'
+  is_fresh = lambda path: not copied(path) and not _holds(given, path)
 
   def make(key):
     made = transformer.init(config, key)
@@ -109,9 +111,10 @@ def init_state(
   )(key)
   left = iter(fresh)
   whole = jax.tree.map_with_path(
-    lambda path, _: next(left) if is_fresh(path) else _at(given, path), shapes
+    lambda path, _: next(left) if is_fresh(path) else _at(given, path),
+    {k: v for k, v in shapes.items() if k != 'critic'},
   )
-  trains, frozen = lora.split(config, whole)
+  trains, frozen = lora.split(config, heads.with_critic(config, whole))
   return step_lib.TrainState(trains, optimizer_state, frozen)
 
 
