@@ -54,8 +54,8 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
       'Values over bins: two-hot, HL-Gauss',
       '1911.08265, 2403.03950',
       PART,
-      '`bin_loss` of `two_hot` or `smoothed`, `bin_mean`; value_form of recipes '
-      'with a critic',
+      '`bin_loss` of `two_hot` or `smoothed`; value_form of recipes with a '
+      'critic',
     ),
     (
       'Values by quantiles',

@@ -17,14 +17,14 @@ Result: negative. Three seeds of 40 steps of 16 x 8 episodes on errands of 8
   number, with 7B parameters on ALFWorld: 97.4 %, 6.6 points over the best.
   All of these runs had one value head for plans, decisions and actions, not
   three.
-Differences: the three value heads read before the first token of their role in
-  a turn, where the paper reads the value of a plan before the decision to make
-  it; what a turn without a plan lends is the value before its first token, by
-  the head of that one. A plan that is kept is not written again, where the paper has
-  it copied and charges for a copy that differs: so a turn switches where it
-  holds a plan, and what form a turn has to have is for the world to say and to
-  charge for (errands do). Actions are all roles but plan and switch. A world
-  whose grammar has no plans is one segment of actions.
+Differences: the three value heads are read before the first token of their role
+  in a turn, where the paper reads the value of a plan before the decision to
+  make it; what a turn without a plan lends is the value before its first token,
+  by the head of that one. A plan that is kept is not written again, where the
+  paper has it copied and charges for a copy that differs: so a turn switches
+  where it holds a plan, and what form a turn has to have is for the world to
+  say and to charge for (errands do). Actions are all roles but plan and switch.
+  A world whose grammar has no plans is one segment of actions.
 """
 
 import dataclasses
@@ -140,7 +140,8 @@ def recipe(
     return dict.fromkeys(names, weights) | {'value': places}
 
   uses_reference = bool(kl_coefficient)
-  head = dataclasses.replace(base.heads.value, levels=LEVELS)
+  head = base.heads.value or types.ValueHead()
+  head = dataclasses.replace(head, levels=LEVELS)
   return dataclasses.replace(
     base,
     heads=dataclasses.replace(base.heads, value=head),

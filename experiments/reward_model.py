@@ -25,6 +25,7 @@ Differences: the world's return is the label, where the papers ask people; of a
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ from agentic_jax import train
 from agentic_jax import types
 from experiments import common
 
-FORMS = {
+FORMS: dict[str, dict[str, Any]] = {
   'outcome': {'margin': 0.0, 'centring': 0.0},
   'process': {'rollouts': 0},
 }
@@ -210,9 +211,7 @@ def score_episodes(rewards, step_logits, trajectory, turns) -> jax.Array:
   return preferences.weakest_step(own, ends)
 
 
-def pair_accuracy(
-  scores: np.ndarray, turns: types.Turns
-) -> tuple[float, int]:
+def pair_accuracy(scores: np.ndarray, turns: types.Turns) -> tuple[float, int]:
   """How often the best episode of a group scores above its worst; of how many.
 
   An equal score counts half. Without a pair it is 0.5.
@@ -257,9 +256,9 @@ def held_out(run: common.Run, params, split: str) -> dict[str, float]:
     read(params, jax.tree.map(lambda x, at=at: x[at : at + rows], trajectory))
     for at in range(0, shape.rows, rows)
   ]
-  said = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-  scores = np.asarray(score_episodes(*said, trajectory, turns))
-  accuracy, pairs = pair_accuracy(scores, turns)
+  rewards, logits = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+  scores = score_episodes(rewards, logits, trajectory, turns)
+  accuracy, pairs = pair_accuracy(np.asarray(scores), turns)
   name = 'evaluate' if split == 'test' else split
   return {f'{name}/pair_accuracy': accuracy, f'{name}/pairs': float(pairs)}
 

@@ -57,8 +57,8 @@ def recipe(
   """
   if critic_settings.get('epochs', 1) > 1:
     raise ValueError(
-      f'epochs={critic_settings["epochs"]}: the ratio of V-trace is taken once a '
-      'batch, so a second pass would learn from one that is wrong; use '
+      f'epochs={critic_settings["epochs"]}: the ratio of V-trace is taken once '
+      'a batch, so a second pass would learn from one that is wrong; use '
       '--set epochs=1, or --recipe=ppo.'
     )
   base = recipe_lib.ppo(

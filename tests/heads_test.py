@@ -202,9 +202,7 @@ def test_a_trunk_begins_as_what_a_run_begins_with():
   published = train.init_state(config, recipe, mesh, key, other)
   begun = train.begin_with(fresh, kept)
   for state in (published, begun):
-    jax.tree.map(
-      np.testing.assert_array_equal, heads.strip(state.params), kept
-    )
+    jax.tree.map(np.testing.assert_array_equal, heads.strip(state.params), kept)
     jax.tree.map(np.testing.assert_array_equal, state.params['critic'], kept)
   for state in (fresh, published, begun):
     pointers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(state)]
@@ -215,9 +213,7 @@ def test_a_trunk_begins_as_what_a_run_begins_with():
   jax.tree.map(np.testing.assert_array_equal, again.params, learnt)
   plain = tiny_training.state_of(recipe_lib.grpo())
   left = train.begin_with(plain, learnt)
-  jax.tree.map(
-    np.testing.assert_array_equal, left.params, heads.strip(learnt)
-  )
+  jax.tree.map(np.testing.assert_array_equal, left.params, heads.strip(learnt))
 
 
 def test_heads_of_another_form_are_refused():

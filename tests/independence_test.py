@@ -133,7 +133,7 @@ def _read(vocabulary, scores, other, trajectory):
   return {k: v.reshape(shape) for k, v in vocabulary(chunk).items()}
 
 
-def _params(seed: int, asked: types.Heads = types.Heads()):
+def _params(seed: int, asked: types.Heads):
   value = asked.value or types.ValueHead()
   rng = np.random.default_rng(seed)
   draw = lambda *size: rng.normal(scale=0.6, size=size).astype(np.float32)
@@ -227,7 +227,7 @@ def _gradients(recipe):
   mesh = sharding.make_mesh('data:2,fsdp:4')
 
   def step(params, *part):
-    teacher = _params(3) if recipe.vocabulary else None
+    teacher = _params(3, recipe.heads) if recipe.vocabulary else None
     return step_lib.gradients(recipe, apply, params, *part, teacher)[0]
 
   def total(step, rows, place=lambda part: part):

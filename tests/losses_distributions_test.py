@@ -90,7 +90,9 @@ def test_quantiles_as_a_plain_loop(huber):
 
 def test_quantiles_are_learnt():
   """Descent finds the quantiles of what it sees, and so nearly its mean."""
-  seen = jnp.asarray(np.random.default_rng(2).exponential(size=4000), jnp.float32)
+  seen = jnp.asarray(
+    np.random.default_rng(2).exponential(size=4000), jnp.float32
+  )
   loss = lambda q: jnp.mean(
     losses.quantile_loss(jnp.broadcast_to(q, (4000, 8)), seen, huber=0.0)
   )

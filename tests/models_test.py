@@ -193,7 +193,8 @@ def test_entry_t_is_about_token_t():
   exact = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
   scores = plain_model.logits(config, exact, tokens[0, :6]) / 0.7
   values = (
-    plain_model.hidden(config, exact, tokens[0, :6]) @ exact['heads']['value'][:, 0, 0]
+    plain_model.hidden(config, exact, tokens[0, :6])
+    @ exact['heads']['value'][:, 0, 0]
   )
   logprobs = scores - np.log(np.sum(np.exp(scores), -1, keepdims=True))
   wanted = [0] + [logprobs[t - 1, tokens[0, t]] for t in range(1, 6)] + [0]

@@ -189,7 +189,9 @@ def test_a_page_learns_inside_the_mask_only(name):
     assert not np.any(array[~trajectory.action_mask])
   assert np.any(found.credit.advantages)
   assert np.any(found.slopes.logprobs)
-  assert bool(pages.load(name)().heads.value) == bool(np.any(found.slopes.values))
+  assert bool(pages.load(name)().heads.value) == bool(
+    np.any(found.slopes.values)
+  )
 
 
 @pytest.mark.parametrize('name', OWN)

@@ -61,8 +61,9 @@ def _by_episode(array, episode):
 def _total(made, outputs):
   _, trajectory, turns = _batch()
   credit = made.credit(trajectory, turns)
-  terms, weights = made.loss(outputs, trajectory, credit), made.weigh(
-    trajectory, turns
+  terms, weights = (
+    made.loss(outputs, trajectory, credit),
+    made.weigh(trajectory, turns),
   )
   return jnp.sum(weights['policy'] * terms['policy'])
 
@@ -190,9 +191,7 @@ def test_the_model_learns_beside_a_policy_that_stays(form, tmp_path):
     scores = reward_model.score_episodes(
       *said, stacked.trajectory, stacked.turns
     )
-    found, pairs = reward_model.pair_accuracy(
-      np.asarray(scores), stacked.turns
-    )
+    found, pairs = reward_model.pair_accuracy(np.asarray(scores), stacked.turns)
     assert pairs == 3
     return found
 

@@ -211,7 +211,9 @@ def test_terms_of_loss_and_weights_must_agree(tmp_path):
 
 def test_a_critic_needs_a_value_head():
   config = tiny_training.config(recipe_lib.grpo())
-  with pytest.raises(ValueError, match='needs .*value=ValueHead.*--recipe=grpo'):
+  with pytest.raises(
+    ValueError, match='needs .*value=ValueHead.*--recipe=grpo'
+  ):
     train.compile_programs(
       config,
       recipe_lib.ppo(),

@@ -95,7 +95,7 @@ def with_critic(config: config_lib.TransformerConfig, params: Any) -> Any:
 
 
 def critic(config: config_lib.TransformerConfig, params: Any) -> Any:
-  """The parameters of the trunk that the heads have, in the place of the policy's.
+  """The parameters with the heads' own trunk in the place of the policy's.
 
   What it does not have itself is the policy's: a frozen base, and the output
   projection, which is not used.

@@ -146,7 +146,7 @@ def _read_and_learn(
     high=value_high,
     quantiles=value_quantiles,
   )
-  band = dict(low=value_low, high=value_high, bins=value_bins)
+  band: dict[str, Any] = dict(low=value_low, high=value_high, bins=value_bins)
   spread = {
     'two_hot': functools.partial(losses.two_hot, **band),
     'hl_gauss': functools.partial(

@@ -85,9 +85,9 @@ def load_params(workdir: pathlib.Path) -> Any:
   params = checkpoints.arrays_under('state.params')
   if 'value_head' in params:
     raise ValueError(
-      f'{workdir} has a critic of an earlier version (the parameter value_head; '
-      'heads are under heads now), and cannot be read any more; train it '
-      'again, or name a run without a critic.'
+      f'{workdir} has a critic of an earlier version (its parameter is '
+      'value_head, and heads are under heads now), and cannot be read any '
+      'more; train it again, or name a run without a critic.'
     )
   frozen = frozen_of(workdir)
   if frozen.latest_step() is None:
