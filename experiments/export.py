@@ -87,7 +87,10 @@ def _params(published: pretrained.Published | None, config: Any) -> Any:
   """
   if FLAGS.init_from:
     params = train.load_params(pathlib.Path(FLAGS.init_from))
-    return heads.strip(params)
+    kept = heads.strip(params)
+    if left := sorted(params.keys() - kept.keys()):
+      print(f'Left out, as no published model has them: {", ".join(left)}.')
+    return kept
   if published is None:
     raise ValueError(
       f'--model={FLAGS.model!r} is a size, and a fresh model is not worth '

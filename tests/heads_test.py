@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 
+from absl import flags
+from absl.testing import flagsaver
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,7 @@ from agentic_jax.models import heads
 from agentic_jax.models import lora
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
+from experiments import export
 from experiments import hiper
 from tests import plain_model
 from tests import thorough
@@ -231,6 +234,19 @@ def test_a_run_of_before_says_so(tmp_path):
     kept.save(1, arrays, {})
   with pytest.raises(ValueError, match='critic of an earlier version.*again'):
     train.load_params(tmp_path)
+
+
+def test_export_leaves_heads_out_and_says_so(tmp_path, capsys):
+  ones = np.ones(4, np.float32)
+  params = {'embedding': ones, 'heads': {'value': ones}, 'critic': {'a': ones}}
+  with checkpoint.Checkpoints(tmp_path / 'checkpoints') as kept:
+    kept.save(1, {'state': {'params': params}}, {})
+  flags.FLAGS.mark_as_parsed()
+  with flagsaver.flagsaver(init_from=str(tmp_path)):
+    assert export._params(None, None).keys() == {'embedding'}
+  assert 'Left out, as no published model has them: critic, heads.' in (
+    capsys.readouterr().out
+  )
 
 
 @pytest.mark.parametrize(

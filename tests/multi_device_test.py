@@ -55,7 +55,8 @@ def test_eight_devices(tmp_path):
 
 
 def _recipe(name: str) -> recipe_lib.Recipe:
-  return recipe_lib.RECIPES[name](learning_rate=1e-4)
+  more = {'critic': 'separate'} if name == 'ppo' else {}
+  return recipe_lib.RECIPES[name](learning_rate=1e-4, **more)
 
 
 def _remembering(name: str) -> recipe_lib.Recipe:

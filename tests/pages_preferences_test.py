@@ -11,6 +11,7 @@ import pytest
 from agentic_jax import batching
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
+from tests import critics_test
 from tests import hand_worked
 from tests import tiny_training
 
@@ -169,7 +170,7 @@ def _same(one, other):
 @pytest.mark.parametrize('page', OTHERS)
 def test_the_table_has_every_setting_of_the_page(page):
   own = recipe_lib.settings_of(_maker(page)).keys()
-  shared = recipe_lib.settings_of(recipe_lib.training).keys()
+  shared = {*recipe_lib.settings_of(recipe_lib.training), *critics_test.SHARED}
   named = {name for name, _, _ in OTHERS[page]}
   assert named == own - shared - {'teacher'}
 
