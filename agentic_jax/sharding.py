@@ -25,6 +25,7 @@ RULES = {
   'places': None,
   'experts': 'expert',
   'choices': None,
+  'readings': None,
 }
 
 # Rows of a microbatch.

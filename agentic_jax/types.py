@@ -6,6 +6,7 @@ Shapes, used in every docstring and never redefined:
   E episodes                S turns of an episode    G groups
   N action tokens of an episode                      R reward components
   L layers                 X experts of a layer, of which k see a token
+  H value heads            K numbers of one         C classes of steps
 
 Alignment, everywhere: entry t of a `[B, T]` array is about token t. A
 log-probability at t is log p(token t | tokens before t); entry 0 of a segment
@@ -16,6 +17,7 @@ NamedTuples of arrays, hence pytrees, and need no import of jax.
 """
 
 from collections.abc import Mapping
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,6 +135,99 @@ class Episode(NamedTuple):
     return sum(turn.reward.get('final', 0.0) for turn in self.turns) >= 0.5
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ValueHead:
+  """How the value before a token is read off a hidden state.
+
+  A head says one number, which is the value, or a distribution of returns,
+  whose mean is the value: over `bins`, or by `quantiles`.
+
+  Attributes:
+    levels: of each of ROLES, the number of the head that reads the value before
+      a token of that role; () is one head for all.
+    bins: of a categorical distribution, at even distances; 0 is none.
+    low: the return that the first bin stands for.
+    high: the return that the last bin stands for.
+    quantiles: how many of them a head says; 0 is none.
+  """
+
+  levels: tuple[int, ...] = ()
+  bins: int = 0
+  low: float = 0.0
+  high: float = 0.0
+  quantiles: int = 0
+
+  def __post_init__(self):
+    if self.levels and len(self.levels) != len(ROLES):
+      raise ValueError(
+        f'levels={self.levels} must name a head for each of the roles {ROLES}, '
+        'or be () for one head.'
+      )
+    if self.bins and (self.bins < 2 or self.low >= self.high):
+      raise ValueError(
+        f'bins={self.bins} from low={self.low} to high={self.high} must be at '
+        'least 2, and low below high.'
+      )
+    if min(self.bins, self.quantiles) < 0 or (self.bins and self.quantiles):
+      raise ValueError(
+        f'A value is read off bins={self.bins} or quantiles={self.quantiles}, '
+        'not both; 0 is none.'
+      )
+
+  @property
+  def number(self) -> int:
+    """How many heads there are."""
+    return max(self.levels, default=0) + 1
+
+  @property
+  def parts(self) -> int:
+    """K: how many numbers a head says."""
+    return self.bins or self.quantiles or 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Heads:
+  """What a policy says of its tokens besides how likely they are.
+
+  Attributes:
+    value: the value before each token; None is none.
+    reward: whether it says one number of all up to each token.
+    step_classes: C, of the class of a step that ends at a token; 0 is none.
+    separate: whether these are read off a trunk of their own, a critic, which
+      begins as a copy of the policy's.
+  """
+
+  value: ValueHead | None = None
+  reward: bool = False
+  step_classes: int = 0
+  separate: bool = False
+
+  def __post_init__(self):
+    if self.step_classes == 1 or self.step_classes < 0:
+      raise ValueError(
+        f'step_classes={self.step_classes} must be at least 2, or 0 for none.'
+      )
+    if self.separate and not self.any:
+      raise ValueError(
+        'separate=True asks for a trunk of its own for heads, and there are '
+        'none; give it one of value, reward and step_classes.'
+      )
+
+  @property
+  def any(self) -> bool:
+    """Whether there is a head at all."""
+    return self.value is not None or self.reward or self.step_classes > 0
+
+  def holds(self, wanted: 'Heads') -> bool:
+    """Whether all heads that are wanted are among these, in the same form."""
+    return (
+      (wanted.value is None or wanted.value == self.value)
+      and self.reward >= wanted.reward
+      and wanted.step_classes in (0, self.step_classes)
+      and self.separate >= wanted.separate
+    )
+
+
 class Trajectory(NamedTuple):
   """A batch of episodes, per token. A row packs one or more segments."""
 
@@ -187,6 +282,12 @@ class Outputs(NamedTuple):
   router_logits: Array | None = None  # float32 [B, T, L, X], of X experts; None
   #                                     without experts.
   experts: Array | None = None  # int32 [B, T, L, k]: those that saw the token.
+  value_parts: Array | None = None  # float32 [B, T, K]: logits of the bins, or
+  #                    the quantiles, whose mean `values` is; None without.
+  rewards: Array | None = None  # float32 [B, T]: of all up to each token, by
+  #                               the reward head.
+  step_logits: Array | None = None  # float32 [B, T, C]: of the class of a step
+  #                                   that ends at the token.
 
 
 class Chunk(NamedTuple):
@@ -206,7 +307,8 @@ class Credit(NamedTuple):
   """What a recipe's `credit` returns. No gradient flows through it."""
 
   advantages: Array  # float32 [B, T], 0 outside the action mask.
-  returns: Array | None = None  # float32 [B, T], targets of the value head.
+  returns: Array | None = None  # float32 [B, T], targets of the value head,
+  #                               or of the class of steps.
   value_mask: Array | None = None  # bool [B, T]: where `returns` is a target.
   place: Array | None = None  # int32 [B, T]: of the token's episode in a pair
   #                             or list, `preferences.pair_places`; -1 is none.

@@ -51,6 +51,19 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
       '`split_segments` by turn',
     ),
     (
+      'Values over bins: two-hot, HL-Gauss',
+      '1911.08265, 2403.03950',
+      PART,
+      '`bin_loss` of `two_hot` or `smoothed`; value_form of recipes with a '
+      'critic',
+    ),
+    (
+      'Values by quantiles',
+      '1710.10044',
+      PART,
+      '`quantile_loss`; value_form=quantile of recipes with a critic',
+    ),
+    (
       'RAGEN, VAGEN: bi-level estimates',
       '2510.16907',
       'bilevel',
@@ -60,7 +73,7 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
       'HiPER',
       '2602.16165',
       'hiper',
-      '`hierarchical_gae`, `levels_to_tokens`; one set of values a level',
+      '`hierarchical_gae`, `levels_to_tokens`; a value head a level',
     ),
     (
       'VAPO',
@@ -438,14 +451,14 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'Bradley-Terry reward model',
       '2203.02155',
-      LATER,
-      '`bradley_terry` of `last_of_row`; needs a network of its own',
+      'reward_model',
+      '`bradley_terry` of the reward after the last action token',
     ),
     (
       'Process reward model',
       '2305.20050',
-      LATER,
-      '`step_label_loss` or `step_target_loss`; then `step_scores` as rewards',
+      'reward_model',
+      '`step_target_loss` at the ends of turns, `step_scores`',
     ),
   ),
   'Distillation': (

@@ -27,7 +27,7 @@ def recipe(
   value_coefficient: float = 0.5,
   value_clip: float = 0.2,
   entropy_coefficient: float = 0.0,
-  **training,
+  **critic_settings,
 ) -> recipe_lib.Recipe:
   """Advantage-weighted regression with a learned critic.
 
@@ -41,7 +41,7 @@ def recipe(
     value_coefficient: of the value loss.
     value_clip: how far a value may move from where it was; 0 is no clip.
     entropy_coefficient: of an entropy bonus.
-    **training: see `recipe.training`.
+    **critic_settings: see `recipe.critic` and `recipe.training`.
   """
   if min(advantage_temperature, weight_cap) <= 0:
     raise ValueError(
@@ -55,7 +55,7 @@ def recipe(
     value_coefficient=value_coefficient,
     value_clip=value_clip,
     entropy_coefficient=entropy_coefficient,
-    **training,
+    **critic_settings,
   )
 
   def weights(trajectory, credit):

@@ -29,7 +29,7 @@ def recipe(
   clip_high: float = 0.2,
   value_coefficient: float = 0.5,
   value_clip: float = 0.2,
-  **training,
+  **critic_settings,
 ) -> recipe_lib.Recipe:
   """Proximal policy optimisation with bi-level advantage estimates.
 
@@ -42,7 +42,7 @@ def recipe(
     clip_high: how far a ratio may rise above 1.
     value_coefficient: of the value loss.
     value_clip: how far a value may move from where it was; 0 is no clip.
-    **training: see `recipe.training`.
+    **critic_settings: see `recipe.critic` and `recipe.training`.
   """
 
   def credit(trajectory, turns):
@@ -65,7 +65,7 @@ def recipe(
     clip_high=clip_high,
     value_coefficient=value_coefficient,
     value_clip=value_clip,
-    **training,
+    **critic_settings,
   )
   return dataclasses.replace(base, credit=credit)
 

@@ -190,7 +190,7 @@ def build(
     published,
     world.tokenizer,
     positions=world.limits.segment_tokens,
-    value_head=made.uses_values,
+    output_heads=made.heads,
     dtype=FLAGS.dtype,
   )
   seen = sights.of_world(config, published, world.tokenizer)
@@ -297,7 +297,11 @@ def source(run: Run, tasks_per_step: int) -> train.Source:
 
 
 def train_run(
-  run: Run, params: Any = None, *, what: str = 'training'
+  run: Run,
+  params: Any = None,
+  *,
+  what: str = 'training',
+  evaluate: train.Evaluate | None = None,
 ) -> train.Result:
   """Trains as the flags say, and writes the run directory.
 
@@ -305,6 +309,7 @@ def train_run(
     run: from `build`.
     params: to begin with; see `initial_state`.
     what: said in the progress display.
+    evaluate: what is measured on held-out tasks; by default success.
   """
   train.open_run(
     run.workdir, run_config.settings_of(run), resume=FLAGS.resume == 'auto'
@@ -319,7 +324,7 @@ def train_run(
     pieces=run.world.tokenizer.pieces,
     what=what,
     world=run.world,
-    evaluate=evaluator(run, FLAGS.steps),
+    evaluate=evaluate or evaluator(run, FLAGS.steps),
     evaluate_every=FLAGS.evaluate_every,
     staleness=FLAGS.staleness,
     checkpoint_every=FLAGS.checkpoint_every,

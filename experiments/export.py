@@ -18,6 +18,7 @@ from absl import flags
 from agentic_jax import sharding
 from agentic_jax import tokenizer
 from agentic_jax import train
+from agentic_jax.models import heads
 from agentic_jax.models import pretrained
 from experiments import common
 from experiments import policies
@@ -80,10 +81,16 @@ def _export_adapter(directory, params, config, published) -> None:
 
 
 def _params(published: pretrained.Published | None, config: Any) -> Any:
-  """The parameters to write: those of a policy, without a value head."""
+  """The parameters to write: those of a policy, without heads.
+
+  No published model has a place for them, nor for a trunk of their own.
+  """
   if FLAGS.init_from:
     params = train.load_params(pathlib.Path(FLAGS.init_from))
-    return {k: v for k, v in params.items() if k != 'value_head'}
+    kept = heads.strip(params)
+    if left := sorted(params.keys() - kept.keys()):
+      print(f'Left out, as no published model has them: {", ".join(left)}.')
+    return kept
   if published is None:
     raise ValueError(
       f'--model={FLAGS.model!r} is a size, and a fresh model is not worth '

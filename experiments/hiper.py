@@ -15,14 +15,16 @@ Result: negative. Three seeds of 40 steps of 16 x 8 episodes on errands of 8
   more than half of the gap remains. No recipe learned which goal to plan in so
   few steps. Commands and more: BUILD_NOTES.md, Negative results. The paper's
   number, with 7B parameters on ALFWorld: 97.4 %, 6.6 points over the best.
-Differences: the policy has one value head, read before the first token of each
-  role in a turn, where the paper has three heads, and reads the value of a plan
-  before the decision to make it; a turn without a plan lends the value before
-  its first token. A plan that is kept is not written again, where the paper has
-  it copied and charges for a copy that differs: so a turn switches where it
-  holds a plan, and what form a turn has to have is for the world to say and to
-  charge for (errands do). Actions are all roles but plan and switch. A world
-  whose grammar has no plans is one segment of actions.
+  All of these runs had one value head for plans, decisions and actions, not
+  three.
+Differences: the three value heads are read before the first token of their role
+  in a turn, where the paper reads the value of a plan before the decision to
+  make it; what a turn without a plan lends is the value before its first token,
+  by the head of that one. A plan that is kept is not written again, where the
+  paper has it copied and charges for a copy that differs: so a turn switches
+  where it holds a plan, and what form a turn has to have is for the world to
+  say and to charge for (errands do). Actions are all roles but plan and switch.
+  A world whose grammar has no plans is one segment of actions.
 """
 
 import dataclasses
@@ -35,7 +37,7 @@ from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
 from experiments import run
 
-# The level of each role: actions, plans, decisions to plan.
+# The level of each role, and its value head: actions, plans, decisions to plan.
 LEVELS = tuple({'plan': 1, 'switch': 2}.get(role, 0) for role in types.ROLES)
 
 
@@ -78,9 +80,9 @@ def recipe(
   kl_coefficient: float = 0.01,
   value_coefficient: float = 0.5,
   value_clip: float = 0.2,
-  **training,
+  **critic_settings,
 ) -> recipe_lib.Recipe:
-  """Proximal policy optimisation of plans and actions.
+  """Proximal policy optimisation of plans and actions, a value head for each.
 
   Args:
     group_size: episodes of a task.
@@ -94,7 +96,7 @@ def recipe(
     kl_coefficient: of k3 to the frozen initial policy.
     value_coefficient: of the value loss.
     value_clip: how far a value may move from where it was; 0 is no clip.
-    **training: see `recipe.training`.
+    **critic_settings: see `recipe.critic` and `recipe.training`.
   """
   base = recipe_lib.turn_ppo(
     group_size=group_size,
@@ -102,7 +104,7 @@ def recipe(
     clip_high=clip_high,
     value_coefficient=value_coefficient,
     value_clip=value_clip,
-    **training,
+    **critic_settings,
   )
   policy = recipe_lib.clipped(
     clip_low=clip_low, clip_high=clip_high, kl_coefficient=kl_coefficient
@@ -138,8 +140,11 @@ def recipe(
     return dict.fromkeys(names, weights) | {'value': places}
 
   uses_reference = bool(kl_coefficient)
+  head = base.heads.value or types.ValueHead()
+  head = dataclasses.replace(head, levels=LEVELS)
   return dataclasses.replace(
     base,
+    heads=dataclasses.replace(base.heads, value=head),
     credit=credit,
     loss=loss,
     weigh=weigh,

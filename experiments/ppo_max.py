@@ -33,7 +33,7 @@ def recipe(
   clip_high: float = 0.2,
   value_coefficient: float = 1.0,
   value_clip: float = 0.2,
-  **training,
+  **critic_settings,
 ) -> recipe_lib.Recipe:
   """Proximal policy optimisation with scaled scores and KL in the reward.
 
@@ -50,7 +50,7 @@ def recipe(
     clip_high: how far a ratio may rise above 1.
     value_coefficient: of the value loss.
     value_clip: how far a value may move from where it was; 0 is no clip.
-    **training: see `recipe.training`.
+    **critic_settings: see `recipe.critic` and `recipe.training`.
 
   Raises:
     ValueError: the divergence has no weight.
@@ -87,7 +87,7 @@ def recipe(
     clip_high=clip_high,
     value_coefficient=value_coefficient,
     value_clip=value_clip,
-    **training,
+    **critic_settings,
   )
   return dataclasses.replace(
     base, credit=credit, score=recipe_lib.score_both, uses_reference=True

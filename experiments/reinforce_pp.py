@@ -21,6 +21,7 @@ from agentic_jax import advantages
 from agentic_jax import losses
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import reductions
+from agentic_jax import types
 from experiments import run
 
 
@@ -79,7 +80,7 @@ def recipe(
     score=recipe_lib.score_reference
     if kl_coefficient
     else recipe_lib.score_nothing,
-    uses_values=False,
+    heads=types.Heads(),
     uses_reference=bool(kl_coefficient),
   )
 

@@ -46,7 +46,7 @@ def recipe(
   clip_high: float = 0.2,
   value_coefficient: float = 0.5,
   value_clip: float = 0.2,
-  **training,
+  **critic_settings,
 ) -> recipe_lib.Recipe:
   """Proximal policy optimisation of steps.
 
@@ -58,7 +58,7 @@ def recipe(
     clip_high: how far it may rise above 1.
     value_coefficient: of the value loss.
     value_clip: how far a value may move from where it was; 0 is no clip.
-    **training: see `recipe.training`.
+    **critic_settings: see `recipe.critic` and `recipe.training`.
   """
   base = recipe_lib.turn_ppo(
     group_size=group_size,
@@ -66,7 +66,7 @@ def recipe(
     lambda_=lambda_,
     value_coefficient=value_coefficient,
     value_clip=value_clip,
-    **training,
+    **critic_settings,
   )
   band: dict[str, Any] = dict(
     clip_low=clip_low, clip_high=clip_high, ratio=turn_ratio

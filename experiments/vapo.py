@@ -38,7 +38,7 @@ def recipe(
   value_coefficient: float = 0.5,
   value_clip: float = 0.2,
   imitation_coefficient: float = 0.1,
-  **training,
+  **critic_settings,
 ) -> recipe_lib.Recipe:
   """Value-augmented proximal policy optimisation.
 
@@ -52,7 +52,7 @@ def recipe(
     value_coefficient: of the value loss.
     value_clip: how far a value may move from where it was; 0 is no clip.
     imitation_coefficient: of the negative log-likelihood of successes.
-    **training: see `recipe.training`.
+    **critic_settings: see `recipe.critic` and `recipe.training`.
   """
 
   def credit(trajectory, turns):
@@ -78,7 +78,7 @@ def recipe(
     clip_high=clip_high,
     value_coefficient=value_coefficient,
     value_clip=value_clip,
-    **training,
+    **critic_settings,
   )
 
   def loss(outputs, trajectory, credit):

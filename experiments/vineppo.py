@@ -19,6 +19,7 @@ from typing import Any
 
 from agentic_jax import advantages
 from agentic_jax import recipe as recipe_lib
+from agentic_jax import types
 from experiments import run
 
 
@@ -73,7 +74,7 @@ def recipe(
     if kl_coefficient
     else recipe_lib.score_nothing,
     branch=recipe_lib.Probes(rollouts=rollouts, discount=discount),
-    uses_values=False,
+    heads=types.Heads(),
     uses_reference=bool(kl_coefficient),
     granularity='turn',
   )

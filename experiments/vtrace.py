@@ -38,7 +38,7 @@ def recipe(
   trace_cap: float = 1.0,
   policy_cap: float = 1.0,
   value_coefficient: float = 0.5,
-  **training,
+  **critic_settings,
 ) -> recipe_lib.Recipe:
   """The actor and critic of IMPALA.
 
@@ -50,22 +50,22 @@ def recipe(
     trace_cap: of the ratio that decides how far a surprise reaches back.
     policy_cap: of the ratio in the advantages.
     value_coefficient: of the value loss.
-    **training: see `recipe.training`; one epoch.
+    **critic_settings: see `recipe.critic` and `recipe.training`; one epoch.
 
   Raises:
     ValueError: there is more than one epoch.
   """
-  if training.get('epochs', 1) > 1:
+  if critic_settings.get('epochs', 1) > 1:
     raise ValueError(
-      f'epochs={training["epochs"]}: the ratio of V-trace is taken once a '
-      'batch, so a second pass would learn from one that is wrong; use '
+      f'epochs={critic_settings["epochs"]}: the ratio of V-trace is taken once '
+      'a batch, so a second pass would learn from one that is wrong; use '
       '--set epochs=1, or --recipe=ppo.'
     )
   base = recipe_lib.ppo(
     group_size=group_size,
     value_coefficient=value_coefficient,
     value_clip=0.0,
-    **training,
+    **critic_settings,
   )
 
   def credit(trajectory, turns):

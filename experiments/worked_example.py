@@ -22,6 +22,7 @@ from agentic_jax import train
 from agentic_jax import types
 from agentic_jax.models import attention
 from agentic_jax.models import config as config_lib
+from agentic_jax.models import heads
 from agentic_jax.models import transformer
 from agentic_jax.tasks import tool_math
 from agentic_jax.train import records
@@ -34,6 +35,7 @@ _GROUP_SIZE = 8
 _CRITIC_TASKS = 48
 # Draws far from those of training, whose randomness they must not share.
 _FIRST_DRAW = 1_000_000
+_VALUE = types.Heads(value=types.ValueHead())
 
 
 class Estimator(NamedTuple):
@@ -121,7 +123,7 @@ def write(run: common.Run, params: Any) -> None:
     return
   critic = _fit_critic(run, params)
   config = config_lib.TransformerConfig(
-    **(vars(run.config) | {'value_head': True})
+    **(vars(run.config) | {'output_heads': _VALUE})
   )
   shape = common.batch_shape(run, 1, _GROUP_SIZE)
   stacked = train.probed(
@@ -246,18 +248,18 @@ def _fit_critic(run, params) -> Any:
   targets = returns[trajectory.episode[mask]]
   gram = features.T @ features + len(features) * 1e-3 * np.eye(hidden.shape[-1])
   head = np.linalg.solve(gram, features.T @ targets)
-  return {**params, 'value_head': jnp.asarray(head, hidden.dtype)}
+  read = jnp.asarray(head, hidden.dtype)[:, None, None]
+  return {**params, 'heads': {'value': read}}
 
 
 def _hidden(config, params, trajectory) -> jax.Array:
   """Hidden states [B, T, D] of a trajectory's tokens."""
-  config = dataclasses.replace(config, value_head=False)
+  config = dataclasses.replace(config, output_heads=types.Heads())
   model = transformer.Transformer(config)
 
   def apply(params, tokens, segment, position):
     context = attention.Packed(segment, position)
-    rest = {k: v for k, v in params.items() if k != 'value_head'}
-    return model.apply({'params': rest}, tokens, context)[0]
+    return model.apply({'params': heads.strip(params)}, tokens, context)[0]
 
   return jax.jit(apply)(
     params, trajectory.tokens, trajectory.segment, trajectory.position

@@ -286,7 +286,7 @@ def _credit(name, stacked, names):
   """
   made, credit = _recipe(name)
   trajectory, turns = stacked.trajectory, stacked.turns
-  if made.uses_values:
+  if made.heads.value:
     trajectory = _with_values(trajectory, names)
   found = credit(trajectory, turns)
   assert not np.any(np.where(trajectory.action_mask, 0, found.advantages))

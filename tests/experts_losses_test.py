@@ -72,7 +72,7 @@ def _config(recipe, **settings):
     'toy_experts',
     tiny_training.TOKENIZER.vocab_size,
     layers=1,
-    value_head=recipe.uses_values,
+    output_heads=recipe.heads,
     **settings,
   )
 

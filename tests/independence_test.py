@@ -19,6 +19,7 @@ from agentic_jax import batching
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import sharding
 from agentic_jax import types
+from agentic_jax.models import heads
 from agentic_jax.train import step as step_lib
 from experiments import pages
 from tests import eight_devices
@@ -27,6 +28,14 @@ from tests import thorough
 from tests import tiny_training
 from tests import tree_batches
 
+# The same page with other losses.
+FORMS = {
+  'ppo as two_hot': {'value_form': 'two_hot', 'value_clip': 0.0},
+  'turn_ppo as hl_gauss': {'value_form': 'hl_gauss', 'value_clip': 0.0},
+  'hiper as quantile': {'value_form': 'quantile', 'value_clip': 0.0},
+  'reward_model as outcome': {'form': 'outcome'},
+  'reward_model as process': {'form': 'process'},
+}
 NAMES = sorted({*recipe_lib.RECIPES, *pages.names()})
 # What a recipe is made with, where the batch wants it: groups of three.
 WITH: dict[str, dict[str, Any]] = {
@@ -36,7 +45,7 @@ WITH: dict[str, dict[str, Any]] = {
   'ranking': {'group_size': 3},
   'sppo': {'group_size': 3, 'eta': 10.0},
   'grpo': {'kl_coefficient': 0.1, 'entropy_coefficient': 0.01},
-}
+} | FORMS
 SHAPE = batching.Shape(
   rows=32,
   row_tokens=20,
@@ -54,7 +63,7 @@ _QUICK = (
 
 
 def test_every_recipe_on_microbatches_and_devices():
-  number = len(NAMES) if thorough.ASKED else len(NAMES[::9])
+  number = len(NAMES if thorough.ASKED else NAMES[::9]) + len(FORMS)
   assert eight_devices.run(__file__, *_QUICK) == number + 2
 
 
@@ -65,8 +74,10 @@ def _scores(params, trajectory):
   return hidden, hidden @ params['head'] / trajectory.temperature[..., None]
 
 
-def _apply(params, trajectory, vocabulary=None, teacher=None) -> types.Outputs:
-  """What that policy says."""
+def _apply(
+  asked, params, trajectory, vocabulary=None, teacher=None
+) -> types.Outputs:
+  """What that policy says, with the heads that are asked for."""
   hidden, scores = _scores(params, trajectory)
   read = None
   if vocabulary is not None:
@@ -75,11 +86,17 @@ def _apply(params, trajectory, vocabulary=None, teacher=None) -> types.Outputs:
   logprobs = jax.nn.log_softmax(scores)
   own = trajectory.tokens[..., None] % _WORDS
   chosen = jnp.take_along_axis(logprobs, own, axis=-1)[..., 0]
+  value = asked.value or types.ValueHead()
+  parts = jnp.einsum('btd,dhk->bthk', hidden, params['value'])
+  parts = heads.of_role(value, parts, trajectory.role)
   return types.Outputs(
     jnp.where(trajectory.position > 0, chosen, 0.0),
     -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1),
-    hidden @ params['value'],
+    heads.value_of(value, parts),
     vocabulary=read,
+    value_parts=parts if value.parts > 1 else None,
+    rewards=hidden @ params['reward'] if asked.reward else None,
+    step_logits=hidden @ params['step'] if asked.step_classes else None,
   )
 
 
@@ -97,13 +114,16 @@ def _read(vocabulary, scores, other, trajectory):
   return {k: v.reshape(shape) for k, v in vocabulary(chunk).items()}
 
 
-def _params(seed: int):
+def _params(seed: int, asked: types.Heads):
+  value = asked.value or types.ValueHead()
   rng = np.random.default_rng(seed)
   draw = lambda *size: rng.normal(scale=0.6, size=size).astype(np.float32)
   return {
     'table': draw(_WORDS, _WIDTH),
     'head': draw(_WIDTH, _WORDS),
-    'value': draw(_WIDTH),
+    'value': draw(_WIDTH, value.number, value.parts),
+    'reward': draw(_WIDTH),
+    'step': draw(_WIDTH, asked.step_classes),
   }
 
 
@@ -143,14 +163,15 @@ def _prepared(recipe, reference):
   if recipe.probe and 'teacher_logprobs' in recipe.probe.fills:
     said = np.roll(trajectory.sampler_logprobs, 3, axis=0)
     trajectory = trajectory._replace(teacher_logprobs=said)
-  begin = _hidden(recipe, _params(2))
+  apply = functools.partial(_apply, recipe.heads)
+  begin = _hidden(recipe, _params(2, recipe.heads))
   networks = recipe_lib.Networks(
     begin, reference if recipe.uses_reference else None
   )
-  whole = recipe.score(_apply, networks, trajectory, turns)
+  whole = recipe.score(apply, networks, trajectory, turns)
   if whole is not trajectory:
     parts = [
-      recipe.score(_apply, networks, _rows(trajectory, at, 8), turns)
+      recipe.score(apply, networks, _rows(trajectory, at, 8), turns)
       for at in range(0, SHAPE.rows, 8)
     ]
     joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)
@@ -162,7 +183,7 @@ def _prepared(recipe, reference):
   credit = recipe.credit(whole, turns)
   nothing = recipe_lib.prepare_nothing, recipe_lib.carry_nothing
   if (recipe.prepare, recipe.carry) != nothing:
-    outputs = _apply(begin, whole)
+    outputs = apply(begin, whole)
     credit = recipe.prepare(outputs, whole, credit)
     credit, _ = recipe.carry(outputs, whole, credit, recipe.carried)
   return jax.tree.map(np.asarray, (whole, credit, recipe.weigh(whole, turns)))
@@ -170,7 +191,7 @@ def _prepared(recipe, reference):
 
 def _hidden(recipe, params):
   """Whoever looks at values without saying so finds nothing."""
-  if recipe.uses_values:
+  if recipe.heads.value:
     return params
   return {**params, 'value': np.full_like(params['value'], np.nan)}
 
@@ -181,13 +202,14 @@ def _rows(tree, start, rows):
 
 def _gradients(recipe):
   """In one microbatch, in four, and in two over eight devices."""
-  batch = _prepared(recipe, _params(3))
-  params = _hidden(recipe, _params(1))
+  apply = functools.partial(_apply, recipe.heads)
+  batch = _prepared(recipe, _params(3, recipe.heads))
+  params = _hidden(recipe, _params(1, recipe.heads))
   mesh = sharding.make_mesh('data:2,fsdp:4')
 
   def step(params, *part):
-    teacher = _params(3) if recipe.vocabulary else None
-    return step_lib.gradients(recipe, _apply, params, *part, teacher)[0]
+    teacher = _params(3, recipe.heads) if recipe.vocabulary else None
+    return step_lib.gradients(recipe, apply, params, *part, teacher)[0]
 
   def total(step, rows, place=lambda part: part):
     found = [
@@ -214,7 +236,7 @@ def _norm(tree) -> float:
 def _gaps(recipe) -> list[float]:
   """How far the other gradients are from the first, relative to its norm."""
   first, *others = _gradients(recipe)
-  if not recipe.uses_values:
+  if not recipe.heads.value:
     assert not np.any(first.pop('value'))
     assert not any(np.any(other.pop('value')) for other in others)
   norm = _norm(first)
@@ -224,10 +246,11 @@ def _gaps(recipe) -> list[float]:
   ]
 
 
-@pytest.mark.parametrize('name', thorough.some(NAMES, 9))
+@pytest.mark.parametrize('name', [*thorough.some(NAMES, 9), *FORMS])
 def check_a_gradient_is_one(name):
   assert jax.device_count() == 8
-  gaps = _gaps(pages.load(name)(**WITH.get(name, {})))
+  made = pages.load(name.partition(' as ')[0])(**WITH.get(name, {}))
+  gaps = _gaps(made)
   assert max(gaps) < 1e-6
 
 

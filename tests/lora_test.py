@@ -11,6 +11,7 @@ import pytest
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import sharding
 from agentic_jax import train
+from agentic_jax import types
 from agentic_jax.models import attention
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import lora
@@ -19,6 +20,7 @@ from agentic_jax.models import transformer
 from tests import thorough
 from tests import tiny_training
 
+VALUE = types.Heads(value=types.ValueHead())
 TOKENS = np.random.default_rng(0).integers(0, 40, (2, 24)).astype(np.int32)
 SOME = config_lib.Lora(rank=3, alpha=6.0, targets=('query', 'value', 'up'))
 KINDS = {
@@ -136,13 +138,13 @@ def test_int8_is_within_half_a_scale():
 
 
 def test_the_tree_is_split_and_joined():
-  config, params = _made(KINDS['all'] | dict(value_head=True))
+  config, params = _made(KINDS['all'] | dict(output_heads=VALUE))
   trains, frozen = lora.split(config, params)
   names = {
     jax.tree_util.keystr(path)
     for path, _ in jax.tree_util.tree_leaves_with_path(trains)
   }
-  assert len(names) == 2 * 7 + 1 and "['value_head']" in names
+  assert len(names) == 2 * 7 + 1 and "['heads']['value']" in names
   assert jax.tree.structure(lora.join(trains, frozen)) == jax.tree.structure(
     params
   )

@@ -16,6 +16,7 @@ from agentic_jax.models import transformer
 from tests import plain_model
 from tests import small_world
 
+VALUE = types.Heads(value=types.ValueHead())
 VARIANTS = {
   'grouped': {},
   'one_each': dict(kv_heads=4),
@@ -152,7 +153,7 @@ def test_cached_rows_do_not_see_each_other_or_the_capacity():
 
 
 def test_segments_of_a_row_do_not_see_each_other():
-  config, params = _made(dict(value_head=True))
+  config, params = _made(dict(output_heads=VALUE))
   outputs = jax.jit(functools.partial(transformer.outputs, config))
   tokens = _tokens(1, 16)
   segment = np.array([[1] * 5 + [0] + [2] * 8 + [0] * 2], np.int32)
@@ -183,7 +184,7 @@ def test_segments_of_a_row_do_not_see_each_other():
 
 
 def test_entry_t_is_about_token_t():
-  config, params = _made(dict(value_head=True))
+  config, params = _made(dict(output_heads=VALUE))
   tokens = _tokens(1, 7)
   segment = np.array([[1, 1, 1, 1, 1, 1, 0]], np.int32)
   position = np.array([[0, 1, 2, 3, 4, 5, 0]], np.int32)
@@ -192,7 +193,8 @@ def test_entry_t_is_about_token_t():
   exact = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
   scores = plain_model.logits(config, exact, tokens[0, :6]) / 0.7
   values = (
-    plain_model.hidden(config, exact, tokens[0, :6]) @ exact['value_head']
+    plain_model.hidden(config, exact, tokens[0, :6])
+    @ exact['heads']['value'][:, 0, 0]
   )
   logprobs = scores - np.log(np.sum(np.exp(scores), -1, keepdims=True))
   wanted = [0] + [logprobs[t - 1, tokens[0, t]] for t in range(1, 6)] + [0]
@@ -232,7 +234,7 @@ def test_rotation_depends_on_distance_only():
 
 @pytest.mark.parametrize(
   'settings',
-  [{}, dict(qk_norm='head', tied=False, value_head=True)],
+  [{}, dict(qk_norm='head', tied=False, output_heads=VALUE)],
   ids=['least', 'most'],
 )
 def test_every_axis_of_every_parameter_has_a_name(settings):
@@ -245,22 +247,22 @@ def test_every_axis_of_every_parameter_has_a_name(settings):
     assert len(spec) == shapes[path].ndim, path
     assert set(spec) <= set(sharding.RULES), path
   assert tuple(axes['embedding']) == ('vocab', 'embed')
-  assert ('value_head' in params) == config.value_head
+  assert ('heads' in params) == config.output_heads.any
   assert ('unembedding' in params) == (not config.tied)
 
 
 def test_decode_layout_holds_the_same_numbers():
-  config, params = _made(dict(qk_norm='head', value_head=True, tied=False))
+  config, params = _made(dict(qk_norm='head', output_heads=VALUE, tied=False))
   laid_out = jax.jit(functools.partial(transformer.decode_layout, config))(
     params
   )
-  assert 'value_head' not in laid_out and 'blocks' not in laid_out
+  assert 'heads' not in laid_out and 'blocks' not in laid_out
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   blocks = params['blocks']
   norms = sum(blocks[n]['scale'].size for n in ('query_norm', 'key_norm'))
   by_head = config.layers * (config.heads + config.kv_heads) * config.head_dim
   assert count(laid_out) == (
-    count(params) - params['value_head'].size - norms + by_head
+    count(params) - params['heads']['value'].size - norms + by_head
   )
   joint = laid_out['block_1']['query_key_value']
   wanted = [blocks[n][1] for n in ('query', 'key', 'value')]
@@ -272,7 +274,7 @@ def test_decode_layout_holds_the_same_numbers():
 
 
 def test_probabilities_are_wide_in_half_precision():
-  config, params = _made(dict(value_head=True), 'bfloat16')
+  config, params = _made(dict(output_heads=VALUE), 'bfloat16')
   assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype('bfloat16')}
   ones = np.ones((1, 4), np.int32)
   outputs = functools.partial(transformer.outputs, config)

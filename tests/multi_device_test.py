@@ -31,7 +31,8 @@ def test_eight_devices(tmp_path):
 
 
 def _recipe(name: str) -> recipe_lib.Recipe:
-  return recipe_lib.RECIPES[name](learning_rate=1e-4)
+  more = {'critic': 'separate'} if name == 'ppo' else {}
+  return recipe_lib.RECIPES[name](learning_rate=1e-4, **more)
 
 
 def _remembering(name: str) -> recipe_lib.Recipe:
@@ -92,7 +93,7 @@ def _batch(recipe, mesh):
   )
   stacked = batching.stack(tiny_training.episodes(), SHAPE)
   trajectory, turns = stacked.trajectory, stacked.turns
-  if recipe.uses_values:
+  if recipe.heads.value:
     values = np.zeros(trajectory.tokens.shape, np.float32)
     trajectory = trajectory._replace(values=values)
   trajectory, turns = programs.place((trajectory, turns))

@@ -19,6 +19,7 @@ from agentic_jax import types
 from agentic_jax.tasks import pool
 from experiments import pages
 from experiments import worlds
+from tests import critics_test
 from tests import hand_worked
 from tests import settings_walk
 from tests import tiny_training
@@ -171,8 +172,11 @@ def _credit(name: str, batch=None, **settings: Any):
 
 
 def _own_of(name: str) -> list[str]:
-  """The settings of a page that are not those of all recipes."""
-  shared = recipe_lib.settings_of(recipe_lib.supervised)
+  """The settings of a page that are not those of all recipes, or critics."""
+  shared = {
+    *recipe_lib.settings_of(recipe_lib.supervised),
+    *critics_test.SHARED,
+  }
   known = recipe_lib.settings_of(pages.load(name))
   return [setting for setting in known if setting not in shared]
 
@@ -186,7 +190,9 @@ def test_a_page_learns_inside_the_mask_only(name):
     assert not np.any(array[~trajectory.action_mask])
   assert np.any(found.credit.advantages)
   assert np.any(found.slopes.logprobs)
-  assert pages.load(name)().uses_values == bool(np.any(found.slopes.values))
+  assert bool(pages.load(name)().heads.value) == bool(
+    np.any(found.slopes.values)
+  )
 
 
 @pytest.mark.parametrize('name', OWN)
@@ -198,7 +204,7 @@ def test_score_fills_in_what_the_rest_looks_at(name):
   )
 
   def step(outputs, trajectory, turns):
-    if not made.uses_values:
+    if made.heads.value is None:
       outputs = outputs._replace(values=None)
 
     def apply(params, trajectory):
@@ -209,7 +215,7 @@ def test_score_fills_in_what_the_rest_looks_at(name):
     networks = recipe_lib.Networks(1, 2 if made.uses_reference else None)
     scored = made.score(apply, networks, trajectory, turns)
     assert made.uses_reference == (scored.reference_logprobs is not None)
-    assert made.uses_values == (scored.values is not None)
+    assert bool(made.heads.value) == (scored.values is not None)
     credit = made.prepare(outputs, scored, made.credit(scored, turns))
     return made.loss(outputs, scored, credit)
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from agentic_jax import types
 from agentic_jax.models.pretrained import families
 from agentic_jax.models.pretrained import loading
 from tests import pretrained_cases as cases
@@ -98,8 +99,9 @@ def test_null_says_that_there_is_none():
 
 def test_settings_of_the_run_win():
   source = _config('llama2.narrow')
-  made = families.read(source, dtype='bfloat16', value_head=True)
-  assert made.dtype == 'bfloat16' and made.value_head
+  heads = types.Heads(value=types.ValueHead())
+  made = families.read(source, dtype='bfloat16', output_heads=heads)
+  assert made.dtype == 'bfloat16' and made.output_heads == heads
 
 
 @pytest.mark.parametrize(

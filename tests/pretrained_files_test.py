@@ -186,8 +186,8 @@ def test_broken_files(tmp_path):
 def test_only_what_has_a_place_is_written(tmp_path):
   source = cases.FOLDER / 'llama2.narrow'
   model = cases.load(source)
-  params = model.params | {'value_head': np.zeros(16, np.float32)}
-  with pytest.raises(ValueError, match='has no place for value_head'):
+  params = model.params | {'heads': {'value': np.zeros((16, 1, 1), np.float32)}}
+  with pytest.raises(ValueError, match='has no place for heads/value'):
     saving.export(tmp_path, params, model.config, source=source)
   assert not list(tmp_path.iterdir())
 

@@ -149,18 +149,18 @@ def test_a_digest_sees_the_weights_and_the_configuration(directory, file):
 def test_a_state_takes_what_is_published_and_makes_the_rest(directory):
   model = pretrained.find(str(directory))
   recipe = recipe_lib.ppo()
-  config = pretrained.configure(model, positions=64, value_head=True)
+  config = pretrained.configure(model, positions=64, output_heads=recipe.heads)
   mesh = sharding.make_mesh()
   params = pretrained.load(model, config, mesh)
-  assert 'value_head' not in params
+  assert 'heads' not in params
   state = train.init_state(config, recipe, mesh, jax.random.key(0), params)
-  kept = {k: v for k, v in state.params.items() if k != 'value_head'}
+  kept = {k: v for k, v in state.params.items() if k != 'heads'}
   for ours, theirs in zip(
     jax.tree.leaves(kept), jax.tree.leaves(params), strict=True
   ):
     # Given up to the state, and not copied.
     assert ours is theirs
-  assert state.params['value_head'].shape == (32,)
+  assert state.params['heads']['value'].shape == (32, 1, 1)
   fresh = train.init_state(config, recipe, mesh, jax.random.key(0))
   assert jax.tree.structure(fresh) == jax.tree.structure(state)
   _equal(fresh.optimizer_state, state.optimizer_state)

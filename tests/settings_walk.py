@@ -40,7 +40,7 @@ class Found(NamedTuple):
 def decided(made: recipe_lib.Recipe, turns: types.Turns) -> Any:
   """What a recipe decides on the host, the optimiser aside."""
   names = ('group_size', 'demonstrations', 'greedy_members')
-  names += ('epochs', 'minibatches', 'sampling')
+  names += ('epochs', 'minibatches', 'sampling', 'heads')
   fields = {name: getattr(made, name) for name in names}
   return fields | {
     'keep': kept(made, turns),
@@ -68,9 +68,11 @@ def differ(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:
 
 
 def own_settings(maker: Callable[..., recipe_lib.Recipe]) -> set[str]:
-  """The settings of a maker that are not those of all recipes."""
+  """The settings of a maker that are not those of all recipes, or critics."""
   known = recipe_lib.settings_of(maker).keys()
-  return known - recipe_lib.settings_of(recipe_lib.training).keys()
+  of_critics = recipe_lib.settings_of(recipe_lib.critic).keys()
+  of_all = recipe_lib.settings_of(recipe_lib.training).keys()
+  return known - of_all - (of_critics - {'value_clip'})
 
 
 def walk(

@@ -7,8 +7,11 @@ import optax
 import pytest
 
 from agentic_jax import sharding
+from agentic_jax import types
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
+
+VALUE = types.Heads(value=types.ValueHead())
 
 
 def _abstract(description: str) -> jax.sharding.AbstractMesh:
@@ -20,7 +23,7 @@ def _abstract(description: str) -> jax.sharding.AbstractMesh:
 
 def _specs(description: str, **settings):
   """The PartitionSpec of each parameter, by name."""
-  config = sizes.load('toy', 64, value_head=True, qk_norm='head', **settings)
+  config = sizes.load('toy', 64, output_heads=VALUE, qk_norm='head', **settings)
   shapes = jax.eval_shape(lambda key: transformer.init(config, key), _key())
   found = sharding.parameter_shardings(
     transformer.logical_axes(config), shapes, _abstract(description)
@@ -74,7 +77,7 @@ def test_parameters_are_split_along_their_named_axes():
   assert found['blocks.down'] == PartitionSpec(None, 'tensor', 'fsdp')
   assert found['blocks.input_norm.scale'] == PartitionSpec(None, 'fsdp')
   assert found['final_norm.scale'] == PartitionSpec('fsdp')
-  assert found['value_head'] == PartitionSpec('fsdp')
+  assert found['heads.value'] == PartitionSpec('fsdp', None, None)
   # The width of a head does not grow with the model.
   assert found['blocks.query_norm.scale'] == PartitionSpec(None, None)
 
@@ -86,7 +89,7 @@ def test_an_axis_that_does_not_divide_stays_whole():
 
 
 def test_every_logical_axis_has_a_rule():
-  config = sizes.load('toy', 64, value_head=True, qk_norm='head', tied=False)
+  config = sizes.load('toy', 64, output_heads=VALUE, qk_norm='head', tied=False)
   axes = transformer.logical_axes(config)
   leaves = jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, PartitionSpec))
   assert {name for spec in leaves for name in spec} <= sharding.RULES.keys()

@@ -44,9 +44,9 @@ TOKENIZER = tokenizer.ByteTokenizer()
 
 
 def config(recipe: recipe_lib.Recipe):
-  """One layer, with a value head if the recipe wants one."""
+  """One layer, with the heads that the recipe wants."""
   return sizes.load(
-    'toy', TOKENIZER.vocab_size, layers=1, value_head=recipe.uses_values
+    'toy', TOKENIZER.vocab_size, layers=1, output_heads=recipe.heads
   )
 
 
@@ -197,15 +197,15 @@ def remembering(
 
 @functools.cache
 def _params(shape: config_lib.TransformerConfig, seed: int) -> Any:
-  """Fresh parameters on the host; a value head, if there is one, is not 0."""
+  """Fresh parameters on the host; heads, if there are any, are not 0."""
   made = jax.jit(functools.partial(transformer.init, shape))(
     jax.random.key(seed)
   )
   found = jax.tree.map(np.array, made)
-  if shape.value_head:
-    rng = np.random.default_rng(seed)
-    head = rng.normal(scale=0.1, size=found['value_head'].shape)
-    found['value_head'] = head.astype(np.float32)
+  rng = np.random.default_rng(seed)
+  for name, head in found.get('heads', {}).items():
+    drawn = rng.normal(scale=0.1, size=head.shape)
+    found['heads'][name] = drawn.astype(np.float32)
   return found
 
 

@@ -53,10 +53,10 @@ def test_begin_with():
   begun = train.begin_with(state, other)
   np.testing.assert_array_equal(begun.params['embedding'], other['embedding'])
   np.testing.assert_array_equal(
-    begun.params['value_head'], state.params['value_head']
+    begun.params['heads']['value'], state.params['heads']['value']
   )
   back = train.begin_with(tiny_training.state_of(plain), begun.params)
-  assert 'value_head' not in back.params
+  assert 'heads' not in back.params
   short = dict(other, embedding=other['embedding'][:7])
   with pytest.raises(ValueError, match=r"'embedding'\] of shape \(7, 32\)"):
     train.begin_with(state, short)
@@ -211,7 +211,9 @@ def test_terms_of_loss_and_weights_must_agree(tmp_path):
 
 def test_a_critic_needs_a_value_head():
   config = tiny_training.config(recipe_lib.grpo())
-  with pytest.raises(ValueError, match='no value head.*--recipe=grpo'):
+  with pytest.raises(
+    ValueError, match='needs .*value=ValueHead.*--recipe=grpo'
+  ):
     train.compile_programs(
       config,
       recipe_lib.ppo(),

@@ -10,6 +10,7 @@ is a choice of weights. A policy loss is put together along independent axes:
                   `covariance`: tokens that lower the entropy;
                   `demonstrations`: tokens of others, and the best of one's own
   weights         `weights`
+  values          `distributions`, of returns
   regularisers    `divergence`, with `controllers` of their coefficients;
                   `routing`: of a mixture of experts
 
@@ -30,6 +31,12 @@ from agentic_jax.losses.demonstrations import first_of_group
 from agentic_jax.losses.demonstrations import mixture_ratio
 from agentic_jax.losses.demonstrations import shaped_probability
 from agentic_jax.losses.demonstrations import uncertainty_weight
+from agentic_jax.losses.distributions import bin_loss
+from agentic_jax.losses.distributions import bin_mean
+from agentic_jax.losses.distributions import bin_places
+from agentic_jax.losses.distributions import quantile_loss
+from agentic_jax.losses.distributions import smoothed
+from agentic_jax.losses.distributions import two_hot
 from agentic_jax.losses.divergence import kl_absolute
 from agentic_jax.losses.divergence import kl_k1
 from agentic_jax.losses.divergence import kl_k2
@@ -77,6 +84,9 @@ __all__ = (
   'adapt_kl_coefficient',
   'advantage_covariance',
   'best_of_group',
+  'bin_loss',
+  'bin_mean',
+  'bin_places',
   'clipped_sequence_ratio',
   'clipped_surrogate',
   'dual_clipped_surrogate',
@@ -100,6 +110,7 @@ __all__ = (
   'normalised_weight',
   'penalised_rewards',
   'product_ratio',
+  'quantile_loss',
   'router_z',
   'scale_rewards',
   'segment_max',
@@ -108,6 +119,7 @@ __all__ = (
   'sequence_ratio',
   'sequence_weights',
   'shaped_probability',
+  'smoothed',
   'soft_gated_surrogate',
   'split_segments',
   'start_moments',
@@ -117,6 +129,7 @@ __all__ = (
   'truncated_weight',
   'trust_by_divergence',
   'trust_by_variation',
+  'two_hot',
   'uncertainty_weight',
   'unclipped_surrogate',
   'update_moments',

@@ -173,6 +173,16 @@ DEFINITIONS: Mapping[str, Definition] = {
   'validation/tokens': Definition(
     'action tokens of a validation episode', 'tokens'
   ),
+  'evaluate/pair_accuracy': Definition(
+    'how often a reward model scores the best sampled episode of a held-out '
+    'task above its worst',
+    'share',
+  ),
+  'evaluate/pairs': Definition('held-out tasks with such a pair', 'pairs'),
+  'validation/pair_accuracy': Definition(
+    'the same of validation tasks', 'share'
+  ),
+  'validation/pairs': Definition('validation tasks with such a pair', 'pairs'),
   'probe/probes': Definition(
     'questions put to the policy outside of what it sampled, those that are '
     'alike counted once',

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from agentic_jax import types
+
 # What lies between the gate of an MLP and its product with the other half.
 ACTIVATIONS = ('silu', 'gelu_tanh')
 
@@ -9,6 +11,10 @@ ACTIVATIONS = ('silu', 'gelu_tanh')
 ATTENTION = ('query', 'key', 'value', 'output')
 MLP = ('gate', 'up', 'down')
 MATRICES = ATTENTION + MLP
+
+# Parameters of the heads, and of the trunk that they may have to themselves. No
+# published model has them, and nothing that samples, anchors or teaches does.
+OWN = ('heads', 'critic')
 
 # What of a block is kept for its gradient: all of it, the results of its
 # products, or only its input, from which the rest is computed again.
@@ -169,10 +175,10 @@ class TransformerConfig:
     norm_offset: added to the scale of a norm, which then begins at 0.
     embedding_scale: embeddings are multiplied by it.
     tied: whether the output projection is the embedding.
-    value_head: whether there is a linear value head on the trunk.
+    output_heads: what is read off hidden states besides the next token.
     dtype: of parameters and activations; normalisation, softmax and
       log-probabilities are computed in float32 at least.
-    lora: adapters; then they and the value head are all that trains.
+    lora: adapters; then they and the heads are all that trains.
     base: of BASES; how the frozen matrices of the blocks are kept beside
       adapters: '' as `dtype`, else as the name says (int8: with a scale a
       column).
@@ -205,7 +211,7 @@ class TransformerConfig:
   norm_offset: float = 0.0
   embedding_scale: float = 1.0
   tied: bool = True
-  value_head: bool = False
+  output_heads: types.Heads = types.Heads()
   dtype: str = 'float32'
   lora: Lora | None = None
   base: str = ''

@@ -88,7 +88,8 @@ def split(config: config_lib.TransformerConfig, params: Any) -> tuple[Any, Any]:
   """The parameters that train, and those that do not: two trees.
 
   Without adapters all of them train, but for an encoder of images that is
-  frozen; if nothing is, the second tree is None.
+  frozen; if nothing is, the second tree is None. Heads, and a trunk that they
+  have to themselves, train in any case.
   """
   if config.lora is None:
     if config.vision is None or not config.vision.frozen:
@@ -98,11 +99,10 @@ def split(config: config_lib.TransformerConfig, params: Any) -> tuple[Any, Any]:
     return {**params, 'vision': projector}, {'vision': encoder}
   blocks = params['blocks']
   trains = {'blocks': {k: v for k, v in blocks.items() if is_adapter(k)}}
-  frozen = {k: v for k, v in params.items() if k != 'value_head'}
+  own = {k: v for k, v in params.items() if k in config_lib.OWN}
+  frozen = {k: v for k, v in params.items() if k not in own}
   frozen['blocks'] = {k: v for k, v in blocks.items() if not is_adapter(k)}
-  if 'value_head' in params:
-    trains['value_head'] = params['value_head']
-  return trains, frozen
+  return trains | own, frozen
 
 
 def join(trains: Any, frozen: Any) -> Any:

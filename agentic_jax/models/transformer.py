@@ -22,6 +22,7 @@ from agentic_jax.models import block
 from agentic_jax.models import chunks
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import experts as experts_lib
+from agentic_jax.models import heads as heads_lib
 from agentic_jax.models import lora
 from agentic_jax.models import vision
 from agentic_jax.types import Array
@@ -47,7 +48,7 @@ def _kept(remat: str):
 
 
 class Transformer(nn.Module):
-  """The trunk, the output projection and the optional value head."""
+  """The trunk, the output projection and the optional heads."""
 
   config: config_lib.TransformerConfig
   fused: bool = False
@@ -86,10 +87,8 @@ class Transformer(nn.Module):
         ('vocab', 'embed'),
         nn.initializers.normal(c.width**-0.5),
       )
-    if c.value_head and not self.fused:  # Decoding has no use for it.
-      self.value_head = block.parameter(
-        self, 'value_head', (c.width,), ('embed',), nn.initializers.zeros
-      )
+    if c.output_heads.any and not self.fused:  # Decoding has no use for them.
+      self.heads = heads_lib.Heads(c)
 
   def __call__(self, tokens: Array, context, cache=None) -> tuple:
     """The last hidden states.
@@ -176,17 +175,16 @@ class Transformer(nn.Module):
       block.matmul(hidden, matrix.T, kind), self.config.logit_cap
     )
 
-  def values(self, hidden: Array) -> Array:
-    """The value head's reading [...] of hidden states [..., D]."""
-    kind = jnp.promote_types(hidden.dtype, jnp.float32)
-    return block.matmul(hidden, self.value_head[:, None], kind)[..., 0]
+  def read(self, hidden: Array) -> heads_lib.Readings:
+    """What the heads say of hidden states [..., D]."""
+    return self.heads(hidden)
 
   def initialize(self, tokens: Array, context) -> None:
     """Touches every parameter once; only for `init`."""
     hidden, _ = self(tokens, context)
     self.logits(hidden)
-    if self.config.value_head:
-      self.values(hidden)
+    if self.config.output_heads.any:
+      self.read(hidden)
     if self.config.vision is not None:
       size = self.config.vision.image_size
       self.see(jnp.zeros((1, size, size, 3), jnp.uint8))
@@ -195,9 +193,10 @@ class Transformer(nn.Module):
 def _boxed(config: config_lib.TransformerConfig, key: Array):
   tokens = jnp.zeros((1, 2), jnp.int32)
   context = attention.Packed(segment=tokens + 1, position=tokens)
-  return Transformer(config).init(
+  made = Transformer(config).init(
     key, tokens, context, method=Transformer.initialize
   )['params']
+  return heads_lib.with_critic(config, made)
 
 
 def init(config: config_lib.TransformerConfig, key: Array):
@@ -219,7 +218,7 @@ def decode_layout(config: config_lib.TransformerConfig, params):
   Adapters are added to the matrices where float32 leaves room for that, and
   stand beside the fused matrix otherwise.
   """
-  rest = {k: v for k, v in params.items() if k not in ('blocks', 'value_head')}
+  rest = {k: v for k, v in heads_lib.strip(params).items() if k != 'blocks'}
   blocks = dict(params['blocks'])
   if lora.merges(config):
     blocks = lora.merge(config, blocks)
@@ -252,13 +251,9 @@ def _join(parameters: dict[str, Array], joint: str, names) -> None:
   parameters[joint] = jnp.concatenate(parts, axis=-1)
 
 
-def _before(config, params, trajectory, recorded) -> tuple:
-  """Hidden states [B, T, D] from which each token is predicted.
-
-  With them the routing of feeding the tokens; see `Transformer.routed`.
-  """
-  after, routing = hidden(config, params, trajectory, recorded)
-  return jnp.pad(after[:, :-1], ((0, 0), (1, 0), (0, 0))), routing
+def _before(after: Array) -> Array:
+  """Hidden states [B, T, D] from which each token is predicted."""
+  return jnp.pad(after[:, :-1], ((0, 0), (1, 0), (0, 0)))
 
 
 def hidden(
@@ -311,7 +306,9 @@ def outputs(
     logprobs[t] = log softmax(logits[t-1] / temperature[t])[token t]
     entropy[t] = -sum_v p_v log p_v of the same distribution
     values[t] = value head at t-1, so the entry after a segment's last token
-      bootstraps an episode that a limit ended
+      bootstraps an episode that a limit ended; of several heads that of the
+      role of token t
+    rewards[t], step_logits[t] = of all up to token t
 
   Where the trajectory records experts, those see its tokens, with the weights
   that the routers now give them: other parameters (a reference, a proximal
@@ -323,40 +320,64 @@ def outputs(
 
   Args:
     config: the transformer's shape.
-    params: in the training layout.
+    params: in the training layout. Without parameters of heads, nothing is
+      read by any.
     trajectory: [B, T] arrays.
     vocabulary: a function of the logits of a chunk of tokens, whose results
       are `Outputs.vocabulary`; see `recipe.Recipe`.
     teacher: parameters whose logits `vocabulary` gets too; no gradient flows
       to them.
   """
-  before, routing = _before(config, params, trajectory, trajectory.experts)
+  after, routing = hidden(config, params, trajectory, trajectory.experts)
   score = _score(config, params)
   taught, teach = None, None
   if teacher is not None:
     # It has routers of its own: nobody recorded what they would choose.
-    taught, _ = _before(config, teacher, trajectory, None)
+    taught = _before(hidden(config, teacher, trajectory)[0])
     teach = _score(config, teacher)
   logprobs, entropy, found = chunks.read(
     score,
-    before,
+    _before(after),
     trajectory,
     vocabulary=vocabulary,
     teach=teach,
     taught=taught,
   )
   inside = (trajectory.segment > 0) & (trajectory.position > 0)
-  values = None
-  if config.value_head:
-    values = Transformer(config).apply(
-      {'params': params}, before, method=Transformer.values
-    )
-    values = values.at[:, 0].set(0.0)
-  return types.Outputs(
+  said = types.Outputs(
     logprobs=jnp.where(inside, logprobs, 0.0),
     entropy=jnp.where(inside, entropy, 0.0),
-    values=values,
     vocabulary=found,
     router_logits=routing.logits if routing else None,
     experts=routing.experts if routing else None,
   )
+  if 'heads' not in params:
+    return said
+  return _with_heads(config, params, trajectory, after, said)
+
+
+def _with_heads(
+  config: config_lib.TransformerConfig,
+  params: Any,
+  trajectory: types.Trajectory,
+  after: Array,
+  said: types.Outputs,
+) -> types.Outputs:
+  """What the heads say of every token, besides."""
+  own = params
+  if config.output_heads.separate:
+    own = heads_lib.critic(config, params)
+    # Nobody recorded which experts its routers would choose.
+    after, _ = hidden(config, own, trajectory)
+  model, variables = Transformer(config), {'params': own}
+  read = model.apply(variables, after, method=Transformer.read)
+  said = said._replace(rewards=read.reward, step_logits=read.step)
+  value = config.output_heads.value
+  if value is None:
+    return said
+  # Of the state before each token: that after the one before it.
+  parts = jnp.pad(read.value[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
+  parts = heads_lib.of_role(value, parts, trajectory.role)
+  values = heads_lib.value_of(value, parts).at[:, 0].set(0.0)
+  distributed = parts if value.parts > 1 else None
+  return said._replace(values=values, value_parts=distributed)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 
 from agentic_jax.recipe import base
 from agentic_jax.recipe import branching
+from agentic_jax.recipe import choices
 from agentic_jax.recipe import comparisons
 from agentic_jax.recipe import credit
 from agentic_jax.recipe import critics
@@ -25,6 +26,7 @@ from agentic_jax.recipe import mixtures
 from agentic_jax.recipe import parts
 from agentic_jax.recipe import routing
 from agentic_jax.recipe import settings
+from agentic_jax.recipe import values
 
 Recipe = base.Recipe
 Networks = base.Networks
@@ -97,6 +99,7 @@ grpo = makers.grpo
 dapo = makers.dapo
 gigpo = makers.gigpo
 over_trees = makers.over_trees
+critic = values.critic
 ppo = critics.ppo
 turn_ppo = critics.turn_ppo
 
@@ -118,11 +121,12 @@ measure_mixture = mixtures.measure_mixture
 measure_clipped_mixture = mixtures.measure_clipped_mixture
 refuse_without_demonstrations = mixtures.refuse_without_demonstrations
 
+refuse_unknown = choices.refuse_unknown
+choose_form = choices.choose_form
+
 Setting = settings.Setting
 settings_of = settings.settings_of
 parse = settings.parse
-refuse_unknown = settings.refuse_unknown
-choose_form = settings.choose_form
 only_training = settings.only_training
 load = settings.load
 

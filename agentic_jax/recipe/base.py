@@ -125,7 +125,7 @@ class Recipe:
     minibatches: optimiser steps a pass.
     sampling: how actions are sampled.
     routing: what a mixture of experts is asked for.
-    uses_values: whether the policy needs a value head.
+    heads: what the policy needs besides the next token, such as a value.
     uses_reference: whether a frozen copy of the initial policy is kept.
     uses_sampler: whether the loss has a ratio to the sampler; then tokens that
       were not sampled by us are refused, but for those of `demonstrations`.
@@ -153,7 +153,7 @@ class Recipe:
   minibatches: int = 1
   sampling: Sampling = Sampling()
   routing: Routing = Routing()
-  uses_values: bool = False
+  heads: types.Heads = types.Heads()
   uses_reference: bool = False
   uses_sampler: bool = True
   granularity: str = 'episode'

@@ -167,7 +167,8 @@ def bootstrap_values(trajectory: types.Trajectory, turns: types.Turns) -> Array:
   if trajectory.values is None:
     raise ValueError(
       'This estimator needs values, and the trajectory has none; let the '
-      'recipe score them (score=recipe.score_values, uses_values=True).'
+      'recipe score them (score=recipe.score_values, '
+      'heads=types.Heads(value=types.ValueHead())).'
     )
   rows, length = trajectory.segment.shape
   segment = jnp.pad(trajectory.segment, ((0, 0), (0, 1)), constant_values=-1)

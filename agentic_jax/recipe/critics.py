@@ -9,6 +9,7 @@ from agentic_jax import types
 from agentic_jax.recipe import base as base_lib
 from agentic_jax.recipe import credit as credit_lib
 from agentic_jax.recipe import parts
+from agentic_jax.recipe import values as values_lib
 from agentic_jax.types import Array
 
 
@@ -22,7 +23,7 @@ def ppo(
   value_coefficient: float = 0.5,
   value_clip: float = 0.2,
   entropy_coefficient: float = 0.0,
-  **training_settings,
+  **critic_settings,
 ) -> base_lib.Recipe:
   """Proximal policy optimisation, token by token, with a learned critic.
 
@@ -36,9 +37,9 @@ def ppo(
     clip_low: how far a ratio may fall below 1.
     clip_high: how far a ratio may rise above 1.
     value_coefficient: of the value loss.
-    value_clip: how far a value may move from where it was; 0 is no clip.
+    value_clip: how far a scalar value may move from where it was; 0 is no clip.
     entropy_coefficient: of an entropy bonus.
-    **training_settings: see `base.training`.
+    **critic_settings: see `values.critic` and `base.training`.
 
   References:
     Schulman et al., 2017, arXiv:1707.06347, equations 7 and 9.
@@ -68,7 +69,7 @@ def ppo(
     value_clip=value_clip,
     group_size=group_size,
     granularity='token',
-    training_settings=training_settings,
+    settings=critic_settings,
   )
 
 
@@ -82,7 +83,7 @@ def turn_ppo(
   value_coefficient: float = 0.5,
   value_clip: float = 0.2,
   entropy_coefficient: float = 0.0,
-  **training_settings,
+  **critic_settings,
 ) -> base_lib.Recipe:
   """PPO with StepPO's credit: one reward, value and advantage a turn.
 
@@ -96,9 +97,9 @@ def turn_ppo(
     clip_low: how far a ratio may fall below 1.
     clip_high: how far a ratio may rise above 1.
     value_coefficient: of the value loss.
-    value_clip: how far a value may move from where it was; 0 is no clip.
+    value_clip: how far a scalar value may move from where it was; 0 is no clip.
     entropy_coefficient: of an entropy bonus.
-    **training_settings: see `base.training`.
+    **critic_settings: see `values.critic` and `base.training`.
 
   References:
     Section 4.2 of StepPO, 2026, arXiv:2604.18401.
@@ -133,7 +134,7 @@ def turn_ppo(
     value_clip=value_clip,
     group_size=group_size,
     granularity='turn',
-    training_settings=training_settings,
+    settings=critic_settings,
   )
 
 
@@ -157,7 +158,7 @@ def _critic_recipe(
   value_clip,
   group_size,
   granularity,
-  training_settings,
+  settings,
 ) -> base_lib.Recipe:
   """A clipped policy loss, and a value loss whose mean is over value places."""
   policy = parts.clipped(
@@ -165,15 +166,12 @@ def _critic_recipe(
     clip_high=clip_high,
     entropy_coefficient=entropy_coefficient,
   )
+  own, training_settings = values_lib.split_settings(settings)
+  critic = values_lib.critic(value_clip, **own)
 
   def loss(outputs, trajectory, credit):
     found = policy(outputs, trajectory, credit)
-    error = losses.value_loss(
-      outputs.values,
-      credit.returns,
-      old_values=trajectory.values if value_clip else None,
-      clip=value_clip or None,
-    )
+    error = critic.error(outputs, credit.returns, trajectory.values)
     counted = jnp.where(credit.value_mask, error, 0.0)
     return found | {'value': value_coefficient * counted}
 
@@ -190,7 +188,7 @@ def _critic_recipe(
     weigh=weigh,
     score=parts.score_values,
     measure=parts.measure_clipping(clip_low=clip_low, clip_high=clip_high),
-    uses_values=True,
+    heads=critic.heads,
     group_size=group_size,
     granularity=granularity,
     **base_lib.training(**training_settings),

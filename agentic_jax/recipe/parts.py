@@ -9,8 +9,8 @@ from agentic_jax import advantages
 from agentic_jax import losses
 from agentic_jax import types
 from agentic_jax.recipe import base
+from agentic_jax.recipe import choices
 from agentic_jax.recipe import credit
-from agentic_jax.recipe import settings
 from agentic_jax.types import Array
 
 
@@ -143,7 +143,7 @@ def ratio_at(
   Raises:
     ValueError: there is no such level.
   """
-  settings.refuse_unknown('level', level, RATIOS)
+  choices.refuse_unknown('level', level, RATIOS)
 
   def ratio(logprobs, old_logprobs, trajectory):
     return RATIOS[level](

@@ -1,7 +1,7 @@
 """A maker's signature as its configuration: names, meanings, checks."""
 
 import ast
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import difflib
 import inspect
 import pathlib
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from agentic_jax import user_files
 from agentic_jax.recipe import base
+from agentic_jax.recipe import choices
+from agentic_jax.recipe import values
 
 
 class Setting(NamedTuple):
@@ -21,16 +23,19 @@ class Setting(NamedTuple):
 
 
 def settings_of(maker: Callable[..., base.Recipe]) -> dict[str, Setting]:
-  """The settings of a maker, those of `training` included where it takes them.
+  """The settings of a maker, with those that it takes by `**`.
 
-  Meanings come from the Args section of the docstrings.
+  These are the settings of `training`; where the name after the stars begins
+  with critic, those of `critic`, too. Meanings come from the Args section of
+  the docstrings.
   """
   found = _own(maker)
-  parameters = inspect.signature(maker).parameters.values()
-  if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-    found = found | {
-      k: v for k, v in _own(base.training).items() if k not in found
-    }
+  for parameter in inspect.signature(maker).parameters.values():
+    if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+      shared = _own(base.training)
+      if parameter.name.startswith('critic'):
+        shared = _own(values.critic) | shared
+      found = found | {k: v for k, v in shared.items() if k not in found}
   return found
 
 
@@ -108,17 +113,6 @@ def _value(text: str, value: str, default: Any) -> Any:
   return parsed
 
 
-def refuse_unknown(name: str, value: str, known: Iterable[str]) -> None:
-  """Raises ValueError where a setting is none of the known words."""
-  if value not in known:
-    close = difflib.get_close_matches(value, known, n=1)
-    hint = f' Did you mean {close[0]!r}?' if close else ''
-    raise ValueError(
-      f'{name}={value!r} is unknown.{hint} Choose one of {", ".join(known)}, '
-      f'such as --set {name}={next(iter(known))}.'
-    )
-
-
 def only_training(given: Mapping[str, Any]) -> dict[str, Any]:
   """Settings that are those of every recipe, and no others.
 
@@ -130,44 +124,8 @@ def only_training(given: Mapping[str, Any]) -> dict[str, Any]:
   """
   known = inspect.signature(base.training).parameters
   for name in given:
-    refuse_unknown('a setting', name, known)
+    choices.refuse_unknown('a setting', name, known)
   return dict(given)
-
-
-def choose_form(
-  forms: Mapping[str, Mapping[str, Any]], form: str, **given: Any
-) -> dict[str, Any]:
-  """The settings of one form of a family, those not given at its defaults.
-
-  Args:
-    forms: the settings of each form, with their defaults.
-    form: a key of `forms`.
-    **given: settings of any form; None is not given.
-
-  Raises:
-    ValueError: there is no such form, or a setting belongs to another one, or
-      is of another kind than its default.
-  """
-  if form not in forms:
-    raise ValueError(f'{form=} is unknown; use one of {", ".join(forms)}.')
-  chosen = {k: v for k, v in given.items() if v is not None}
-  for name, value in chosen.items():
-    if name not in forms[form]:
-      having = [k for k, own in forms.items() if name in own]
-      raise ValueError(
-        f'{name}={value!r} plays no part in {form=}, whose settings are '
-        f'{", ".join(forms[form])}; leave it out, or use one of the forms that '
-        f'have it: {", ".join(having)}.'
-      )
-    default = forms[form][name]
-    kinds = (int, float) if isinstance(default, float) else type(default)
-    mistyped = isinstance(value, bool) != isinstance(default, bool)
-    if mistyped or not isinstance(value, kinds):
-      raise ValueError(
-        f'{name}={value!r}: wanted a value like the default {default!r} of '
-        f'{form=}.'
-      )
-  return {**forms[form], **chosen}
 
 
 def load(

@@ -286,5 +286,9 @@ def hosted(
   """
   if kind == 'thread':
     return environment
-  host = {'process': Process, 'ray': RayActor}[kind]
-  return Remote(environment, lambda: host(name, settings), number, seconds)
+
+  def start() -> Host:
+    make = RayActor if kind == 'ray' else Process
+    return make(name, settings)
+
+  return Remote(environment, start, number, seconds)

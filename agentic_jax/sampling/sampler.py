@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from agentic_jax.models import config as config_lib
+from agentic_jax.models import heads
 from agentic_jax.sampling import eyes
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import recording
@@ -106,8 +107,11 @@ class Sampler:
     return sum(slot.active for slot in self._slots)
 
   def load(self, params: Any, policy_step: int) -> None:
-    """Takes new parameters, in the training layout, and forgets all caches."""
-    params = jax.device_put(params, self._device)
+    """Takes new parameters, in the training layout, and forgets all caches.
+
+    Those of heads stay where they are: nothing here asks them.
+    """
+    params = jax.device_put(heads.strip(params), self._device)
     first = self._params is None
     self._params = self._programs.layout(params)
     self.policy_step = policy_step

@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from agentic_jax import batching
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import sharding
 from agentic_jax import types
 from agentic_jax.models import config as config_lib
+from agentic_jax.models import heads
 from agentic_jax.models import lora
 from agentic_jax.models import transformer
 from agentic_jax.train import step as step_lib
@@ -87,13 +89,15 @@ def init_state(
     mesh: to live on.
     key: of what is random.
     params: to begin with, placed where they are to live; they are given up to
-      the state. What they lack, such as a value head, is fresh, and nothing
-      else is made at random.
+      the state. What they lack, such as heads, is fresh, and nothing else is
+      made at random; a trunk that heads have begins as a copy of theirs.
   """
   shapes = _shapes(config)
   shardings = state_shardings(config, recipe, mesh)
   given = {} if params is None else params
-  is_fresh = lambda path: not _holds(given, path)
+  # In one program with its original, a copy would be the same buffer.
+  copied = lambda path: path[0].key == 'critic'
+  is_fresh = lambda path: not copied(path) and not _holds(given, path)
 
   def make(key):
     made = transformer.init(config, key)
@@ -108,9 +112,10 @@ def init_state(
   )(key)
   left = iter(fresh)
   whole = jax.tree.map_with_path(
-    lambda path, _: next(left) if is_fresh(path) else _at(given, path), shapes
+    lambda path, _: next(left) if is_fresh(path) else _at(given, path),
+    {k: v for k, v in shapes.items() if k != 'critic'},
   )
-  trains, frozen = lora.split(config, whole)
+  trains, frozen = lora.split(config, heads.with_critic(config, whole))
   return step_lib.TrainState(trains, optimizer_state, frozen)
 
 
@@ -130,19 +135,22 @@ def _holds(tree: Any, path: tuple) -> bool:
 def begin_with(state: step_lib.TrainState, params: Any) -> step_lib.TrainState:
   """The state with other parameters, where it has parameters of that name.
 
-  A value head or adapters that `params` lack stay as they are, and a value
-  head too many is dropped. `params` stay usable: the new state holds copies.
+  Heads or adapters that `params` lack stay as they are, and heads too many are
+  dropped; a trunk that heads have, and that `params` lack, begins as a copy of
+  theirs. `params` stay usable: the new state holds copies.
 
   Raises:
     ValueError: the names or the shapes differ.
   """
-  known = jax.tree_util.tree_leaves_with_path(params)
-  found = {jax.tree_util.keystr(path): leaf for path, leaf in known}
+  found = _by_name(params)
   _refuse_unknown(state.policy, found)
+  copies = 'critic' not in params
 
   def take(path, leaf):
     name = jax.tree_util.keystr(path)
     other = found.get(name)
+    if path[0].key == 'critic' and copies:
+      other = found.get(jax.tree_util.keystr(path[1:]))
     if other is None and not _is_own(path):
       raise ValueError(
         f'The parameters to begin with lack {name}; use those of a model of '
@@ -150,11 +158,21 @@ def begin_with(state: step_lib.TrainState, params: Any) -> step_lib.TrainState:
       )
     if other is None:
       return leaf
+    if other.shape != leaf.shape and path[0].key == 'heads':
+      raise ValueError(
+        f'The parameters to begin with have a head {name} of shape '
+        f'{other.shape}, this recipe wants {leaf.shape}; begin with a run '
+        'without heads, such as one of --recipe=supervised, or with the same '
+        'recipe and settings.'
+      )
     if other.shape != leaf.shape:
       raise ValueError(
         f'The parameters to begin with have {name} of shape {other.shape}, '
         f'this model {leaf.shape}; use the --model they were trained with.'
       )
+    if isinstance(other, np.ndarray):
+      # On a CPU it would be taken as it is, whatever may_alias says.
+      other = other.copy()
     return jax.device_put(other, leaf.sharding, may_alias=False)
 
   fresh, frozen = (
@@ -164,10 +182,15 @@ def begin_with(state: step_lib.TrainState, params: Any) -> step_lib.TrainState:
   return state._replace(params=fresh, frozen=frozen)
 
 
+def _by_name(params: Any) -> dict[str, Any]:
+  known = jax.tree_util.tree_leaves_with_path(params)
+  return {jax.tree_util.keystr(path): leaf for path, leaf in known}
+
+
 def _refuse_unknown(params: Any, found: dict[str, Any]) -> None:
-  paths = jax.tree_util.tree_leaves_with_path(params)
-  wanted = {jax.tree_util.keystr(path) for path, _ in paths}
-  unknown = sorted(found.keys() - wanted - {"['value_head']"})
+  own = tuple(f"['{name}']" for name in config_lib.OWN)
+  more = found.keys() - _by_name(params).keys()
+  unknown = sorted(name for name in more if not name.startswith(own))
   if unknown:
     raise ValueError(
       f'The parameters given have {", ".join(unknown)}, which this model '
@@ -187,7 +210,7 @@ def compile_programs(
   Raises:
     ValueError: the rows of a microbatch do not split over the mesh, a batch
       has fewer microbatches than the recipe wants minibatches, or the recipe
-      needs a value head or experts that the policy does not have.
+      needs heads or experts that the policy does not have.
   """
   _refuse(config, recipe, shape, mesh)
   recipe = recipe_lib.with_routing_losses(recipe, config.experts)
@@ -311,21 +334,20 @@ def _prepare(recipe, apply, take, shape: batching.Shape, compiled) -> Callable:
 def place_teacher(config, teacher: Any, mesh: jax.sharding.Mesh) -> Any:
   """The parameters of a teacher, if there is one, where the policy's live.
 
-  A value head is dropped or added, as the policy has one or not; adapters that
-  it lacks add nothing.
+  It has no heads: nobody asks for what they would say. Adapters that it lacks
+  add nothing.
 
   Raises:
     ValueError: they are not of the size of the policy.
   """
   if teacher is None:
     return None
-  known = jax.tree_util.tree_leaves_with_path(teacher)
-  found = {jax.tree_util.keystr(path): leaf for path, leaf in known}
-  _refuse_unknown(_shapes(config), found)
+  found, shapes = _by_name(teacher), heads.strip(_shapes(config))
+  _refuse_unknown(shapes, found)
 
   def take(path, shape):
     leaf = found.get(jax.tree_util.keystr(path))
-    if leaf is None and _is_own(path):
+    if leaf is None and lora.is_adapter(path[-1].key):
       return jnp.zeros(shape.shape, shape.dtype)
     if leaf is None or leaf.shape != shape.shape:
       raise ValueError(
@@ -334,14 +356,13 @@ def place_teacher(config, teacher: Any, mesh: jax.sharding.Mesh) -> Any:
       )
     return leaf
 
-  placed = jax.tree_util.tree_map_with_path(take, _shapes(config))
-  return jax.device_put(placed, policy_shardings(config, mesh))
+  placed = jax.tree_util.tree_map_with_path(take, shapes)
+  return jax.device_put(placed, heads.strip(policy_shardings(config, mesh)))
 
 
 def _is_own(path: Any) -> bool:
   """Whether parameters from elsewhere may lack this one."""
-  name = jax.tree_util.keystr(path)
-  return name == "['value_head']" or lora.is_adapter(path[-1].key)
+  return path[0].key in config_lib.OWN or lora.is_adapter(path[-1].key)
 
 
 def _refuse(config, recipe, shape, mesh) -> None:
@@ -360,11 +381,11 @@ def _refuse(config, recipe, shape, mesh) -> None:
       f'microbatches, but a batch has {microbatches}; use '
       f'--microbatch_rows={max(fit, 1)} or fewer, or lower minibatches.'
     )
-  if recipe.uses_values and not config.value_head:
+  if not config.output_heads.holds(recipe.heads):
     raise ValueError(
-      'This recipe needs values, but the policy has no value head; build the '
-      'model with value_head=True, or take a recipe without a critic, such as '
-      '--recipe=grpo.'
+      f'This recipe needs {recipe.heads}, but the policy has '
+      f'{config.output_heads}; build the model with output_heads=recipe.heads, '
+      'or take a recipe without a critic, such as --recipe=grpo.'
     )
 
 

@@ -79,10 +79,16 @@ def load_params(workdir: pathlib.Path) -> Any:
   """The parameters of a run's last checkpoint, on the host, frozen ones too.
 
   Raises:
-    ValueError: there is none.
+    ValueError: there is none, or one of a version whose heads were others.
   """
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
   params = checkpoints.arrays_under('state.params')
+  if 'value_head' in params:
+    raise ValueError(
+      f'{workdir} has a critic of an earlier version (its parameter is '
+      'value_head, and heads are under heads now), and cannot be read any '
+      'more; train it again, or name a run without a critic.'
+    )
   frozen = frozen_of(workdir)
   if frozen.latest_step() is None:
     return params

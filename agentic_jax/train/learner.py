@@ -14,6 +14,7 @@ from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax import types
 from agentic_jax.models import experts as experts_lib
+from agentic_jax.models import heads
 from agentic_jax.models import lora
 from agentic_jax.train import compiled
 from agentic_jax.train import probing
@@ -33,8 +34,8 @@ class Learner:
 
   Attributes:
     state: the policy and its optimiser's.
-    reference: what trains of the frozen anchor; None unless the recipe uses it.
-      What does not train it shares with the policy.
+    reference: what trains of the frozen anchor, which has no heads; None unless
+      the recipe uses it. What does not train it shares with the policy.
   """
 
   def __init__(self, recipe, plan, state: step_lib.TrainState):
@@ -56,7 +57,7 @@ class Learner:
     self.reference = None
     if recipe.uses_reference:
       # A copy: the policy's own buffers are donated to its updates.
-      self.reference = jax.tree.map(jnp.copy, self.state.params)
+      self.reference = jax.tree.map(jnp.copy, heads.strip(self.state.params))
     # From step to step; None where the recipe carries nothing.
     self._carried = self._programs.place(
       # Of the types that programs return, so that they compile once.

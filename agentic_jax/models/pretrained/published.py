@@ -15,6 +15,7 @@ import numpy as np
 
 from agentic_jax import sharding
 from agentic_jax import tokenizer
+from agentic_jax import types
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import lora
 from agentic_jax.models import sizes
@@ -154,7 +155,7 @@ def load(
 
   Returns:
     The parameters of `transformer.init`, without what no published model has:
-    a value head and adapters. A base to be kept narrow is narrowed one
+    heads and adapters. A base to be kept narrow is narrowed one
     parameter after the other.
 
   Raises:
@@ -163,7 +164,7 @@ def load(
   # int8 comes of wide matrices; what is only shorter is read so.
   wide = dataclasses.replace(
     config,
-    value_head=False,
+    output_heads=types.Heads(),
     lora=config.lora if config.base == 'bfloat16' else None,
     base='bfloat16' if config.base == 'bfloat16' else '',
   )

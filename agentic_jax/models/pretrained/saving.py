@@ -184,7 +184,9 @@ def describe(config: config_lib.TransformerConfig) -> dict[str, Any]:
     found['moe_intermediate_size'] = config.mlp_width
     found['norm_topk_prob'] = config.renormalise_experts
     found['num_experts'] = found.pop('num_local_experts')
-  again = families.read(found, value_head=config.value_head, dtype=config.dtype)
+  again = families.read(
+    found, output_heads=config.output_heads, dtype=config.dtype
+  )
   if again != config:
     raise ValueError(
       'Only models of the form of Llama, Qwen3, Mixtral or Qwen3-MoE can be '
