@@ -3,11 +3,13 @@
   python experiments/chat.py --init_from=runs/quickstart
   echo '3^17 mod 41' | python experiments/chat.py --init_from=runs/quickstart
   python experiments/chat.py --model=smollm2-135m
+  python experiments/chat.py --model=smollm2-135m --environment=tool_math
 
 Of a run it is given tasks, a line each, and acts in the run's own environment,
-so a tool call is answered for real. A published model, named by --model alone,
-just answers, line by line. With --temperature above 0 the policy samples; by
-default it is greedy.
+so a tool call is answered for real. So does a published model in the
+environment that --environment names; named by --model alone it just answers,
+line by line. With --temperature above 0 the policy samples; by default it is
+greedy.
 """
 
 from collections.abc import Iterator
@@ -89,8 +91,8 @@ class Conversation:
     return self.words.decode(said[:-1] if found[0].stopped else said)
 
 
-def converse() -> Conversation:
-  """A conversation with the published model of --model.
+def _find() -> pretrained.Published:
+  """The published model of --model.
 
   Raises:
     ValueError: it is not published.
@@ -102,6 +104,16 @@ def converse() -> Conversation:
       'say. Name a run by --init_from, or a published model, such as '
       f'--model={min(pretrained.PACKAGED)}.'
     )
+  return published
+
+
+def converse() -> Conversation:
+  """A conversation with the published model of --model.
+
+  Raises:
+    ValueError: it is not published.
+  """
+  published = _find()
   bounds = worlds.limits(FLAGS.limit, _LIMITS)
   words = policies.tokenizer_of(FLAGS.tokenizer, published, ())
   config = policies.configure(
@@ -148,9 +160,11 @@ def _talk(console: rich.console.Console) -> None:
     console.print(conversation.reply(line), markup=False, highlight=False)
 
 
-def _play(console: rich.console.Console, workdir: pathlib.Path) -> None:
-  run = common.build(base_limits=run_config.restore_flags(workdir))
-  run.sampler.load(train.load_params(workdir), 0)
+def _play(console: rich.console.Console, run: common.Run, params: Any) -> None:
+  """Plays tasks in the environment."""
+  if told := worlds.telling(run.world):
+    print(told, file=sys.stderr)
+  run.sampler.load(params, 0)
   for draw, line in enumerate(_lines('A task, such as 3^17 mod 41: ')):
     (episode,) = rollout.collect(
       run.sampler,
@@ -165,10 +179,16 @@ def _play(console: rich.console.Console, workdir: pathlib.Path) -> None:
 def main() -> None:
   """Reads lines from the terminal and answers them."""
   console = rich.console.Console()
-  if FLAGS['model'].present and not FLAGS.init_from:
-    _talk(console)
+  if FLAGS.init_from or not FLAGS['model'].present:
+    workdir = pathlib.Path(FLAGS.init_from or 'runs/quickstart')
+    run = common.build(base_limits=run_config.restore_flags(workdir))
+    _play(console, run, train.load_params(workdir))
+  elif FLAGS['environment'].present:
+    _find()
+    run = common.build(base_limits=_LIMITS)
+    _play(console, run, common.initial_state(run).policy)
   else:
-    _play(console, pathlib.Path(FLAGS.init_from or 'runs/quickstart'))
+    _talk(console)
 
 
 flags.adopt_module_key_flags(common)

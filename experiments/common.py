@@ -374,6 +374,8 @@ def introduce(run: Run) -> None:
     f'{run.recipe.group_size} episodes{which}, in {run.workdir}',
     flush=True,
   )
+  if told := worlds.telling(run.world):
+    print(told, flush=True)
   if FLAGS.inspect:
     inspect_episodes(run)
     sys.exit()

@@ -6,6 +6,7 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
+import jinja2
 import tokenizers
 
 from agentic_jax.tokenizer import base
@@ -18,6 +19,8 @@ _PRIVATES = re.compile(f'[{chr(_PRIVATE)}-{chr(_PRIVATE + 0xFFFD)}]')
 
 _QUESTION = {'role': 'user', 'content': 'QuestionOfTheUser3c9e'}
 _POLICY = {'role': 'assistant', 'content': 'MessageOfThePolicy7b1f'}
+# Roles of an observation, and one that no template knows.
+_USER, _TOOL, _STRANGER = 'user', 'tool', 'role6f2c'
 _THOUGHT = '<think>\nThoughtOfThePolicy5d2a\n</think>\n\n'
 
 
@@ -70,7 +73,6 @@ class TextTokenizer:
     chat_template: str | None = None,
     eos: str | None = None,
     pad: str | None = None,
-    observation_role: str = 'user',
   ) -> None:
     """Makes the tokenizer and its template.
 
@@ -81,7 +83,6 @@ class TextTokenizer:
         with neither, the plain form of `ByteTokenizer`.
       eos: name of the end token, by default `eos_token` of the configuration.
       pad: name of the padding token, by default `pad_token`, else `eos`.
-      observation_role: role of the message that carries an observation.
 
     Raises:
       FileNotFoundError: there is no tokenizer.json.
@@ -102,7 +103,6 @@ class TextTokenizer:
     vocabulary = self._encoder.get_vocab(with_added_tokens=True)
     self.vocab_size = max(vocabulary.values()) + 1
     self._pieces = self._make_pieces(data, vocabulary)
-    self._role = observation_role
     self._names = template.token_names(config)
     if eos:
       self._names['eos_token'] = eos
@@ -118,6 +118,7 @@ class TextTokenizer:
     self._form = template.form_of(
       lambda messages: self._write(messages, (), True), self._specials_in
     )
+    self._knows_tool = self._find_tool_role()
     end_id = vocabulary[self._names['eos_token']]
     self.pad_id = vocabulary.get(pad or self._names['pad_token'], end_id)
     # A template may close messages with another token than `eos_token`.
@@ -166,18 +167,36 @@ class TextTokenizer:
     return self._tokens(text, escaped, images=images)
 
   def observation(
-    self, text: str, *, closed: bool = False, images: int = 0
+    self,
+    text: str,
+    *,
+    closed: bool = False,
+    images: int = 0,
+    tool: bool = False,
   ) -> list[int]:
     """See `base.Tokenizer.observation`.
 
     What the template writes after a message of the policy; what it makes of
-    all that came before is never asked, so that nothing is rendered again.
+    all that came before is never asked, so that nothing is rendered again. A
+    tool speaks in the role of tools where the template has one of its own, and
+    like any other observation as the user elsewhere.
 
     Raises:
       ValueError: the template does not write the policy's message, or writes
         something of the past after it.
     """
-    answer = {'role': self._role, 'content': text}
+    role = self._role(tool)
+    after, escaped = self._answer({'role': role, 'content': text}, images)
+    ids = self._tokens(after, escaped, first=False, images=images)
+    return ids[1:] if closed and ids[:1] == [self.eos_id] else ids
+
+  def _role(self, tool: bool) -> str:
+    return _TOOL if tool and self._knows_tool else _USER
+
+  def _answer(
+    self, answer: Mapping[str, Any], images: int = 0
+  ) -> tuple[str, dict[str, str]]:
+    """What stands after a message of the policy that is answered so."""
     whole, escaped = self._render([_QUESTION, _POLICY, answer], images=images)
     _, said, after = whole.partition(_POLICY['content'])
     past = (_QUESTION['content'], _POLICY['content'])
@@ -185,22 +204,34 @@ class TextTokenizer:
       raise ValueError(
         'The chat template must write a message of the policy once, and after '
         f'it nothing but what answers it; of a question, {said or "it"!r} and '
-        f'an observation of role {self._role!r} it makes {whole[-200:]!r}. '
+        f'an observation of role {answer["role"]!r} it makes {whole[-200:]!r}. '
         'Pass chat_template=... with a template that writes messages one '
-        'after the other, or another observation_role.'
+        'after the other.'
       )
-    ids = self._tokens(after, escaped, first=False, images=images)
-    return ids[1:] if closed and ids[:1] == [self.eos_id] else ids
+    return after, escaped
 
-  def keeps_past(self) -> bool:
-    """Whether a conversation begins with what the template made of its past.
+  def _find_tool_role(self) -> bool:
+    """Whether the template treats messages of a tool as no other's."""
+
+    def write(role):
+      try:
+        return self._answer({'role': role, 'content': 'Answer'})[0]
+      except (TypeError, ValueError, jinja2.TemplateError):
+        return ''
+
+    made = write(_TOOL)
+    stranger = write(_STRANGER).replace(_STRANGER, _TOOL)
+    return 'Answer' in made and made != stranger
+
+  def keeps_past(self, *, tool: bool = False) -> bool:
+    """See `base.Tokenizer.keeps_past`.
 
     Many templates drop thoughts of earlier turns. An episode then still is
     what the policy saw and said, as `observation` gives new ids only; but
     `prompt` of the same messages would give other ids.
     """
     said = {**_POLICY, 'content': _THOUGHT + _POLICY['content']}
-    answer = {'role': self._role, 'content': 'Answer'}
+    answer = {'role': self._role(tool), 'content': 'Answer'}
     turns = [_QUESTION, said, answer, said]
     texts = [
       self._render(turns[:number], speak=number % 2 == 1)[0]
@@ -209,9 +240,10 @@ class TextTokenizer:
     return all(map(str.startswith, texts[1:], texts))
 
   def takes_tools(self) -> bool:
-    """Whether the template writes the schemas of tools into the prompt."""
+    """See `base.Tokenizer.takes_tools`: whether the template has a slot."""
     name = 'tool4e8b'
-    function = {'name': name, 'description': '', 'parameters': {}}
+    empty = {'type': 'object', 'properties': {}, 'required': []}
+    function = {'name': name, 'description': '', 'parameters': empty}
     tool = {'type': 'function', 'function': function}
     return name in self._render([_QUESTION], [tool])[0]
 
