@@ -123,6 +123,7 @@ def converse() -> Conversation:
     positions=bounds.segment_tokens,
     dtype=FLAGS.dtype,
   )
+  policies.refuse_untrained(FLAGS.model, published, config)
   params = pretrained.load(published, config, sharding.make_mesh(FLAGS.mesh))
   print('Loaded; compiling, which is done once ...', file=sys.stderr)
   sampler = sampler_lib.Sampler(

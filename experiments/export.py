@@ -2,6 +2,7 @@
 
   python experiments/export.py --init_from=runs/quickstart --to=exported
   python experiments/export.py --model=smollm2-135m --to=exported
+  python experiments/export.py --model='smollm2-135m?adapter=DIR' --to=exported
 
 Of a run it is the last checkpoint. A run that began with a published model is
 written as that model is, with its tokenizer and chat template; a fresh one as
@@ -89,6 +90,7 @@ def _params(published: pretrained.Published | None, config: Any) -> Any:
       f'--model={FLAGS.model!r} is a size, and a fresh model is not worth '
       'writing. Name a run by --init_from, or a published model.'
     )
+  policies.refuse_untrained(FLAGS.model, published, config)
   return pretrained.load(published, config, sharding.make_mesh(FLAGS.mesh))
 
 

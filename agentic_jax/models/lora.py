@@ -1,5 +1,6 @@
 """Adapters of low rank: which parameters train, how they join the base."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -77,6 +78,30 @@ def fuse_adapters(
     whole = jax.lax.dynamic_update_slice(whole, right, at)
   blocks[f'{joint}_lora_a'] = jnp.concatenate(lefts, axis=-1)
   blocks[f'{joint}_lora_b'] = whole
+
+
+def differences(
+  asked: config_lib.Lora | None, held: config_lib.Lora | None
+) -> list[str]:
+  """In what adapters differ, for messages; the order of targets does not count.
+
+  Equal parameters with another alpha, or another kind of scale, are another
+  policy.
+
+  Args:
+    asked: as the first of two is to be.
+    held: as the second is; None for either is none at all.
+  """
+  if asked is None or held is None:
+    return [] if asked is held else [f'adapters are {asked}, and were {held}']
+  found = []
+  for field in dataclasses.fields(config_lib.Lora):
+    one, other = (getattr(each, field.name) for each in (asked, held))
+    if field.name == 'targets':
+      one, other = (sorted(each) for each in (one, other))
+    if one != other:
+      found.append(f'{field.name} is {one!r}, and was {other!r}')
+  return found
 
 
 def is_adapter(name: str) -> bool:
