@@ -23,7 +23,6 @@ import rich.console
 from agentic_jax import rollout
 from agentic_jax import sharding
 from agentic_jax import tokenizer
-from agentic_jax import train
 from agentic_jax import types
 from agentic_jax.models import pretrained
 from agentic_jax.sampling import programs
@@ -183,7 +182,7 @@ def main() -> None:
   if FLAGS.init_from or not FLAGS['model'].present:
     workdir = pathlib.Path(FLAGS.init_from or 'runs/quickstart')
     run = common.build(base_limits=run_config.restore_flags(workdir))
-    _play(console, run, train.load_params(workdir))
+    _play(console, run, policies.of_run(str(workdir), run.config))
   elif FLAGS['environment'].present:
     _find()
     run = common.build(base_limits=_LIMITS)

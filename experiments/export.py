@@ -18,7 +18,6 @@ from absl import flags
 
 from agentic_jax import sharding
 from agentic_jax import tokenizer
-from agentic_jax import train
 from agentic_jax.models import pretrained
 from experiments import common
 from experiments import policies
@@ -83,7 +82,7 @@ def _export_adapter(directory, params, config, published) -> None:
 def _params(published: pretrained.Published | None, config: Any) -> Any:
   """The parameters to write: those of a policy, without a value head."""
   if FLAGS.init_from:
-    params = train.load_params(pathlib.Path(FLAGS.init_from))
+    params = policies.of_run(FLAGS.init_from, config)
     return {k: v for k, v in params.items() if k != 'value_head'}
   if published is None:
     raise ValueError(

@@ -1,12 +1,14 @@
 """The policy that --model names: a fresh one of a size, or a published one."""
 
 from collections.abc import Sequence
+import pathlib
 from typing import Any
 from urllib import parse as urllib_parse
 
 import jax
 
 from agentic_jax import tokenizer
+from agentic_jax import train
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import lora
 from agentic_jax.models import pretrained
@@ -216,6 +218,23 @@ def refuse_idle_axes(
       f'split over {idle!r}, so its devices would repeat the same work; use '
       'data, fsdp and tensor, and expert for a number that divides the experts.'
     )
+
+
+def of_run(directory: str, config: config_lib.TransformerConfig) -> Any:
+  """The last parameters of a run, for a policy.
+
+  Args:
+    directory: of the run.
+    config: of the policy.
+
+  Raises:
+    ValueError: there are none, or its adapters are of another scale.
+  """
+  path = pathlib.Path(directory)
+  params = train.load_params(path)
+  held = train.lora_of(path)
+  lora.refuse_rescaled(config.lora, held, f'--init_from={directory}')
+  return params
 
 
 def origin(published: pretrained.Published | None) -> dict[str, str]:

@@ -108,9 +108,12 @@ def test_the_policy_is_base_and_adapters(places):
 @pytest.mark.parametrize(
   'query, message',
   [
-    ('rank=4', "other adapters than it names: rank is 4, and was 3. Leave out"),
+    ('rank=4', 'other adapters than it names: rank is 4, and was 3. Leave out'),
     ('alpha=6', 'alpha is 6.0, and was 5.0'),
-    ('targets=mlp', r"targets is \['down', .*, and was \['down', 'query', 'up'"),
+    (
+      'targets=mlp',
+      r"targets is \['down', .*, and was \['down', 'query', 'up'",
+    ),
     ('rank_stabilised=False', 'rank_stabilised is False, and was True'),
     ('rank=4&alpha=6', 'rank is 4, and was 3; alpha is 6.0, and was 5.0'),
     ('ranks=3', 'after the question mark are adapter, rank'),
@@ -220,8 +223,12 @@ def test_export_merges_what_model_names(places, tmp_path):
   flags += ['--slots=2', '--limit=turns=1', '--evaluate_every=0']
   flags += ['--set=group_size=2', f'--workdir={tmp_path / "run"}']
   _run('run', *flags, '--steps=1', '--set=learning_rate=0')
-  _run('export', f'--init_from={tmp_path / "run"}', '--adapter',
-       f'--to={tmp_path / "kept"}')
+  _run(
+    'export',
+    f'--init_from={tmp_path / "run"}',
+    '--adapter',
+    f'--to={tmp_path / "kept"}',
+  )
   kept = tmp_path / 'kept' / again.name
   assert kept.read_bytes() == (adapter / again.name).read_bytes()
 
@@ -231,5 +238,7 @@ def test_adapters_that_nobody_trained_are_not_talked_to(places):
   model = f'{base}?rank=2'
   published = policies.find(model)
   config = policies.configure(model, published, WORDS, positions=64)
-  with pytest.raises(ValueError, match=r'names none that were trained.*adapter'):
+  with pytest.raises(
+    ValueError, match=r'names none that were trained.*adapter'
+  ):
     policies.refuse_untrained(model, published, config)

@@ -210,7 +210,11 @@ def test_the_calculator_is_told_of_and_answers_as_a_tool():
   'name, environment, says',
   [
     ('qwen2.5', Adding(), '^The chat template tells .* of its tools: add.$'),
-    ('smollm2', Adding(), '^The chat template has no slot .* not told of add.$'),
+    (
+      'smollm2',
+      Adding(),
+      '^The chat template has no slot .* not told of add.$',
+    ),
     ('qwen3', Plain(), '^It drops thoughts of earlier turns; in episodes'),
     ('qwen3', Adding(), '^The chat template tells .* of its tools: add.$'),
     ('chatml', Plain(), '^$'),

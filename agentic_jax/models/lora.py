@@ -80,28 +80,49 @@ def fuse_adapters(
   blocks[f'{joint}_lora_b'] = whole
 
 
-def differences(
-  asked: config_lib.Lora | None, held: config_lib.Lora | None
-) -> list[str]:
-  """In what adapters differ, for messages; the order of targets does not count.
-
-  Equal parameters with another alpha, or another kind of scale, are another
-  policy.
+def differences(asked: config_lib.Lora, held: config_lib.Lora) -> list[str]:
+  """In what adapters differ, for messages; the order of targets is no matter.
 
   Args:
-    asked: as the first of two is to be.
-    held: as the second is; None for either is none at all.
+    asked: what they are to be.
+    held: what they are.
   """
-  if asked is None or held is None:
-    return [] if asked is held else [f'adapters are {asked}, and were {held}']
   found = []
   for field in dataclasses.fields(config_lib.Lora):
     one, other = (getattr(each, field.name) for each in (asked, held))
     if field.name == 'targets':
-      one, other = (sorted(each) for each in (one, other))
+      one, other = sorted(one), sorted(other)
     if one != other:
       found.append(f'{field.name} is {one!r}, and was {other!r}')
   return found
+
+
+def refuse_rescaled(
+  asked: config_lib.Lora | None, held: config_lib.Lora | None, origin: str
+) -> None:
+  """Refuses adapters that were trained at another scale.
+
+  The same A and B would then be another policy, W + scale A B.
+
+  Args:
+    asked: of the policy; None has no adapters.
+    held: at which the parameters were trained; None if they have none, or if
+      nobody knows.
+    origin: where they come from, for the message.
+
+  Raises:
+    ValueError: the scales differ.
+  """
+  if asked is None or held is None or asked.scale == held.scale:
+    return
+  stabilised = '&rank_stabilised=True' if held.rank_stabilised else ''
+  raise ValueError(
+    f'The adapters of {origin} were trained at the scale {held.scale:g}, and '
+    f'this policy takes them times {asked.scale:g}: '
+    f'{"; ".join(differences(asked, held))}. Give --model the settings that '
+    f'they were trained with: ?rank={held.rank}&alpha={held.alpha:g}'
+    f'{stabilised}.'
+  )
 
 
 def is_adapter(name: str) -> bool:

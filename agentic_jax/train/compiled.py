@@ -308,17 +308,22 @@ def _prepare(recipe, apply, take, shape: batching.Shape, compiled) -> Callable:
   return prepare
 
 
-def place_teacher(config, teacher: Any, mesh: jax.sharding.Mesh) -> Any:
+def place_teacher(
+  config, recipe: recipe_lib.Recipe, mesh: jax.sharding.Mesh
+) -> Any:
   """The parameters of a teacher, if there is one, where the policy's live.
 
   A value head is dropped or added, as the policy has one or not; adapters that
   it lacks add nothing.
 
   Raises:
-    ValueError: they are not of the size of the policy.
+    ValueError: they are not of the size of the policy, or its adapters are of
+      another scale.
   """
+  teacher = recipe.teacher
   if teacher is None:
     return None
+  lora.refuse_rescaled(config.lora, recipe.teacher_adapters, 'the teacher')
   known = jax.tree_util.tree_leaves_with_path(teacher)
   found = {jax.tree_util.keystr(path): leaf for path, leaf in known}
   _refuse_unknown(_shapes(config), found)
