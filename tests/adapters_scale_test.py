@@ -41,13 +41,14 @@ def _config(**changes):
 OTHERS = [
   (
     dict(alpha=4.0),
-    r'trained at the scale 2, and this policy takes them times 1: alpha is 4.0, '
-    r'and was 8.0. Give --model .*\?rank=4&alpha=8\.$',
+    r'trained at the scale 2, and this policy takes them times 1: alpha is '
+    r'4.0, and was 8.0. Give --model .*\?rank=4&alpha=8\.$',
   ),
   (dict(rank_stabilised=True), 'times 4: rank_stabilised is True, and was Fal'),
   (dict(rank=8), 'times 1: rank is 8, and was 4'),
 ]
-# The same scale is the same policy: 4 / 4^(1/2) = 8 / 4. More targets are fresh.
+# The same scale is the same policy: 4 / 4^(1/2) = 8 / 4. Further targets are
+# fresh.
 SAME = [
   {},
   dict(targets=('up', 'query', 'down')),

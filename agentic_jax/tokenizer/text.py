@@ -7,9 +7,9 @@ import re
 from typing import Any, NamedTuple
 
 import jinja2
-import tokenizers
 
 from agentic_jax.tokenizer import base
+from agentic_jax.tokenizer import encoders
 from agentic_jax.tokenizer import entries
 from agentic_jax.tokenizer import template
 
@@ -97,9 +97,10 @@ class TextTokenizer:
     self._escapable = re.compile(
       f'{self._splitter.pattern}|{_PRIVATES.pattern}'
     )
-    self._encoder = _encoder(data)
-    self._first = _encoder(data, without=self._specials)
-    self._continued = _encoder(data, without=self._specials, first=False)
+    self._encoder = encoders.make(data)
+    self._first = encoders.make(data, self._specials)
+    self._continued = encoders.make(data, self._specials, first=False)
+    self._prefixes = encoders.prefixes_always(data)
     vocabulary = self._encoder.get_vocab(with_added_tokens=True)
     self.vocab_size = max(vocabulary.values()) + 1
     self._pieces = self._make_pieces(data, vocabulary)
@@ -131,7 +132,7 @@ class TextTokenizer:
 
   def action(self, text: str) -> list[int]:
     """See `base.Tokenizer.action`."""
-    return self._tokens(base.clean(text), {}, first=False)
+    return self._tokens(base.clean(text), {})
 
   def decode(self, ids: Iterable[int]) -> str:
     """See `base.Tokenizer.decode`."""
@@ -164,7 +165,9 @@ class TextTokenizer:
     """
     messages = base.messages_of(prompt)
     text, escaped = self._render(messages, tools, images=images)
-    return self._tokens(text, escaped, images=images)
+    return self._tokens(
+      text, escaped, first=True, later=self._prefixes, images=images
+    )
 
   def observation(
     self,
@@ -187,7 +190,7 @@ class TextTokenizer:
     """
     role = self._role(tool)
     after, escaped = self._answer({'role': role, 'content': text}, images)
-    ids = self._tokens(after, escaped, first=False, images=images)
+    ids = self._tokens(after, escaped, later=self._prefixes, images=images)
     return ids[1:] if closed and ids[:1] == [self.eos_id] else ids
 
   def _role(self, tool: bool) -> str:
@@ -255,7 +258,7 @@ class TextTokenizer:
   def _closing_id(self, default: int) -> int:
     """The special token that closes the policy's message, if there is one."""
     text, _ = self._render([_QUESTION, _POLICY], speak=False)
-    after = self._tokens(text.partition(_POLICY['content'])[2], {}, False)
+    after = self._tokens(text.partition(_POLICY['content'])[2], {})
     is_special = bool(after) and after[0] in self._specials.values()
     return after[0] if is_special else default
 
@@ -319,15 +322,25 @@ class TextTokenizer:
     self,
     text: str,
     escaped: Mapping[str, str],
-    first: bool = True,
+    *,
+    first: bool = False,
+    later: bool = False,
     images: int = 0,
   ) -> list[int]:
-    """Ids of rendered text, in which escaped names become text again."""
+    """Ids of rendered text, in which escaped names become text again.
+
+    Args:
+      text: rendered.
+      escaped: the names, by what stands for them.
+      first: nothing stands before it.
+      later: what follows a special token is encoded as if nothing did.
+      images: whether some stand among it, or 0.
+    """
     ids: list[int] = []
     if images:
       for i, piece in enumerate(text.split(template.IMAGE)):
         ids += [base.IMAGE] * (i > 0)
-        ids += self._tokens(piece, escaped, first and i == 0)
+        ids += self._tokens(piece, escaped, first=first and i == 0, later=later)
       return ids
     parts = self._splitter.split(text)
     for i, part in enumerate(parts):
@@ -336,7 +349,7 @@ class TextTokenizer:
         ids.append(self._specials[name])
       elif part:
         plain = _PRIVATES.sub(lambda s: escaped.get(s[0], s[0]), part)
-        ids += self._encode(plain, first=first and i == 0)
+        ids += self._encode(plain, first=later if i else first)
     return ids
 
   def _encode(self, text: str, first: bool) -> list[int]:
@@ -344,7 +357,7 @@ class TextTokenizer:
 
     Args:
       text: any text.
-      first: nothing stands before it; some tokenizers then prepend a space.
+      first: nothing stands before it; some tokenizers then put a space there.
     """
     encoder = self._first if first else self._continued
     ids = encoder.encode(base.clean(text), add_special_tokens=False).ids
@@ -372,29 +385,3 @@ def _splitter(added: Iterable[Mapping[str, Any]]) -> re.Pattern[str]:
     + (r'\s*' if token.get('rstrip') else '')
     for token in added
   )
-
-
-def _encoder(
-  data: Mapping[str, Any],
-  without: Iterable[str] = (),
-  first: bool = True,
-) -> tokenizers.Tokenizer:
-  """The tokenizer of tokenizer.json, less some of its added tokens.
-
-  Args:
-    data: what tokenizer.json holds.
-    without: contents of added tokens that are to be no tokens.
-    first: false for one that never prepends a space where the original
-      prepends one to the first word of a text.
-  """
-  without = set(without)
-  added = [
-    t for t in data.get('added_tokens') or () if t['content'] not in without
-  ]
-  changes = dict.fromkeys(('post_processor', 'padding', 'truncation'))
-  text = json.dumps({**data, **changes, 'added_tokens': added})
-  if not first:
-    text = text.replace(
-      '"prepend_scheme": "first"', '"prepend_scheme": "never"'
-    )
-  return tokenizers.Tokenizer.from_str(text)
