@@ -150,7 +150,7 @@ def test_a_conversation_of_gemma(tmp_path):
 
 
 def test_merges_by_hand():
-  """All pairs of a piece, by falling score; nothing of what is matched whole."""
+  """All pairs of a piece, by falling score; of what is matched whole none."""
   names = [
     '<unk>',
     '<s>',

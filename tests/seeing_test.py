@@ -223,7 +223,8 @@ def _scripted(said, action='x', **changes):
   'image, changes, message',
   [
     (np.zeros((8, 8, 3), np.float32), {}, r'got float32 \[8, 8, 3\]'),
-    (np.zeros((9, 8, 3), np.uint8), {}, r'uint8 \[8, 8, 3\], got uint8 \[9'),
+    (np.zeros((8, 8, 4), np.uint8), {}, r'uint8 \[8, 8, 3\], got uint8 \[8'),
+    (np.zeros((0, 8, 3), np.uint8), {}, r'uint8 \[8, 8, 3\], got uint8 \[0'),
     ('x.png', {}, 'got str'),
     (seeing.draw(0, 'red'), {'images': None}, 'the policy sees none; take a'),
     (seeing.draw(0, 'red'), {'segment_images': 1}, 'raise --limit=segment_im'),
@@ -233,6 +234,12 @@ def test_images_that_do_not_fit_cost_their_episode(image, changes, message):
   episode = _scripted([types.Observation('', (image, image))], **changes)
   assert episode.failure in ('garbage', 'long')
   assert re.search(message, episode.detail), episode.detail
+
+
+def test_images_that_are_no_tuple_cost_their_episode():
+  episode = _scripted([types.Observation('', seeing.draw(0, 'red'))])
+  assert episode.failure == 'garbage'
+  assert episode.detail == 'wanted a tuple of images, got ndarray'
 
 
 def test_a_segment_ends_where_it_has_no_room_for_an_image():
