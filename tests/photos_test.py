@@ -1,5 +1,6 @@
 """Image files and images of other sizes, in episodes and in a chat."""
 
+import argparse
 import sys
 
 import numpy as np
@@ -10,7 +11,6 @@ from agentic_jax import types
 from agentic_jax.rollout import photos
 from experiments import chat
 from tests import seeing_world as seeing
-from tests import small_world
 
 
 @pytest.fixture(name='library')
@@ -120,49 +120,10 @@ def test_without_the_extra_they_cost_their_episode(monkeypatch):
     photos.read('x.png', 8)
 
 
-def _conversation(sees=seeing.IMAGES):
-  sampler = seeing.sampler()
-  sampler.load(small_world.params(seeing.config()), 0)
-  return chat.Conversation(
-    sampler, seeing.TOKENIZER, temperature=0.0, limit_tokens=8,
-    sees=sees, limit_images=2,
-  )  # fmt: skip
-
-
-def test_a_chat_sees():
-  """What it says depends on what it was shown, as in an episode."""
-  made = _conversation()
-  made.reply('Where?', [seeing.draw(1, 'red')])
-  prompt = seeing.TOKENIZER.prompt('Where?', images=1)
-  at = prompt.index(-1)
-  assert made.ids[at : at + 4] == [seeing.IMAGES.token] * 4
-  assert made.ids[at + 4 :][: len(prompt) - at - 1] == prompt[at + 1 :]
-  episode, _ = small_world.play(
-    seeing.world(action_tokens=8),
-    seeing.requests(['1 red', '1 blue']),
-    by=seeing.sampler(),
-    temperature=0.0,
-  )
-  first = small_world.said(episode)[0]
-  # `play` has used the slots.
-  made = _conversation()
-  made.reply('Where?', [seeing.draw(1, 'red')])
-  assert made.ids[-len(first) :] == first
-  # It begins anew where there is no room for another image.
-  length = len(made.ids)
-  made.reply('And', [seeing.draw(2, 'red')])
-  assert len(made.ids) > length
-  made.reply('Where?', [seeing.draw(1, 'red')])
-  assert made.ids[-len(first) :] == first and len(made.ids) == length
-  with pytest.raises(ValueError, match='3 images at once.* has room for 2'):
-    made.reply('x', [seeing.draw(1, 'red')] * 3)
-  with pytest.raises(ValueError, match='the policy sees none'):
-    _conversation(sees=None).reply('x', [seeing.draw(1, 'red')])
-
-
 def test_a_line_shows_an_image(library, tmp_path, capsys):
   library.fromarray(_halves(9, 9)).save(tmp_path / 'x.png')
-  (image,) = chat._shown(_conversation(), f'{tmp_path}/x.png ')
+  conversation = argparse.Namespace(sees=seeing.IMAGES)
+  (image,) = chat._shown(conversation, f'{tmp_path}/x.png ')
   assert image.shape == (8, 8, 3)
-  assert chat._shown(_conversation(), f'{tmp_path}/y.png') == []
+  assert chat._shown(conversation, f'{tmp_path}/y.png') == []
   assert 'y.png is no image' in capsys.readouterr().err
