@@ -241,6 +241,8 @@ def main() -> None:
     _play(console, run, policies.of_run(str(workdir), run.config))
   elif FLAGS['environment'].present:
     _find()
+    if not FLAGS['slots'].present:
+      FLAGS.slots = 1  # One task at a time.
     run = common.build(base_limits=_LIMITS)
     _play(console, run, common.initial_state(run).policy)
   else:

@@ -219,6 +219,10 @@ def test_export_merges_what_model_names(places, tmp_path):
   assert again.read_bytes() == (adapter / again.name).read_bytes()
   short = ['--limit=action_tokens=8', '--limit=segment_tokens=60']
   assert _run('chat', model, *short, says='hi\n\n')
+  made = ['--environment=tool_math', f'--workdir={tmp_path / "chat"}']
+  made += ['--limit=turns=2', '--limit=segment_tokens=90']
+  played = _run('chat', model, *short, *made, says='3*4\n\n')
+  assert 'no answer to check it by' in played
   flags = [model, *short, '--environment=echo', '--tasks_per_step=1']
   flags += ['--slots=2', '--limit=turns=1', '--evaluate_every=0']
   flags += ['--set=group_size=2', f'--workdir={tmp_path / "run"}']
