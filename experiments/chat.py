@@ -3,38 +3,47 @@
   python experiments/chat.py --init_from=runs/quickstart
   echo '3^17 mod 41' | python experiments/chat.py --init_from=runs/quickstart
   python experiments/chat.py --model=smollm2-135m
+  python experiments/chat.py --model=smollm2-135m --environment=tool_math
 
 Of a run it is given tasks, a line each, and acts in the run's own environment,
-so a tool call is answered for real. A published model, named by --model alone,
-just answers, line by line. With --temperature above 0 the policy samples; by
-default it is greedy.
+so a tool call is answered for real. So does a published model in the
+environment that --environment names; named by --model alone it just answers,
+line by line, and sees what the line `/image FILE` showed it before, if it can
+see. With --temperature above 0 the policy samples; by default it is greedy.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+import functools
 import pathlib
 import sys
 from typing import Any
 
 from absl import flags
+import numpy as np
 import rich.console
 
 from agentic_jax import rollout
 from agentic_jax import sharding
 from agentic_jax import tokenizer
-from agentic_jax import train
 from agentic_jax import types
 from agentic_jax.models import pretrained
+from agentic_jax.rollout import photos
+from agentic_jax.rollout import pictures
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
 from experiments import common
 from experiments import inspecting
 from experiments import policies
 from experiments import run_config
+from experiments import sights
 from experiments import worlds
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_float('temperature', 0.0, 'Of sampling; 0 is greedy.', 0.0)
+
+# Begins a line that shows an image, which goes with what is said next.
+_SHOW = '/image '
 
 # Of a conversation; --limit goes before them.
 _LIMITS = rollout.Limits(action_tokens=256, segment_tokens=1024)
@@ -54,6 +63,8 @@ class Conversation:
     *,
     temperature: float,
     limit_tokens: int,
+    sees: rollout.Images | None = None,
+    limit_images: int = 1,
   ) -> None:
     """Begins with nothing said.
 
@@ -62,24 +73,46 @@ class Conversation:
       words: the policy's tokenizer.
       temperature: of sampling.
       limit_tokens: of a reply.
+      sees: what the policy makes of an image; None if it sees none.
+      limit_images: of the slot.
     """
-    self.sampler, self.words = sampler, words
+    self.sampler, self.words, self.sees = sampler, words, sees
     self.ids: list[int] = []
     self._temperature, self._limit = temperature, limit_tokens
-    self._turn = 0
+    self._limit_images = limit_images
+    self._turn = self._seen = 0
 
-  def reply(self, text: str) -> str:
-    """What the policy answers; begins anew when the slot is full."""
+  def reply(self, text: str, images: Sequence[np.ndarray] = ()) -> str:
+    """What the policy answers; begins anew when the slot is full.
+
+    Args:
+      text: what is said to it.
+      images: shown with it, uint8 [height, width, 3] each.
+
+    Raises:
+      ValueError: the policy cannot see them, or not as many.
+    """
+    shown = types.Observation(text, pictures.fit(tuple(images), self.sees))
+    if len(images) > self._limit_images:
+      raise ValueError(
+        f'{len(images)} images at once, and a conversation has room for '
+        f'{self._limit_images}; raise --limit=segment_images.'
+      )
     closed = self.ids[-1:] == [self.words.eos_id]
-    ids = self.words.observation(text, closed=closed)
+    say = functools.partial(self.words.observation, closed=closed)
+    ids, placed = pictures.say(say, shown, self.sees)
     room = self.sampler.limit_tokens - len(self.ids) - len(ids) - self._limit
     settings: dict[str, Any] = dict(turn=self._turn, limit_tokens=self._limit)
-    if self.ids and room >= 0:
-      self.sampler.extend(0, ids, **settings)
+    if (
+      self.ids and room >= 0 and self._seen + len(images) <= self._limit_images
+    ):
+      self.sampler.extend(0, ids, images=placed, **settings)
     else:
-      ids, self.ids = self.words.prompt(text), []
+      ids, placed = pictures.say(self.words.prompt, shown, self.sees)
+      self.ids, self._seen = [], 0
       settings |= dict(draw=0, member=0, temperature=self._temperature)
-      self.sampler.open(0, ids, **settings)
+      self.sampler.open(0, ids, images=placed, **settings)
+    self._seen += len(images)
     found: list[sampler_lib.Generated] = []
     while not found:
       found = self.sampler.tick()
@@ -89,8 +122,8 @@ class Conversation:
     return self.words.decode(said[:-1] if found[0].stopped else said)
 
 
-def converse() -> Conversation:
-  """A conversation with the published model of --model.
+def _find() -> pretrained.Published:
+  """The published model of --model.
 
   Raises:
     ValueError: it is not published.
@@ -102,6 +135,16 @@ def converse() -> Conversation:
       'say. Name a run by --init_from, or a published model, such as '
       f'--model={min(pretrained.PACKAGED)}.'
     )
+  return published
+
+
+def converse() -> Conversation:
+  """A conversation with the published model of --model.
+
+  Raises:
+    ValueError: it is not published.
+  """
+  published = _find()
   bounds = worlds.limits(FLAGS.limit, _LIMITS)
   words = policies.tokenizer_of(FLAGS.tokenizer, published, ())
   config = policies.configure(
@@ -111,11 +154,14 @@ def converse() -> Conversation:
     positions=bounds.segment_tokens,
     dtype=FLAGS.dtype,
   )
+  policies.refuse_untrained(FLAGS.model, published, config)
   params = pretrained.load(published, config, sharding.make_mesh(FLAGS.mesh))
   print('Loaded; compiling, which is done once ...', file=sys.stderr)
   sampler = sampler_lib.Sampler(
     config,
-    programs.shape_for(bounds.segment_tokens, 1),
+    programs.shape_for(
+      bounds.segment_tokens, 1, segment_images=bounds.segment_images
+    ),
     stop_ids=words.stop_ids(()),
     seed=FLAGS.seed,
   )
@@ -125,6 +171,8 @@ def converse() -> Conversation:
     words,
     temperature=FLAGS.temperature,
     limit_tokens=bounds.action_tokens,
+    sees=sights.of_world(config, published, words),
+    limit_images=bounds.segment_images,
   )
 
 
@@ -144,13 +192,35 @@ def _talk(console: rich.console.Console) -> None:
   print(f'Loading {FLAGS.model} ...', file=sys.stderr)
   conversation = converse()
   print('Say something; an empty line ends.', file=sys.stderr)
+  images: list[np.ndarray] = []
   for line in _lines('> '):
-    console.print(conversation.reply(line), markup=False, highlight=False)
+    if line.startswith(_SHOW):
+      images += _shown(conversation, line.removeprefix(_SHOW))
+      continue
+    said = conversation.reply(line, images)
+    images = []
+    console.print(said, markup=False, highlight=False)
 
 
-def _play(console: rich.console.Console, workdir: pathlib.Path) -> None:
-  run = common.build(base_limits=run_config.restore_flags(workdir))
-  run.sampler.load(train.load_params(workdir), 0)
+def _shown(conversation: Conversation, path: str) -> list[np.ndarray]:
+  """The image of a file; nothing, and why on the terminal, if there is none."""
+  try:
+    if conversation.sees is None:
+      raise ValueError(
+        f'--model={FLAGS.model!r} sees no images; name one that does, such as '
+        'the directory of a SmolVLM.'
+      )
+    return [photos.read(path.strip(), conversation.sees.size)]
+  except ValueError as error:
+    print(f'Error: {error}', file=sys.stderr)
+    return []
+
+
+def _play(console: rich.console.Console, run: common.Run, params: Any) -> None:
+  """Plays tasks in the environment."""
+  if told := worlds.telling(run.world):
+    print(told, file=sys.stderr)
+  run.sampler.load(params, 0)
   for draw, line in enumerate(_lines('A task, such as 3^17 mod 41: ')):
     (episode,) = rollout.collect(
       run.sampler,
@@ -165,10 +235,18 @@ def _play(console: rich.console.Console, workdir: pathlib.Path) -> None:
 def main() -> None:
   """Reads lines from the terminal and answers them."""
   console = rich.console.Console()
-  if FLAGS['model'].present and not FLAGS.init_from:
-    _talk(console)
+  if FLAGS.init_from or not FLAGS['model'].present:
+    workdir = pathlib.Path(FLAGS.init_from or 'runs/quickstart')
+    run = common.build(base_limits=run_config.restore_flags(workdir))
+    _play(console, run, policies.of_run(str(workdir), run.config))
+  elif FLAGS['environment'].present:
+    _find()
+    if not FLAGS['slots'].present:
+      FLAGS['slots'].value = 1  # One task at a time.
+    run = common.build(base_limits=_LIMITS)
+    _play(console, run, common.initial_state(run).policy)
   else:
-    _play(console, pathlib.Path(FLAGS.init_from or 'runs/quickstart'))
+    _talk(console)
 
 
 flags.adopt_module_key_flags(common)

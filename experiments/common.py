@@ -342,7 +342,7 @@ def initial_state(run: Run, params: Any = None) -> train.TrainState:
       with, or fresh ones.
   """
   if params is None and FLAGS.init_from:
-    params = train.load_params(pathlib.Path(FLAGS.init_from))
+    params = policies.of_run(FLAGS.init_from, run.config)
   published = None
   if params is None and run.published is not None:
     published = pretrained.load(run.published, run.config, run.mesh)
@@ -379,6 +379,8 @@ def introduce(run: Run) -> None:
     f'{run.recipe.group_size} episodes{which}, in {run.workdir}',
     flush=True,
   )
+  if told := worlds.telling(run.world):
+    print(told, flush=True)
   if FLAGS.inspect:
     inspect_episodes(run)
     sys.exit()
@@ -398,7 +400,7 @@ def inspect_episodes(run: Run) -> None:
     run.world,
     batch_shape(run, len(group), 1),
   )
-  teacher = train.place_teacher(run.config, run.recipe.teacher, run.mesh)
+  teacher = train.place_teacher(run.config, run.recipe, run.mesh)
   recipe = dataclasses.replace(run.recipe, teacher=teacher)
   inspecting.show_group(
     group,

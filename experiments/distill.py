@@ -18,6 +18,7 @@ Differences: by default the outcome counts too, as in hindsight-guided
 
 import dataclasses
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,12 +31,17 @@ from agentic_jax import types
 from experiments import run
 
 
-def load_teacher(directory: str):
-  """The last parameters of a run; None without a directory."""
+def load_teacher(directory: str) -> dict[str, Any]:
+  """`teacher` and `teacher_adapters` of a recipe: of a run's last parameters.
+
+  Args:
+    directory: of the run; '' is none.
+  """
   if not directory:
-    return None
-  params = train.load_params(pathlib.Path(directory))
-  return jax.tree.map(jnp.asarray, params)
+    return {'teacher': None}
+  path = pathlib.Path(directory)
+  params = jax.tree.map(jnp.asarray, train.load_params(path))
+  return {'teacher': params, 'teacher_adapters': train.lora_of(path)}
 
 
 def score_teacher(apply, networks, trajectory, turns):
@@ -101,14 +107,13 @@ def recipe(
   if outcome_weight:
     recipe_lib.refuse_single(group_size)
   refuse_idle(teacher, outcome_weight, teacher_weight)
-  params = load_teacher(teacher)
   return dataclasses.replace(
     recipe_lib.reinforce(group_size=group_size, **training),
     credit=credit(outcome_weight, teacher_weight),
     score=score_teacher,
-    teacher=params,
-    uses_reference=params is None,
+    uses_reference=not teacher,
     granularity='token',
+    **load_teacher(teacher),
   )
 
 

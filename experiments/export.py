@@ -2,6 +2,7 @@
 
   python experiments/export.py --init_from=runs/quickstart --to=exported
   python experiments/export.py --model=smollm2-135m --to=exported
+  python experiments/export.py --model='smollm2-135m?adapter=DIR' --to=exported
 
 Of a run it is the last checkpoint. A run that began with a published model is
 written as that model is, with its tokenizer and chat template; a fresh one as
@@ -17,7 +18,6 @@ from absl import flags
 
 from agentic_jax import sharding
 from agentic_jax import tokenizer
-from agentic_jax import train
 from agentic_jax.models import heads
 from agentic_jax.models import pretrained
 from experiments import common
@@ -86,7 +86,7 @@ def _params(published: pretrained.Published | None, config: Any) -> Any:
   No published model has a place for them, nor for a trunk of their own.
   """
   if FLAGS.init_from:
-    params = train.load_params(pathlib.Path(FLAGS.init_from))
+    params = policies.of_run(FLAGS.init_from, config)
     kept = heads.strip(params)
     if left := sorted(params.keys() - kept.keys()):
       print(f'Left out, as no published model has them: {", ".join(left)}.')
@@ -96,6 +96,7 @@ def _params(published: pretrained.Published | None, config: Any) -> Any:
       f'--model={FLAGS.model!r} is a size, and a fresh model is not worth '
       'writing. Name a run by --init_from, or a published model.'
     )
+  policies.refuse_untrained(FLAGS.model, published, config)
   return pretrained.load(published, config, sharding.make_mesh(FLAGS.mesh))
 
 

@@ -113,16 +113,15 @@ def recipe(
     return {**more, 'teacher_divergence': outputs.vocabulary['divergence']}
 
   names = ['teacher', 'policy'] if outcome_weight else ['teacher']
-  params = distill.load_teacher(teacher)
   return dataclasses.replace(
     base,
     loss=loss,
     measure=measure,
     weigh=recipe_lib.terms(recipe_lib.weigh_tokens, *names),
     vocabulary=vocabulary,
-    teacher=params,
-    uses_reference=params is None,
+    uses_reference=not teacher,
     granularity='token',
+    **distill.load_teacher(teacher),
   )
 
 

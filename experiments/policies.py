@@ -1,12 +1,16 @@
 """The policy that --model names: a fresh one of a size, or a published one."""
 
 from collections.abc import Sequence
+import pathlib
 from typing import Any
+from urllib import parse as urllib_parse
 
 import jax
 
 from agentic_jax import tokenizer
+from agentic_jax import train
 from agentic_jax.models import config as config_lib
+from agentic_jax.models import lora
 from agentic_jax.models import pretrained
 from agentic_jax.models import sizes
 from experiments import sights
@@ -24,22 +28,34 @@ def find(model: str) -> pretrained.Published | None:
   """The published model of a name; None for a size.
 
   Args:
-    model: its name; settings after a question mark are not looked at.
+    model: its name; of the settings after a question mark, `adapter` is the
+      directory of adapters to begin with, and others are not looked at.
 
   Raises:
-    ValueError: it is neither.
+    ValueError: it is neither, or there are no such adapters.
   """
-  name = model.partition('?')[0]
-  return None if name in sizes.SIZES else pretrained.find(name)
+  name, _, query = model.partition('?')
+  adapter = dict(urllib_parse.parse_qsl(query)).get('adapter')
+  if name not in sizes.SIZES:
+    found = pretrained.find(name)
+    return pretrained.beside(found, adapter) if adapter else found
+  if adapter:
+    raise ValueError(
+      f'--model={model!r}: adapters stand beside the published model that '
+      f'they were trained with, and {name!r} is the size of a fresh one. Name '
+      'the model: --model=DIRECTORY?adapter=' + adapter
+    )
+  return None
 
 
 def read_settings(
   model: str,
   *,
+  held: config_lib.Lora | None = None,
   rank: int = 0,
   alpha: float = 0.0,
-  targets: str = 'all',
-  rank_stabilised: bool = False,
+  targets: str = '',
+  rank_stabilised: bool | None = None,
   base: str = '',
   remat: str = '',
 ) -> dict[str, Any]:
@@ -47,10 +63,13 @@ def read_settings(
 
   Args:
     model: the whole text, for messages.
-    rank: of adapters; 0 is none, and then all parameters train.
-    alpha: of adapters; 0 is twice the rank.
-    targets: all, attention, mlp, or names of matrices with + between.
-    rank_stabilised: see `config.Lora`.
+    held: the adapters that there are already.
+    rank: of adapters; 0 is that of those held, or none, and then all
+      parameters train.
+    alpha: of adapters; 0 is that of those held, or twice the rank.
+    targets: all, attention, mlp, or names of matrices with + between; '' is
+      those of the adapters held, or all.
+    rank_stabilised: see `config.Lora`; None is as those held, or not.
     base: how the frozen base is kept: as it is, in bfloat16 or in int8.
     remat: what is kept for a block's gradient: all, products or only block,
       its input.
@@ -58,24 +77,36 @@ def read_settings(
   Raises:
     ValueError: a setting makes no sense; names the model.
   """
-  if not rank:
-    if alpha or targets != 'all' or rank_stabilised or base:
+  if not rank and held is None:
+    if alpha or targets or rank_stabilised is not None or base:
       raise ValueError(
         f'--model={model!r} says how adapters are, and has none; give them a '
         'rank, as in mini?rank=8.'
       )
     return {'remat': remat}
-  named = _TARGETS.get(targets) or tuple(targets.split('+'))
+  named = held.targets if held else config_lib.MATRICES
+  if targets:
+    named = _TARGETS.get(targets) or tuple(targets.split('+'))
+  stabilised = bool(held and held.rank_stabilised)
+  if rank_stabilised is not None:
+    stabilised = rank_stabilised
   try:
     adapters = config_lib.Lora(
-      rank=rank,
-      alpha=float(alpha or 2 * rank),
+      rank=rank or (held.rank if held else 0),
+      alpha=float(alpha or (held.alpha if held else 2 * rank)),
       targets=named,
-      rank_stabilised=rank_stabilised,
+      rank_stabilised=stabilised,
     )
   except ValueError as error:
     raise ValueError(f'--model={model!r}: {error}') from error
-  return {'lora': adapters, 'base': base, 'remat': remat}
+  differ = lora.differences(adapters, held) if held else []
+  if differ:
+    raise ValueError(
+      f'--model={model!r} asks for other adapters than it names: '
+      f'{"; ".join(differ)}. Leave out rank, alpha, targets and '
+      'rank_stabilised: adapter_config.json says them.'
+    )
+  return {'lora': held or adapters, 'base': base, 'remat': remat}
 
 
 def tokenizer_of(
@@ -125,13 +156,15 @@ def configure(
   name, _, query = model.partition('?')
   asked = worlds.literals(query)
   seen = {key: asked.pop(key) for key in sights.SETTINGS if key in asked}
+  asked.pop('adapter', None)
+  held = published and pretrained.lora_of(published)
   try:
-    settings |= read_settings(model, **asked)
+    settings |= read_settings(model, held=held, **asked)
   except TypeError as error:
     raise ValueError(
       f'--model={model!r}: {error}; after the question mark are '
-      'rank, alpha, targets, rank_stabilised, base and remat, and of images '
-      f'{", ".join(sights.SETTINGS)}.'
+      'adapter, rank, alpha, targets, rank_stabilised, base and remat, and of '
+      f'images {", ".join(sights.SETTINGS)}.'
     ) from error
   if published is None:
     settings |= sights.fresh(name, **seen)
@@ -145,6 +178,20 @@ def configure(
       'belongs to the model: --tokenizer=PATH.'
     )
   return config
+
+
+def refuse_untrained(
+  model: str,
+  published: pretrained.Published,
+  config: config_lib.TransformerConfig,
+) -> None:
+  """Raises ValueError where adapters are asked for, and there are none yet."""
+  if config.lora is not None and published.adapter is None:
+    raise ValueError(
+      f'--model={model!r} asks for adapters, and names none that were trained. '
+      'Name their directory, as in ?adapter=DIR, or a run by --init_from, or '
+      'leave the settings of adapters out.'
+    )
 
 
 def refuse_idle_axes(
@@ -171,6 +218,23 @@ def refuse_idle_axes(
       f'split over {idle!r}, so its devices would repeat the same work; use '
       'data, fsdp and tensor, and expert for a number that divides the experts.'
     )
+
+
+def of_run(directory: str, config: config_lib.TransformerConfig) -> Any:
+  """The last parameters of a run, for a policy.
+
+  Args:
+    directory: of the run.
+    config: of the policy.
+
+  Raises:
+    ValueError: there are none, or its adapters are of another scale.
+  """
+  path = pathlib.Path(directory)
+  params = train.load_params(path)
+  held = train.lora_of(path)
+  lora.refuse_rescaled(config.lora, held, f'--init_from={directory}')
+  return params
 
 
 def origin(published: pretrained.Published | None) -> dict[str, str]:

@@ -55,7 +55,8 @@ flags.DEFINE_string(
   'one: a directory with config.json, *.safetensors and tokenizer.json, a '
   f'file.gguf, or one of {sorted(pretrained.PACKAGED)}. Settings follow a '
   'question mark: mini?rank=8&targets=attention&base=int8&remat=block trains '
-  'adapters of rank 8 alone.',
+  'adapters of rank 8 alone; smollm2-135m?adapter=DIR begins with those that '
+  'PEFT or export.py --adapter wrote.',
 )
 flags.DEFINE_enum(
   'dtype', 'float32', ['float32', 'bfloat16'], 'Of the parameters.'

@@ -13,6 +13,7 @@ from agentic_jax import protocol
 from agentic_jax import rollout
 from agentic_jax import tasks
 from agentic_jax import tokenizer
+from agentic_jax import tools
 from agentic_jax import types
 
 
@@ -47,6 +48,9 @@ def make(
       f'--environment={environment!r}: its attribute grammar is {grammar!r}; '
       'wanted a protocol.Grammar, such as Grammar(plan="plan"), or none.'
     )
+  fault = tools.fault(getattr(loaded, 'tools', ()))
+  if fault:
+    raise ValueError(f'--environment={environment!r}: of its tools {fault}.')
   return rollout.World(
     loaded,
     words(grammar.tags),
@@ -74,6 +78,30 @@ def host(
     world.environment, kind, number, name, literals(query), seconds
   )
   return world._replace(environment=moved)
+
+
+def telling(world: rollout.World) -> str:
+  """What a chat template makes of tools and of the past, for the user.
+
+  Empty where there is no template: a tokenizer of bytes.
+  """
+  words, said = world.tokenizer, []
+  if isinstance(words, tokenizer.ByteTokenizer):
+    return ''
+  names = ', '.join(tool['function']['name'] for tool in world.tools)
+  if names and words.takes_tools():
+    said.append(f'The chat template tells the policy of its tools: {names}.')
+  elif names:
+    said.append(
+      'The chat template has no slot for tools, so the policy is not told of '
+      f'{names}.'
+    )
+  if not words.keeps_past(tool=bool(world.tools)):
+    said.append(
+      'It drops thoughts of earlier turns; in episodes they stay as they were '
+      'said.'
+    )
+  return ' '.join(said)
 
 
 def limits(assignments: Sequence[str], base: rollout.Limits) -> rollout.Limits:

@@ -99,6 +99,8 @@ def test_what_the_policy_said_is_never_rendered_again(chat):
 def test_whether_the_past_is_kept(chat):
   kept = chat.name not in FORGET_THOUGHTS
   assert chat.keeps_past() == kept
+  # To them the user's question is long ago when a tool answers.
+  assert chat.keeps_past(tool=True)
   thought = '<think>\nWhy?\n</think>\n\nIt is 2.'
   appended = chat.prompt('Q') + chat.action(thought) + chat.observation('A')
   whole = chat.prompt(
@@ -115,28 +117,37 @@ def test_whether_the_past_is_kept(chat):
 
 
 @_each('qwen3', 'thinking')
-def test_thoughts_between_answers_of_tools_are_kept(chat, tmp_path):
+def test_thoughts_between_answers_of_tools_are_kept(chat):
   """So with tools Qwen3 keeps the past, until the user asks again."""
-  tools = tokenizer_lib.TextTokenizer(tmp_path, observation_role='tool')
-  assert tools.keeps_past() and not chat.keeps_past()
-  assert tools.decode(tools.observation('A')) == (
+  assert chat.keeps_past(tool=True) and not chat.keeps_past()
+  assert chat.decode(chat.observation('A', tool=True)) == (
     '<|im_end|>\n<|im_start|>user\n<tool_response>\nA\n</tool_response>'
     + OPENINGS[chat.name].replace('<|im_start|>user\nQ', '')
   )
 
 
-@_each('qwen2.5', 'llama3', 'gemma')
-def test_answers_of_tools(chat, tmp_path):
-  tools = tokenizer_lib.TextTokenizer(tmp_path, observation_role='tool')
-  if chat.name == 'gemma':
-    with pytest.raises(ValueError, match='refuses these messages: .*alternate'):
-      tools.observation('A')
-    return
-  start = {
-    'qwen2.5': '<|im_end|>\n<|im_start|>user\n<tool_response>\nA\n</tool',
-    'llama3': '<|eot_id|><|start_header_id|>ipython<|end_header_id|>\n\nA<|',
-  }[chat.name]
-  assert tools.decode(tools.observation('A')).startswith(start)
+# What follows a turn of the policy that a tool answers with 'A'.
+_OF_TOOL = ANSWERS['chatml'].replace(
+  '\nA<', '\n<tool_response>\nA\n</tool_response><'
+)
+OF_TOOLS = {
+  'qwen2.5': _OF_TOOL,
+  'qwen3': _OF_TOOL,
+  'thinking': _OF_TOOL + '<think>\n',
+  'llama3': ANSWERS['llama3'].replace('>user<', '>ipython<'),
+}
+
+
+@_each()
+def test_answers_of_tools(chat):
+  """In a role of their own where there is one, else as those of the user.
+
+  ChatML and SmolLM2 write any name as a role, and Gemma refuses others.
+  """
+  ids = chat.observation('A', tool=True)
+  assert chat.decode(ids) == OF_TOOLS.get(chat.name, ANSWERS[chat.name])
+  assert chat.observation('A', tool=True, closed=True) == ids[1:]
+  assert chat.decode(chat.observation('A')) == ANSWERS[chat.name]
 
 
 @_each()
@@ -160,7 +171,7 @@ def test_tools_where_there_is_a_slot(chat):
   else:
     assert f'<tools>\n{schema}\n</tools><|im_end|>\n<|im_start|>user' in text
   # The answer to a turn does not say it all again.
-  assert 'add' not in chat.decode(chat.observation('A'))
+  assert 'add' not in chat.decode(chat.observation('A', tool=True))
 
 
 @_each()
@@ -248,4 +259,6 @@ def test_the_published_template_of_smollm2(tmp_path):
       ids = ids[len(ids) - len(ours.prompt(messages)) :]
       text = '<|im_start|>system\nBe small.<|im_end|>\n' + text[begin:]
     assert text == ours.decode(ours.prompt(messages))
-  assert theirs.observation('A') == ours.observation('A')
+  for settings in {}, {'tool': True}:
+    answer = theirs.observation('A', **settings)
+    assert answer == ours.observation('A')

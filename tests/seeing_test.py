@@ -24,6 +24,7 @@ from agentic_jax.models import transformer
 from agentic_jax.report import viewer
 from agentic_jax.rollout import pictures
 from agentic_jax.train import records
+from experiments import chat
 from tests import chat_templates
 from tests import seeing_world as seeing
 from tests import small_world
@@ -223,7 +224,8 @@ def _scripted(said, action='x', **changes):
   'image, changes, message',
   [
     (np.zeros((8, 8, 3), np.float32), {}, r'got float32 \[8, 8, 3\]'),
-    (np.zeros((9, 8, 3), np.uint8), {}, r'uint8 \[8, 8, 3\], got uint8 \[9'),
+    (np.zeros((8, 8, 4), np.uint8), {}, r'uint8 \[8, 8, 3\], got uint8 \[8'),
+    (np.zeros((0, 8, 3), np.uint8), {}, r'uint8 \[8, 8, 3\], got uint8 \[0'),
     ('x.png', {}, 'got str'),
     (seeing.draw(0, 'red'), {'images': None}, 'the policy sees none; take a'),
     (seeing.draw(0, 'red'), {'segment_images': 1}, 'raise --limit=segment_im'),
@@ -233,6 +235,12 @@ def test_images_that_do_not_fit_cost_their_episode(image, changes, message):
   episode = _scripted([types.Observation('', (image, image))], **changes)
   assert episode.failure in ('garbage', 'long')
   assert re.search(message, episode.detail), episode.detail
+
+
+def test_images_that_are_no_tuple_cost_their_episode():
+  episode = _scripted([types.Observation('', seeing.draw(0, 'red'))])
+  assert episode.failure == 'garbage'
+  assert episode.detail == 'wanted a tuple of images, got ndarray'
 
 
 def test_a_segment_ends_where_it_has_no_room_for_an_image():
@@ -302,3 +310,46 @@ def test_templates(source, opening, answer, tmp_path):
   ids = words.observation('b', images=1)
   assert text(ids) == answer and ids.count(tokenizer_lib.IMAGE) == 1
   assert text(words.observation('b')) == answer.replace('@', '')
+
+
+# A chat.
+
+
+def _conversation(sees=seeing.IMAGES):
+  sampler = seeing.sampler()
+  sampler.load(small_world.params(seeing.config()), 0)
+  return chat.Conversation(
+    sampler, seeing.TOKENIZER, temperature=0.0, limit_tokens=8,
+    sees=sees, limit_images=2,
+  )  # fmt: skip
+
+
+def test_a_chat_sees():
+  """What it says depends on what it was shown, as in an episode."""
+  made = _conversation()
+  made.reply('Where?', [seeing.draw(1, 'red')])
+  prompt = seeing.TOKENIZER.prompt('Where?', images=1)
+  at = prompt.index(-1)
+  assert made.ids[at : at + 4] == [seeing.IMAGES.token] * 4
+  assert made.ids[at + 4 :][: len(prompt) - at - 1] == prompt[at + 1 :]
+  episode, _ = small_world.play(
+    seeing.world(action_tokens=8),
+    seeing.requests(['1 red', '1 blue']),
+    by=seeing.sampler(),
+    temperature=0.0,
+  )
+  first = small_world.said(episode)[0]
+  # `play` has used the slots.
+  made = _conversation()
+  made.reply('Where?', [seeing.draw(1, 'red')])
+  assert made.ids[-len(first) :] == first
+  # It begins anew where there is no room for another image.
+  length = len(made.ids)
+  made.reply('And', [seeing.draw(2, 'red')])
+  assert len(made.ids) > length
+  made.reply('Where?', [seeing.draw(1, 'red')])
+  assert made.ids[-len(first) :] == first and len(made.ids) == length
+  with pytest.raises(ValueError, match='3 images at once.* has room for 2'):
+    made.reply('x', [seeing.draw(1, 'red')] * 3)
+  with pytest.raises(ValueError, match='the policy sees none'):
+    _conversation(sees=None).reply('x', [seeing.draw(1, 'red')])

@@ -21,6 +21,10 @@ class Environment(Protocol):
     forkable: False if a state can be stepped only once; True is assumed.
     max_turns: the horizon.
     grammar: the `protocol.Grammar` of its actions; the default is assumed.
+    tools: schemas of what actions may call, from `tools.describe`. Where the
+      chat template has a slot for them the policy is told of them, and what
+      answers its actions is said in the role of a tool where the template has
+      one. () is assumed.
     observability: 'full' if an observation tells the whole situation.
   """
 

@@ -1,9 +1,10 @@
 """Sums to be solved with a pocket calculator that costs money."""
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agentic_jax import protocol
+from agentic_jax import tools as tools_lib
 from agentic_jax import types
 from agentic_jax.rewards import answers
 from agentic_jax.tools import base as tools_base
@@ -91,6 +92,20 @@ class ToolMath:
     self._max_operations = max_operations
     self._max_digits = max_digits
     self._grammar = protocol.Grammar()
+    self.tools = (self._calculator(),) if tool else ()
+
+  def _calculator(self) -> dict[str, Any]:
+    """What a chat template tells of the calculator."""
+    write = self._grammar.render
+    call = write(protocol.Action(calls=(protocol.Call('', 'EXPRESSION'),)))
+    most = self._max_operations
+    allowed = 'one operation' if most == 1 else f'at most {most} operations'
+    return tools_lib.describe(
+      python_expression.evaluate,
+      name='calculator',
+      notes=f'A call has {allowed}. It is written as {call}, and the answer '
+      f'to the task as {self._answer("NUMBER")}.',
+    )
 
   def reset(self, task: types.Task, seed: int) -> types.Transition:
     """The task's text, and nothing known. The seed is not used."""

@@ -1,5 +1,6 @@
 """Adapters of low rank: which parameters train, how they join the base."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -77,6 +78,51 @@ def fuse_adapters(
     whole = jax.lax.dynamic_update_slice(whole, right, at)
   blocks[f'{joint}_lora_a'] = jnp.concatenate(lefts, axis=-1)
   blocks[f'{joint}_lora_b'] = whole
+
+
+def differences(asked: config_lib.Lora, held: config_lib.Lora) -> list[str]:
+  """In what adapters differ, for messages; the order of targets is no matter.
+
+  Args:
+    asked: what they are to be.
+    held: what they are.
+  """
+  found = []
+  for field in dataclasses.fields(config_lib.Lora):
+    one, other = (getattr(each, field.name) for each in (asked, held))
+    if field.name == 'targets':
+      one, other = sorted(one), sorted(other)
+    if one != other:
+      found.append(f'{field.name} is {one!r}, and was {other!r}')
+  return found
+
+
+def refuse_rescaled(
+  asked: config_lib.Lora | None, held: config_lib.Lora | None, origin: str
+) -> None:
+  """Refuses adapters that were trained at another scale.
+
+  The same A and B would then be another policy, W + scale A B.
+
+  Args:
+    asked: of the policy; None has no adapters.
+    held: at which the parameters were trained; None if they have none, or if
+      nobody knows.
+    origin: where they come from, for the message.
+
+  Raises:
+    ValueError: the scales differ.
+  """
+  if asked is None or held is None or asked.scale == held.scale:
+    return
+  stabilised = '&rank_stabilised=True' if held.rank_stabilised else ''
+  raise ValueError(
+    f'The adapters of {origin} were trained at the scale {held.scale:g}, and '
+    f'this policy takes them times {asked.scale:g}: '
+    f'{"; ".join(differences(asked, held))}. Give --model the settings that '
+    f'they were trained with: ?rank={held.rank}&alpha={held.alpha:g}'
+    f'{stabilised}.'
+  )
 
 
 def is_adapter(name: str) -> bool:

@@ -113,6 +113,8 @@ class Recipe:
       results in `outputs.vocabulary`; [B, T, V] is never held.
     teacher: parameters of another policy of the same size, which are
       `networks.teacher`; without them the reference teaches.
+    teacher_adapters: the `config.Lora` that the teacher was trained with; None
+      if it has no adapters.
     demonstrations: how many of them, the last members of a group, are scripted
       demonstrations; the policy_step of their tokens is -1.
     greedy_members: further episodes of each task, played at temperature 0 from
@@ -145,6 +147,7 @@ class Recipe:
   probe: Probing | None = None
   vocabulary: Callable[[types.Chunk], Terms] | None = None
   teacher: Any = dataclasses.field(default=None, compare=False, repr=False)
+  teacher_adapters: Any = None
   group_size: int = 8
   demonstrations: int = 0
   greedy_members: int = 0

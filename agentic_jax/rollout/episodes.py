@@ -40,6 +40,21 @@ class World(NamedTuple):
   seed: int
   images: pictures.Images | None = None  # None: the policy sees none.
 
+  @property
+  def tools(self) -> Sequence[Any]:
+    """The schemas of what actions may call; () where there is none."""
+    return getattr(self.environment, 'tools', ())
+
+  def prompt(self, text: str, **settings: Any) -> list[int]:
+    """The ids that open an episode; tells of tools where there is a slot."""
+    tools = {'tools': self.tools} if self.tools else {}
+    return self.tokenizer.prompt(text, **tools, **settings)
+
+  def answer(self, text: str, **settings: Any) -> list[int]:
+    """The ids that answer an action: a tool's, where there are tools."""
+    tool = {'tool': True} if self.tools else {}
+    return self.tokenizer.observation(text, **tool, **settings)
+
 
 class Request(NamedTuple):
   """An episode to be played."""
@@ -212,7 +227,7 @@ class Builder:
     self.state, self._key = transition.state, transition.state_key
     self._agent = int(transition.agent)
     ids, placed = pictures.say(
-      self.world.tokenizer.prompt, transition.observation, self.world.images
+      self.world.prompt, transition.observation, self.world.images
     )
     self._append(context_lib.Span('prompt', ids, -1, placed))
     if len(placed) > self.world.limits.segment_images:
@@ -300,9 +315,8 @@ class Builder:
     return self._continue(transition.observation)
 
   def _continue(self, observation: types.Observation) -> list[int]:
-    tokenizer = self.world.tokenizer
-    closed = self._open.tokens[-1] == tokenizer.eos_id
-    say = functools.partial(tokenizer.observation, closed=closed)
+    closed = self._open.tokens[-1] == self.world.tokenizer.eos_id
+    say = functools.partial(self.world.answer, closed=closed)
     ids, placed = pictures.say(say, observation, self.world.images)
     span = context_lib.Span('observation', ids, self.turn - 1, placed)
     self._spans.append(span)

@@ -35,7 +35,7 @@ class LongPrompt(Garbage):
 def check(
   transition: Any, images: pictures.Images | None = None
 ) -> types.Transition:
-  """The transition, if it holds its contract.
+  """The transition, if it holds its contract; images in the policy's size.
 
   Args:
     transition: what an environment returned.
@@ -51,9 +51,10 @@ def check(
     observation.text, str
   ):
     raise Garbage(f'wanted an Observation with text, got {show(observation)}')
-  fault = pictures.fault(observation.images, images)
-  if fault:
-    raise Garbage(fault)
+  try:
+    seen = pictures.fit(observation.images, images)
+  except ValueError as error:
+    raise Garbage(str(error)) from error
   if not isinstance(reward, Mapping):
     raise Garbage(f'wanted rewards by component, got {show(reward)}')
   for name, value in reward.items():
@@ -68,6 +69,9 @@ def check(
       raise Garbage(f'{name} is {show(value)}, not of {kind}')
   if not 0 <= transition.agent < 2**31:
     raise Garbage(f'agent is {show(transition.agent)}, not a small number')
+  if seen:
+    observation = observation._replace(images=seen)
+    transition = transition._replace(observation=observation)
   return transition
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from agentic_jax import tokenizer
 from agentic_jax import types
+from agentic_jax.rollout import photos
 
 # Where the run of an image's tokens begins among some tokens, and its pixels.
 Placed = tuple[int, np.ndarray]
@@ -30,25 +31,40 @@ class Images(NamedTuple):
   after: tuple[int, ...] = ()
 
 
-def fault(found: Any, images: Images | None) -> str:
-  """What is wrong with the images of an observation; '' is nothing."""
-  if not found and isinstance(found, tuple):
-    return ''
+def fit(found: Any, images: Images | None) -> tuple[np.ndarray, ...]:
+  """The images of an observation, in the size that the policy takes.
+
+  Args:
+    found: what the environment returned.
+    images: what the policy makes of them; None if it sees none.
+
+  Raises:
+    ValueError: they are no images, or the policy sees none.
+  """
+  if isinstance(found, tuple) and not found:
+    return ()
   if images is None:
-    return (
+    raise ValueError(
       'its observation has images, and the policy sees none; take a --model '
       'with vision, such as mini?image_size=32'
     )
-  size = (images.size, images.size, 3)
-  for image in found if isinstance(found, tuple) else [found]:
-    if not isinstance(image, np.ndarray) or (
-      image.shape != size or image.dtype != np.uint8
-    ):
-      came = type(image).__name__
-      if isinstance(image, np.ndarray):
-        came = f'{image.dtype} {list(image.shape)}'
-      return f'wanted a tuple of images uint8 {list(size)}, got {came}'
-  return ''
+  if not isinstance(found, tuple):
+    raise ValueError(f'wanted a tuple of images, got {type(found).__name__}')
+  return tuple(_fit(image, images.size) for image in found)
+
+
+def _fit(image: Any, size: int) -> np.ndarray:
+  wanted = f'wanted a tuple of images uint8 {[size, size, 3]}'
+  if not isinstance(image, np.ndarray):
+    raise ValueError(f'{wanted}, got {type(image).__name__} in it')
+  wanted += f', got {image.dtype} {list(image.shape)}'
+  is_image = image.ndim == 3 and image.shape[2] == 3 and image.size > 0
+  if image.dtype != np.uint8 or not is_image:
+    raise ValueError(wanted)
+  try:
+    return photos.fit(image, size)
+  except photos.MissingError as error:
+    raise ValueError(f'{wanted}. {error}') from error
 
 
 def say(

@@ -43,12 +43,17 @@ class Tokenizer(Protocol):
 
     Args:
       prompt: a text, or messages.
-      tools: schemas.
+      tools: schemas, from `tools.describe`.
       images: how many IMAGE there are, before the text of the last message.
     """
 
   def observation(
-    self, text: str, *, closed: bool = False, images: int = 0
+    self,
+    text: str,
+    *,
+    closed: bool = False,
+    images: int = 0,
+    tool: bool = False,
   ) -> list[int]:
     """The ids that answer an action and hand the word back to the policy.
 
@@ -56,6 +61,17 @@ class Tokenizer(Protocol):
       text: what the environment said.
       closed: the policy itself sampled the token that closes its message.
       images: how many IMAGE there are, before the text.
+      tool: whether it is what a tool said.
+    """
+
+  def takes_tools(self) -> bool:
+    """Whether `prompt` tells the policy of tools."""
+
+  def keeps_past(self, *, tool: bool = False) -> bool:
+    """Whether `prompt` of a conversation begins with that of its past.
+
+    Args:
+      tool: whether the policy is answered by a tool.
     """
 
   def stop_ids(self, stop_strings: Sequence[str]) -> tuple[int, ...]:

@@ -102,13 +102,27 @@ class ByteTokenizer:
     return ids
 
   def observation(
-    self, text: str, *, closed: bool = False, images: int = 0
+    self,
+    text: str,
+    *,
+    closed: bool = False,
+    images: int = 0,
+    tool: bool = False,
   ) -> list[int]:
     """See `base.Tokenizer.observation`; nothing needs closing here."""
-    del closed
+    del closed, tool
     opening, closing = self.special('<result>'), self.special('</result>')
     seen = [base.IMAGE] * images
     return [opening, *seen, *self.encode(text), closing]
+
+  def takes_tools(self) -> bool:
+    """See `base.Tokenizer.takes_tools`: it has no template."""
+    return False
+
+  def keeps_past(self, *, tool: bool = False) -> bool:
+    """See `base.Tokenizer.keeps_past`: messages follow each other."""
+    del tool
+    return True
 
   def stop_ids(self, stop_strings: Sequence[str]) -> tuple[int, ...]:
     """See `base.Tokenizer.stop_ids`."""

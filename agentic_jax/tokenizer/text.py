@@ -6,9 +6,10 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
-import tokenizers
+import jinja2
 
 from agentic_jax.tokenizer import base
+from agentic_jax.tokenizer import encoders
 from agentic_jax.tokenizer import entries
 from agentic_jax.tokenizer import template
 
@@ -18,6 +19,8 @@ _PRIVATES = re.compile(f'[{chr(_PRIVATE)}-{chr(_PRIVATE + 0xFFFD)}]')
 
 _QUESTION = {'role': 'user', 'content': 'QuestionOfTheUser3c9e'}
 _POLICY = {'role': 'assistant', 'content': 'MessageOfThePolicy7b1f'}
+# Roles of an observation, and one that no template knows.
+_USER, _TOOL, _STRANGER = 'user', 'tool', 'role6f2c'
 _THOUGHT = '<think>\nThoughtOfThePolicy5d2a\n</think>\n\n'
 
 
@@ -70,7 +73,6 @@ class TextTokenizer:
     chat_template: str | None = None,
     eos: str | None = None,
     pad: str | None = None,
-    observation_role: str = 'user',
   ) -> None:
     """Makes the tokenizer and its template.
 
@@ -81,7 +83,6 @@ class TextTokenizer:
         with neither, the plain form of `ByteTokenizer`.
       eos: name of the end token, by default `eos_token` of the configuration.
       pad: name of the padding token, by default `pad_token`, else `eos`.
-      observation_role: role of the message that carries an observation.
 
     Raises:
       FileNotFoundError: there is no tokenizer.json.
@@ -96,13 +97,13 @@ class TextTokenizer:
     self._escapable = re.compile(
       f'{self._splitter.pattern}|{_PRIVATES.pattern}'
     )
-    self._encoder = _encoder(data)
-    self._first = _encoder(data, without=self._specials)
-    self._continued = _encoder(data, without=self._specials, first=False)
+    self._encoder = encoders.make(data)
+    self._first = encoders.make(data, self._specials)
+    self._continued = encoders.make(data, self._specials, first=False)
+    self._prefixes = encoders.prefixes_always(data)
     vocabulary = self._encoder.get_vocab(with_added_tokens=True)
     self.vocab_size = max(vocabulary.values()) + 1
     self._pieces = self._make_pieces(data, vocabulary)
-    self._role = observation_role
     self._names = template.token_names(config)
     if eos:
       self._names['eos_token'] = eos
@@ -118,6 +119,7 @@ class TextTokenizer:
     self._form = template.form_of(
       lambda messages: self._write(messages, (), True), self._specials_in
     )
+    self._knows_tool = self._find_tool_role()
     end_id = vocabulary[self._names['eos_token']]
     self.pad_id = vocabulary.get(pad or self._names['pad_token'], end_id)
     # A template may close messages with another token than `eos_token`.
@@ -130,7 +132,7 @@ class TextTokenizer:
 
   def action(self, text: str) -> list[int]:
     """See `base.Tokenizer.action`."""
-    return self._tokens(base.clean(text), {}, first=False)
+    return self._tokens(base.clean(text), {})
 
   def decode(self, ids: Iterable[int]) -> str:
     """See `base.Tokenizer.decode`."""
@@ -163,21 +165,41 @@ class TextTokenizer:
     """
     messages = base.messages_of(prompt)
     text, escaped = self._render(messages, tools, images=images)
-    return self._tokens(text, escaped, images=images)
+    return self._tokens(
+      text, escaped, first=True, later=self._prefixes, images=images
+    )
 
   def observation(
-    self, text: str, *, closed: bool = False, images: int = 0
+    self,
+    text: str,
+    *,
+    closed: bool = False,
+    images: int = 0,
+    tool: bool = False,
   ) -> list[int]:
     """See `base.Tokenizer.observation`.
 
     What the template writes after a message of the policy; what it makes of
-    all that came before is never asked, so that nothing is rendered again.
+    all that came before is never asked, so that nothing is rendered again. A
+    tool speaks in the role of tools where the template has one of its own, and
+    like any other observation as the user elsewhere.
 
     Raises:
       ValueError: the template does not write the policy's message, or writes
         something of the past after it.
     """
-    answer = {'role': self._role, 'content': text}
+    role = self._role(tool)
+    after, escaped = self._answer({'role': role, 'content': text}, images)
+    ids = self._tokens(after, escaped, later=self._prefixes, images=images)
+    return ids[1:] if closed and ids[:1] == [self.eos_id] else ids
+
+  def _role(self, tool: bool) -> str:
+    return _TOOL if tool and self._knows_tool else _USER
+
+  def _answer(
+    self, answer: Mapping[str, Any], images: int = 0
+  ) -> tuple[str, dict[str, str]]:
+    """What stands after a message of the policy that is answered so."""
     whole, escaped = self._render([_QUESTION, _POLICY, answer], images=images)
     _, said, after = whole.partition(_POLICY['content'])
     past = (_QUESTION['content'], _POLICY['content'])
@@ -185,22 +207,34 @@ class TextTokenizer:
       raise ValueError(
         'The chat template must write a message of the policy once, and after '
         f'it nothing but what answers it; of a question, {said or "it"!r} and '
-        f'an observation of role {self._role!r} it makes {whole[-200:]!r}. '
+        f'an observation of role {answer["role"]!r} it makes {whole[-200:]!r}. '
         'Pass chat_template=... with a template that writes messages one '
-        'after the other, or another observation_role.'
+        'after the other.'
       )
-    ids = self._tokens(after, escaped, first=False, images=images)
-    return ids[1:] if closed and ids[:1] == [self.eos_id] else ids
+    return after, escaped
 
-  def keeps_past(self) -> bool:
-    """Whether a conversation begins with what the template made of its past.
+  def _find_tool_role(self) -> bool:
+    """Whether the template treats messages of a tool as no other's."""
+
+    def write(role):
+      try:
+        return self._answer({'role': role, 'content': 'Answer'})[0]
+      except (TypeError, ValueError, jinja2.TemplateError):
+        return ''
+
+    made = write(_TOOL)
+    stranger = write(_STRANGER).replace(_STRANGER, _TOOL)
+    return 'Answer' in made and made != stranger
+
+  def keeps_past(self, *, tool: bool = False) -> bool:
+    """See `base.Tokenizer.keeps_past`.
 
     Many templates drop thoughts of earlier turns. An episode then still is
     what the policy saw and said, as `observation` gives new ids only; but
     `prompt` of the same messages would give other ids.
     """
     said = {**_POLICY, 'content': _THOUGHT + _POLICY['content']}
-    answer = {'role': self._role, 'content': 'Answer'}
+    answer = {'role': self._role(tool), 'content': 'Answer'}
     turns = [_QUESTION, said, answer, said]
     texts = [
       self._render(turns[:number], speak=number % 2 == 1)[0]
@@ -209,9 +243,10 @@ class TextTokenizer:
     return all(map(str.startswith, texts[1:], texts))
 
   def takes_tools(self) -> bool:
-    """Whether the template writes the schemas of tools into the prompt."""
+    """See `base.Tokenizer.takes_tools`: whether the template has a slot."""
     name = 'tool4e8b'
-    function = {'name': name, 'description': '', 'parameters': {}}
+    empty = {'type': 'object', 'properties': {}, 'required': []}
+    function = {'name': name, 'description': '', 'parameters': empty}
     tool = {'type': 'function', 'function': function}
     return name in self._render([_QUESTION], [tool])[0]
 
@@ -223,7 +258,7 @@ class TextTokenizer:
   def _closing_id(self, default: int) -> int:
     """The special token that closes the policy's message, if there is one."""
     text, _ = self._render([_QUESTION, _POLICY], speak=False)
-    after = self._tokens(text.partition(_POLICY['content'])[2], {}, False)
+    after = self._tokens(text.partition(_POLICY['content'])[2], {})
     is_special = bool(after) and after[0] in self._specials.values()
     return after[0] if is_special else default
 
@@ -287,15 +322,25 @@ class TextTokenizer:
     self,
     text: str,
     escaped: Mapping[str, str],
-    first: bool = True,
+    *,
+    first: bool = False,
+    later: bool = False,
     images: int = 0,
   ) -> list[int]:
-    """Ids of rendered text, in which escaped names become text again."""
+    """Ids of rendered text, in which escaped names become text again.
+
+    Args:
+      text: rendered.
+      escaped: the names, by what stands for them.
+      first: nothing stands before it.
+      later: what follows a special token is encoded as if nothing did.
+      images: whether some stand among it, or 0.
+    """
     ids: list[int] = []
     if images:
       for i, piece in enumerate(text.split(template.IMAGE)):
         ids += [base.IMAGE] * (i > 0)
-        ids += self._tokens(piece, escaped, first and i == 0)
+        ids += self._tokens(piece, escaped, first=first and i == 0, later=later)
       return ids
     parts = self._splitter.split(text)
     for i, part in enumerate(parts):
@@ -304,7 +349,7 @@ class TextTokenizer:
         ids.append(self._specials[name])
       elif part:
         plain = _PRIVATES.sub(lambda s: escaped.get(s[0], s[0]), part)
-        ids += self._encode(plain, first=first and i == 0)
+        ids += self._encode(plain, first=later if i else first)
     return ids
 
   def _encode(self, text: str, first: bool) -> list[int]:
@@ -312,7 +357,7 @@ class TextTokenizer:
 
     Args:
       text: any text.
-      first: nothing stands before it; some tokenizers then prepend a space.
+      first: nothing stands before it; some tokenizers then put a space there.
     """
     encoder = self._first if first else self._continued
     ids = encoder.encode(base.clean(text), add_special_tokens=False).ids
@@ -340,29 +385,3 @@ def _splitter(added: Iterable[Mapping[str, Any]]) -> re.Pattern[str]:
     + (r'\s*' if token.get('rstrip') else '')
     for token in added
   )
-
-
-def _encoder(
-  data: Mapping[str, Any],
-  without: Iterable[str] = (),
-  first: bool = True,
-) -> tokenizers.Tokenizer:
-  """The tokenizer of tokenizer.json, less some of its added tokens.
-
-  Args:
-    data: what tokenizer.json holds.
-    without: contents of added tokens that are to be no tokens.
-    first: false for one that never prepends a space where the original
-      prepends one to the first word of a text.
-  """
-  without = set(without)
-  added = [
-    t for t in data.get('added_tokens') or () if t['content'] not in without
-  ]
-  changes = dict.fromkeys(('post_processor', 'padding', 'truncation'))
-  text = json.dumps({**data, **changes, 'added_tokens': added})
-  if not first:
-    text = text.replace(
-      '"prepend_scheme": "first"', '"prepend_scheme": "never"'
-    )
-  return tokenizers.Tokenizer.from_str(text)

@@ -1,9 +1,14 @@
 """What an agent may call: plain functions from text to text.
 
 A tool that cannot do what it was asked raises `base.ToolError`, whose message
-becomes the observation.
+becomes the observation. `describe` makes the schema by which a chat template
+tells the policy of a tool.
 """
 
 from agentic_jax.tools import python_expression
+from agentic_jax.tools import schema
 
 TOOLS = {'python_expression': python_expression.evaluate}
+
+describe = schema.describe
+fault = schema.fault

@@ -8,6 +8,7 @@ from agentic_jax.train.directory import digests
 from agentic_jax.train.directory import frozen_of
 from agentic_jax.train.directory import git_commit
 from agentic_jax.train.directory import load_params
+from agentic_jax.train.directory import lora_of
 from agentic_jax.train.directory import open_run
 from agentic_jax.train.host_memory import keep_freed_memory
 from agentic_jax.train.loop import Evaluate
@@ -36,6 +37,7 @@ __all__ = [
   'init_state',
   'keep_freed_memory',
   'load_params',
+  'lora_of',
   'open_run',
   'place_teacher',
   'probed',

@@ -331,17 +331,22 @@ def _prepare(recipe, apply, take, shape: batching.Shape, compiled) -> Callable:
   return prepare
 
 
-def place_teacher(config, teacher: Any, mesh: jax.sharding.Mesh) -> Any:
+def place_teacher(
+  config, recipe: recipe_lib.Recipe, mesh: jax.sharding.Mesh
+) -> Any:
   """The parameters of a teacher, if there is one, where the policy's live.
 
   It has no heads: nobody asks for what they would say. Adapters that it lacks
   add nothing.
 
   Raises:
-    ValueError: they are not of the size of the policy.
+    ValueError: they are not of the size of the policy, or its adapters are of
+      another scale.
   """
+  teacher = recipe.teacher
   if teacher is None:
     return None
+  lora.refuse_rescaled(config.lora, recipe.teacher_adapters, 'the teacher')
   found, shapes = _by_name(teacher), heads.strip(_shapes(config))
   _refuse_unknown(shapes, found)
 

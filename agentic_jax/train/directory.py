@@ -9,6 +9,7 @@ import subprocess
 from typing import Any
 
 from agentic_jax import checkpoint
+from agentic_jax.models import config as config_lib
 from agentic_jax.models import lora
 
 # What may change between two starts of one run.
@@ -93,6 +94,16 @@ def load_params(workdir: pathlib.Path) -> Any:
   if frozen.latest_step() is None:
     return params
   return lora.join(params, frozen.arrays_under('frozen'))
+
+
+def lora_of(workdir: pathlib.Path) -> config_lib.Lora | None:
+  """What adapters a run trains; None if none, or if it does not say."""
+  path = workdir / 'config.json'
+  described = json.loads(path.read_text()) if path.exists() else {}
+  found = described.get('model', {}).get('lora')
+  if not found:
+    return None
+  return config_lib.Lora(**{**found, 'targets': tuple(found['targets'])})
 
 
 def frozen_of(workdir: pathlib.Path) -> checkpoint.Checkpoints:

@@ -63,9 +63,7 @@ class Learner:
       # Of the types that programs return, so that they compile once.
       jax.tree.map(lambda x: np.asarray(x, jnp.result_type(x)), recipe.carried)
     )
-    self._teacher = compiled.place_teacher(
-      plan.config, recipe.teacher, plan.mesh
-    )
+    self._teacher = compiled.place_teacher(plan.config, recipe, plan.mesh)
 
   def arrays(self) -> dict[str, Any]:
     """What changes in a run, on the device."""

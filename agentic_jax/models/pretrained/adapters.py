@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import safetensors
 import safetensors.numpy
 
 from agentic_jax.models import config as config_lib
@@ -16,6 +17,29 @@ from agentic_jax.models.pretrained import places
 
 WEIGHTS = 'adapter_model.safetensors'
 CONFIG = 'adapter_config.json'
+
+# Settings of PEFT by which its adapters compute something else than ours.
+_ODD = (
+  'alora_invocation_tokens',
+  'alpha_pattern',
+  'arrow_config',
+  'exclude_modules',
+  'kasa_config',
+  'layer_replication',
+  'layers_to_transform',
+  'lora_bias',
+  'modules_to_save',
+  'monteclora_config',
+  'rank_pattern',
+  'target_parameters',
+  'trainable_token_indices',
+  'use_bdlora',
+  'use_dora',
+  'use_qalora',
+  'velora_config',
+)
+# Beginnings of adapters that take something away from the base.
+_MOVE_THE_BASE = ('corda', 'loftq', 'lora_ga', 'olora', 'pissa')
 
 
 def export_adapter(
@@ -81,19 +105,14 @@ def read_lora(
   Raises:
     ValueError: they are of another kind, or stand beside unknown matrices.
   """
-  found = loading.read_json(pathlib.Path(directory) / CONFIG)
-  odd = {
-    key: found[key]
-    for key in ('use_dora', 'rank_pattern', 'alpha_pattern', 'modules_to_save')
-    if found.get(key)
-  }
-  if found.get('peft_type') != 'LORA' or found.get('bias', 'none') != 'none':
-    odd |= {key: found.get(key) for key in ('peft_type', 'bias')}
-  if odd:
+  path = pathlib.Path(directory) / CONFIG
+  if not path.exists():
     raise ValueError(
-      f'{directory} has adapters with {odd}; only plain LoRA of one rank, '
-      'without biases, can be read.'
+      f'{path} is missing; adapters are a directory with {CONFIG} and '
+      f'{WEIGHTS}, as PEFT or experiments/export.py --adapter writes it.'
     )
+  found = loading.read_json(path)
+  _refuse_odd(directory, found)
   known = {
     where.name.removesuffix('.weight').rpartition('.')[2]: name
     for name, where in _stored(model_type).items()
@@ -115,6 +134,23 @@ def read_lora(
   )
 
 
+def _refuse_odd(directory, found: dict[str, Any]) -> None:
+  odd = {key: found[key] for key in _ODD if found.get(key)}
+  if found.get('peft_type') != 'LORA' or found.get('bias', 'none') != 'none':
+    odd |= {key: found.get(key) for key in ('peft_type', 'bias')}
+  if str(found.get('init_lora_weights')).startswith(_MOVE_THE_BASE):
+    odd['init_lora_weights'] = found['init_lora_weights']
+  if odd:
+    raise ValueError(
+      f'{directory} has adapters with {odd}; only plain LoRA of one rank, '
+      'without biases, can be read.'
+    )
+  needed = ('r', 'lora_alpha', 'target_modules')
+  lost = [key for key in needed if not found.get(key)]
+  if lost:
+    raise ValueError(f'{directory}/{CONFIG} lacks {", ".join(lost)}.')
+
+
 def load_adapter(
   directory: str | pathlib.Path,
   params: Any,
@@ -125,9 +161,9 @@ def load_adapter(
   """The parameters with the adapters of a directory in place of their own.
 
   Raises:
-    ValueError: a tensor is missing or of another shape.
+    ValueError: a tensor is missing, of another shape or without a place.
   """
-  tensors = safetensors.numpy.load_file(pathlib.Path(directory) / WEIGHTS)
+  tensors = _open(pathlib.Path(directory) / WEIGHTS)
   blocks = dict(params['blocks'])
   for name, module in _modules(config, model_type).items():
     for ours, theirs in (('a', 'A'), ('b', 'B')):
@@ -140,9 +176,14 @@ def load_adapter(
       if array.shape != blocks[key].shape:
         raise ValueError(
           f'{directory} has adapters of shape {array.shape} for {name}, the '
-          f'model {blocks[key].shape}.'
+          f'model {blocks[key].shape}; they belong to another base.'
         )
       blocks[key] = jnp.asarray(array, blocks[key].dtype)
+  if tensors:
+    raise ValueError(
+      f'{directory} has {sorted(tensors)[:3]} and {max(len(tensors) - 3, 0)} '
+      f'more tensors for which its {CONFIG} names no target.'
+    )
   return {**params, 'blocks': blocks}
 
 
@@ -162,13 +203,20 @@ def merged(config: config_lib.TransformerConfig, params: Any) -> Any:
   return {**params, 'blocks': lora.merge(config, params['blocks'])}
 
 
-def _take(tensors: Any, name: str) -> np.ndarray:
+def _open(path: pathlib.Path) -> dict[str, np.ndarray]:
+  try:
+    return safetensors.numpy.load_file(path)
+  except (OSError, safetensors.SafetensorError) as error:
+    raise ValueError(f'{path} is no safetensors file: {error}.') from error
+
+
+def _take(tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
   if name not in tensors:
     raise ValueError(
       f'{WEIGHTS} lacks {name}; it has {sorted(tensors)[:3]} and '
       f'{max(len(tensors) - 3, 0)} more.'
     )
-  return tensors[name]
+  return tensors.pop(name)
 
 
 def _stored(model_type: str) -> dict[str, places.Stored]:

@@ -20,6 +20,7 @@ from agentic_jax.models import config as config_lib
 from agentic_jax.models import lora
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
+from agentic_jax.models.pretrained import adapters
 from agentic_jax.models.pretrained import gguf_files
 from agentic_jax.models.pretrained import loading
 from agentic_jax.models.pretrained import visual
@@ -34,6 +35,7 @@ class Published(NamedTuple):
     files: that hold its weights.
     open: what opens its tensors, to be used in a `with`.
     tokenizer: what reads its tokenizer and chat template.
+    adapter: directory of the adapters beside it; None is none.
   """
 
   path: pathlib.Path
@@ -41,6 +43,7 @@ class Published(NamedTuple):
   files: tuple[pathlib.Path, ...]
   open: Callable[[], contextlib.AbstractContextManager]
   tokenizer: Callable[[], tokenizer.Source]
+  adapter: pathlib.Path | None = None
 
 
 class Packaged(NamedTuple):
@@ -134,6 +137,30 @@ def _in_package(name: str, packaged: Packaged) -> pathlib.Path:
   )
 
 
+def beside(model: Published, directory: str | pathlib.Path) -> Published:
+  """The model with the adapters of a directory.
+
+  Raises:
+    ValueError: the directory does not hold them, or not of this family.
+  """
+  path = pathlib.Path(directory).expanduser()
+  adapters.read_lora(path, model.described['model_type'])
+  files = path / adapters.CONFIG, path / adapters.WEIGHTS
+  if not files[1].exists():
+    raise ValueError(
+      f'{files[1]} is missing; it holds the weights that {adapters.CONFIG} '
+      'beside it describes.'
+    )
+  return model._replace(files=(*model.files, *files), adapter=path)
+
+
+def lora_of(model: Published) -> config_lib.Lora | None:
+  """What adapters stand beside a model; None if none do."""
+  if model.adapter is None:
+    return None
+  return adapters.read_lora(model.adapter, model.described['model_type'])
+
+
 def configure(
   model: Published, *, positions: int, **settings: Any
 ) -> config_lib.TransformerConfig:
@@ -155,8 +182,8 @@ def load(
 
   Returns:
     The parameters of `transformer.init`, without what no published model has:
-    heads and adapters. A base to be kept narrow is narrowed one
-    parameter after the other.
+    heads, and adapters unless some stand beside the model. A base to be kept
+    narrow is narrowed one parameter after the other.
 
   Raises:
     ValueError: the tensors are not those of the configuration.
@@ -184,7 +211,35 @@ def load(
       published(shardings),
       finish=functools.partial(lora.narrow_one, config),
     )
-  return lora.gather(config, found)
+  found = lora.gather(config, found)
+  return _add_adapters(model, config, mesh, found) if model.adapter else found
+
+
+def _add_adapters(
+  model: Published,
+  config: config_lib.TransformerConfig,
+  mesh: jax.sharding.Mesh,
+  found: dict[str, Any],
+) -> dict[str, Any]:
+  shapes = jax.eval_shape(
+    functools.partial(transformer.init, config), jax.random.key(0)
+  )
+  shardings = sharding.parameter_shardings(
+    transformer.logical_axes(config), shapes, mesh
+  )['blocks']
+  wanted = {k: v for k, v in shapes['blocks'].items() if lora.is_adapter(k)}
+  assert model.adapter is not None
+  loaded = adapters.load_adapter(
+    model.adapter,
+    {'blocks': wanted},
+    config,
+    model_type=model.described['model_type'],
+  )
+  placed = {
+    name: jax.device_put(leaf, shardings[name])
+    for name, leaf in loaded['blocks'].items()
+  }
+  return {**found, 'blocks': {**found['blocks'], **placed}}
 
 
 def digest(model: Published) -> str:

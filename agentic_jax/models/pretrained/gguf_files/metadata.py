@@ -44,6 +44,9 @@ _OF_GEMMA = frozenset(
 def config_json(header: header_lib.Header) -> dict[str, Any]:
   """The config.json that the metadata amounts to.
 
+  Converters write Mistral as Llama and leave its window out. Such a model then
+  attends to all that came before: within the window that is no difference.
+
   Raises:
     ValueError: the architecture or a setting is unknown, or one is missing;
       names it.

@@ -5,9 +5,7 @@ from typing import Any
 
 from agentic_jax import tokenizer
 from agentic_jax.models.pretrained.gguf_files import header as header_lib
-
-# Kinds of tokens, `tokenizer.ggml.token_type`.
-_CONTROL, _USER_DEFINED = 3, 4
+from agentic_jax.models.pretrained.gguf_files import sentencepiece
 
 _BYTES = {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True}
 _WORDS = _BYTES | {'use_regex': True}
@@ -63,42 +61,87 @@ def source(header: header_lib.Header) -> tokenizer.Source:
   """
   fields = header.fields
   model, cut = (fields.get(f'tokenizer.ggml.{x}') for x in ('model', 'pre'))
-  if model != 'gpt2' or cut not in CUTS:
-    raise ValueError(
-      f'{header.path} has a tokenizer of the kind {model!r}, cut {cut!r}; read '
-      f"are 'gpt2' with cuts {sorted(CUTS)}. Pass the tokenizer.json of the "
-      'model: --tokenizer=PATH.'
-    )
   try:
-    names = fields['tokenizer.ggml.tokens']
-    kinds = fields['tokenizer.ggml.token_type']
-    merges = fields['tokenizer.ggml.merges']
+    if model == 'llama':
+      fields = {**sentencepiece.DEFAULTS, **fields}
+      names, kinds = _tokens(fields)
+      data = _pieces(fields, names, kinds)
+    elif model == 'gpt2' and cut in CUTS:
+      names, kinds = _tokens(fields)
+      data = _byte_level(fields, names, CUTS[cut])
+    else:
+      raise ValueError(
+        f'{header.path} has a tokenizer of the kind {model!r}, cut {cut!r}; '
+        f"read are 'llama', which is SentencePiece's, and 'gpt2' with cuts "
+        f'{sorted(CUTS)}. Pass the tokenizer.json of the model: '
+        '--tokenizer=PATH.'
+      )
   except KeyError as error:
     raise ValueError(
       f'{header.path} has no {error} for its tokenizer. Pass the '
       'tokenizer.json of the model: --tokenizer=PATH.'
     ) from error
-  described = CUTS[cut]
+  whole = {
+    'version': '1.0',
+    'added_tokens': _added(names, kinds, spaces=not _prefixes(fields)),
+    'post_processor': None,
+    **data,
+  }
+  return tokenizer.Source(str(header.path), whole, _config(fields, names))
+
+
+def _tokens(fields: Mapping[str, Any]) -> tuple[list[str], list[int]]:
+  """The names of the tokens, and of which kind each is."""
+  names = fields['tokenizer.ggml.tokens']
+  return names, fields['tokenizer.ggml.token_type']
+
+
+def _byte_level(
+  fields: Mapping[str, Any], names: list[str], described: Mapping[str, Any]
+) -> dict[str, Any]:
   bpe = {
     'type': 'BPE',
     'vocab': {name: index for index, name in enumerate(names)},
-    'merges': merges,
+    'merges': fields['tokenizer.ggml.merges'],
     **described.get('model', {}),
   }
-  data = {
-    'version': '1.0',
-    'added_tokens': _added(names, kinds),
+  return {
     'normalizer': described.get('normalizer'),
     'pre_tokenizer': described['pre_tokenizer'],
-    'post_processor': None,
     'decoder': _WORDS,
     'model': bpe,
   }
-  return tokenizer.Source(str(header.path), data, _config(fields, names))
 
 
-def _added(names: list[str], kinds: list[int]) -> list[dict[str, Any]]:
-  """The tokens that are no result of merging."""
+def _pieces(
+  fields: Mapping[str, Any], names: list[str], kinds: list[int]
+) -> dict[str, Any]:
+  return sentencepiece.parts(
+    names,
+    kinds,
+    fields['tokenizer.ggml.scores'],
+    unknown=names[fields['tokenizer.ggml.unknown_token_id']],
+    prefix=_prefixes(fields),
+  )
+
+
+def _prefixes(fields: Mapping[str, Any]) -> bool:
+  """Whether a text begins as if a space stood before it."""
+  return bool(fields.get('tokenizer.ggml.add_space_prefix', True))
+
+
+def _added(
+  names: list[str], kinds: list[int], *, spaces: bool
+) -> list[dict[str, Any]]:
+  """The tokens that are no result of merging.
+
+  Args:
+    names: of all tokens.
+    kinds: of each.
+    spaces: whether runs of spaces are looked for in normalised text, which has
+      other signs in their place; all else is looked for before.
+  """
+  special = (sentencepiece.CONTROL, sentencepiece.UNKNOWN)
   return [
     {
       'id': index,
@@ -106,11 +149,11 @@ def _added(names: list[str], kinds: list[int]) -> list[dict[str, Any]]:
       'single_word': False,
       'lstrip': False,
       'rstrip': False,
-      'normalized': False,
-      'special': kind == _CONTROL,
+      'normalized': spaces and not name.strip(' '),
+      'special': kind in special,
     }
     for index, (name, kind) in enumerate(zip(names, kinds, strict=True))
-    if kind in (_CONTROL, _USER_DEFINED)
+    if kind in (*special, sentencepiece.USER_DEFINED)
   ]
 
 
