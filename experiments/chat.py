@@ -6,8 +6,8 @@
 
 Of a run it is given tasks, a line each, and acts in the run's own environment,
 so a tool call is answered for real. A published model, named by --model alone,
-just answers, line by line. With --temperature above 0 the policy samples; by
-default it is greedy.
+just answers, line by line. It is greedy, unless --sample says otherwise, as in
+--sample temperature=0.7 --sample top_p=0.9.
 """
 
 from collections.abc import Iterator
@@ -18,23 +18,24 @@ from typing import Any
 from absl import flags
 import rich.console
 
+from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax import sharding
 from agentic_jax import tokenizer
 from agentic_jax import train
 from agentic_jax import types
 from agentic_jax.models import pretrained
+from agentic_jax.sampling import controls
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
 from experiments import common
 from experiments import inspecting
 from experiments import policies
 from experiments import run_config
+from experiments import sample_flags
 from experiments import worlds
 
 FLAGS = flags.FLAGS
-
-flags.DEFINE_float('temperature', 0.0, 'Of sampling; 0 is greedy.', 0.0)
 
 # Of a conversation; --limit goes before them.
 _LIMITS = rollout.Limits(action_tokens=256, segment_tokens=1024)
@@ -103,6 +104,13 @@ def converse() -> Conversation:
       f'--model={min(pretrained.PACKAGED)}.'
     )
   bounds = worlds.limits(FLAGS.limit, _LIMITS)
+  sampling = sample_flags.chosen(recipe_lib.Sampling())
+  if sampling.grammar:
+    raise ValueError(
+      f'--sample=grammar={sampling.grammar}: a conversation has no '
+      'world, whose actions a grammar would describe; leave it out, or name a '
+      'run by --init_from.'
+    )
   words = policies.tokenizer_of(FLAGS.tokenizer, published, ())
   config = policies.configure(
     FLAGS.model,
@@ -118,12 +126,13 @@ def converse() -> Conversation:
     programs.shape_for(bounds.segment_tokens, 1),
     stop_ids=words.stop_ids(()),
     seed=FLAGS.seed,
+    controls=controls.resolve(sampling, words),
   )
   sampler.load(params, 0)
   return Conversation(
     sampler,
     words,
-    temperature=FLAGS.temperature,
+    temperature=sampling.temperature,
     limit_tokens=bounds.action_tokens,
   )
 
@@ -149,14 +158,15 @@ def _talk(console: rich.console.Console) -> None:
 
 
 def _play(console: rich.console.Console, workdir: pathlib.Path) -> None:
-  run = common.build(base_limits=run_config.restore_flags(workdir))
+  bounds = run_config.restore_flags(workdir)
+  run = common.build(base_limits=bounds, sampling=sample_flags.chosen)
   run.sampler.load(train.load_params(workdir), 0)
   for draw, line in enumerate(_lines('A task, such as 3^17 mod 41: ')):
     (episode,) = rollout.collect(
       run.sampler,
       run.world,
       [rollout.Request(draw, types.Task(draw, line), 0)],
-      temperature=FLAGS.temperature,
+      temperature=run.sampling.temperature,
       workers=run.workers,
     )
     inspecting.show(console, run.world.tokenizer, episode)
@@ -172,6 +182,7 @@ def main() -> None:
 
 
 flags.adopt_module_key_flags(common)
+flags.adopt_module_key_flags(sample_flags)
 
 if __name__ == '__main__':
   common.main(main)
