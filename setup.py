@@ -31,6 +31,7 @@ EXTRAS = {
   'test': [
     'gguf>=0.17,<1',
     'hypothesis>=6.100',
+    'llguidance>=1.9,<2',
     'pillow>=10,<14',
     'pytest>=8.0',
     'pytest-xdist>=3.6',
@@ -39,6 +40,7 @@ EXTRAS = {
   'cuda12': ['jax[cuda12]>=0.10.2,<0.12'],
   'cuda13': ['jax[cuda13]>=0.10.2,<0.12'],
   'gguf': ['gguf>=0.17,<1'],
+  'grammar': ['llguidance>=1.9,<2'],
   'ray': ['ray>=2.40,<3'],
   'images': ['pillow>=10,<14'],
   'tpu': ['jax[tpu]>=0.10.2,<0.12'],

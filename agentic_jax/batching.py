@@ -174,13 +174,16 @@ def _empty_trajectory(shape: Shape, kind, fills=()) -> types.Trajectory:
   )
 
 
-def _empty_record(episodes, shape: Shape) -> np.ndarray | None:
-  """No experts [B, T, L, k], or None where no episode has a record."""
+def _empty_record(
+  episodes, shape: Shape, name: str, fill: int
+) -> np.ndarray | None:
+  """Nothing recorded [B, T, ...], or None where no episode has a record."""
   for episode in episodes:
     for segment in episode.segments:
-      if segment.experts is not None:
-        size = (shape.rows, shape.row_tokens, *segment.experts.shape[1:])
-        return np.full(size, -1, segment.experts.dtype)
+      found = getattr(segment, name)
+      if found is not None:
+        size = (shape.rows, shape.row_tokens, *found.shape[1:])
+        return np.full(size, fill, found.dtype)
   return None
 
 
@@ -230,7 +233,10 @@ def stack(
   )
   kind = np.float64 if wide else np.float32
   trajectory = _empty_trajectory(shape, kind, fills)
-  trajectory = trajectory._replace(experts=_empty_record(episodes, shape))
+  trajectory = trajectory._replace(
+    experts=_empty_record(episodes, shape, 'experts', -1),
+    kept=_empty_record(episodes, shape, 'kept', 255),
+  )
   turns = turns_of(episodes, shape)
   for group, group_places in zip(groups, places, strict=True):
     place = iter(group_places)

@@ -102,6 +102,9 @@ class Segment(NamedTuple):
   #                                  images it is, -1 is none
   experts: np.ndarray | None = None  # int16 [n, L, k]: of L layers, those that
   #                                    saw the token; -1 is no record.
+  kept: np.ndarray | None = None  # uint8 [n, W], W = ceil(V / 8): bit v % 8 of
+  #                                 entry v // 8 says whether token v might have
+  #                                 been sampled here; all ones elsewhere.
 
 
 class Episode(NamedTuple):
@@ -250,6 +253,8 @@ class Trajectory(NamedTuple):
   #                             row's images it is, -1 is none.
   experts: Array | None = None  # int16 [B, T, L, k]: replayed in training; -1
   #                               is no record: the routers choose.
+  kept: Array | None = None  # uint8 [B, T, W]: replayed in training: which
+  #                            tokens might have been sampled; see Segment.
 
 
 class Turns(NamedTuple):

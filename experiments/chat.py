@@ -9,7 +9,8 @@ Of a run it is given tasks, a line each, and acts in the run's own environment,
 so a tool call is answered for real. So does a published model in the
 environment that --environment names; named by --model alone it just answers,
 line by line, and sees what the line `/image FILE` showed it before, if it can
-see. With --temperature above 0 the policy samples; by default it is greedy.
+see. It is greedy, unless --sample says otherwise, as in
+--sample temperature=0.7 --sample top_p=0.9.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from absl import flags
 import numpy as np
 import rich.console
 
+from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax import sharding
 from agentic_jax import tokenizer
@@ -29,18 +31,18 @@ from agentic_jax import types
 from agentic_jax.models import pretrained
 from agentic_jax.rollout import photos
 from agentic_jax.rollout import pictures
+from agentic_jax.sampling import controls
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
 from experiments import common
 from experiments import inspecting
 from experiments import policies
 from experiments import run_config
+from experiments import sample_flags
 from experiments import sights
 from experiments import worlds
 
 FLAGS = flags.FLAGS
-
-flags.DEFINE_float('temperature', 0.0, 'Of sampling; 0 is greedy.', 0.0)
 
 # Begins a line that shows an image, which goes with what is said next.
 _SHOW = '/image '
@@ -146,6 +148,13 @@ def converse() -> Conversation:
   """
   published = _find()
   bounds = worlds.limits(FLAGS.limit, _LIMITS)
+  sampling = sample_flags.chosen(recipe_lib.Sampling())
+  if sampling.grammar:
+    raise ValueError(
+      f'--sample=grammar={sampling.grammar}: a conversation has no '
+      'world, whose actions a grammar would describe; leave it out, or name a '
+      'run by --init_from.'
+    )
   words = policies.tokenizer_of(FLAGS.tokenizer, published, ())
   config = policies.configure(
     FLAGS.model,
@@ -164,12 +173,13 @@ def converse() -> Conversation:
     ),
     stop_ids=words.stop_ids(()),
     seed=FLAGS.seed,
+    controls=controls.resolve(sampling, words),
   )
   sampler.load(params, 0)
   return Conversation(
     sampler,
     words,
-    temperature=FLAGS.temperature,
+    temperature=sampling.temperature,
     limit_tokens=bounds.action_tokens,
     sees=sights.of_world(config, published, words),
     limit_images=bounds.segment_images,
@@ -226,7 +236,7 @@ def _play(console: rich.console.Console, run: common.Run, params: Any) -> None:
       run.sampler,
       run.world,
       [rollout.Request(draw, types.Task(draw, line), 0)],
-      temperature=FLAGS.temperature,
+      temperature=run.sampling.temperature,
       workers=run.workers,
     )
     inspecting.show(console, run.world.tokenizer, episode)
@@ -237,19 +247,21 @@ def main() -> None:
   console = rich.console.Console()
   if FLAGS.init_from or not FLAGS['model'].present:
     workdir = pathlib.Path(FLAGS.init_from or 'runs/quickstart')
-    run = common.build(base_limits=run_config.restore_flags(workdir))
+    bounds = run_config.restore_flags(workdir)
+    run = common.build(base_limits=bounds, sampling=sample_flags.chosen)
     _play(console, run, policies.of_run(str(workdir), run.config))
   elif FLAGS['environment'].present:
     _find()
     if not FLAGS['slots'].present:
       FLAGS['slots'].value = 1  # One task at a time.
-    run = common.build(base_limits=_LIMITS)
+    run = common.build(base_limits=_LIMITS, sampling=sample_flags.chosen)
     _play(console, run, common.initial_state(run).policy)
   else:
     _talk(console)
 
 
 flags.adopt_module_key_flags(common)
+flags.adopt_module_key_flags(sample_flags)
 
 if __name__ == '__main__':
   common.main(main)

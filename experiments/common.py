@@ -27,6 +27,8 @@ from agentic_jax import train
 from agentic_jax import types
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import pretrained
+from agentic_jax.sampling import controls
+from agentic_jax.sampling import grammars
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.tasks import pool
@@ -53,6 +55,7 @@ class Run(NamedTuple):
   world: rollout.World
   published: pretrained.Published | None  # None is a fresh model.
   config: config_lib.TransformerConfig
+  sampling: recipe_lib.Sampling
   sampler: sampler_lib.Sampler
   workers: rollout.Workers
   mesh: jax.sharding.Mesh
@@ -142,6 +145,7 @@ def describe_settings(name: str, recipe: Callable) -> str:
 def build(
   recipe: Callable[..., recipe_lib.Recipe] | None = None,
   base_limits: rollout.Limits | None = None,
+  sampling: Callable[..., recipe_lib.Sampling] | None = None,
   **settings: Any,
 ) -> Run:
   """Builds what the flags describe; touches no file but those of tasks.
@@ -149,6 +153,8 @@ def build(
   Args:
     recipe: the paper's maker; by default what --recipe names.
     base_limits: the script's own limits; --limit goes before them.
+    sampling: of a script that does not train: makes of the recipe's sampling
+      that of the script. Otherwise what might have been sampled is recorded.
     **settings: the script's own defaults of the recipe's settings; --set goes
       before them.
 
@@ -196,6 +202,7 @@ def build(
   seen = sights.of_world(config, published, world.tokenizer)
   world = world._replace(images=seen)
   policies.refuse_idle_axes(mesh, config, FLAGS.mesh)
+  chosen = made.sampling if sampling is None else sampling(made.sampling)
   return Run(
     pathlib.Path(FLAGS.workdir),
     make,
@@ -204,7 +211,8 @@ def build(
     world,
     published,
     config,
-    _sampler(config, world),
+    chosen,
+    _sampler(config, world, chosen, record=sampling is None),
     rollout.Workers(number),
     mesh,
     splits,
@@ -212,8 +220,12 @@ def build(
 
 
 def _sampler(
-  config: config_lib.TransformerConfig, world: rollout.World
+  config: config_lib.TransformerConfig,
+  world: rollout.World,
+  sampling: recipe_lib.Sampling,
+  record: bool,
 ) -> sampler_lib.Sampler:
+  words = world.tokenizer
   return sampler_lib.Sampler(
     config,
     programs.shape_for(
@@ -221,9 +233,15 @@ def _sampler(
       FLAGS.slots,
       segment_images=world.limits.segment_images,
     ),
-    stop_ids=world.tokenizer.stop_ids(world.grammar.stop_strings),
+    stop_ids=words.stop_ids(world.grammar.stop_strings),
     seed=FLAGS.seed,
     find_stop=worlds.find_stop(world),
+    controls=controls.resolve(
+      sampling,
+      words,
+      grammar=grammars.load(sampling, world.grammar, words, config.vocab_size),
+      record=record,
+    ),
   )
 
 

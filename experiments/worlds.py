@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 import difflib
 import json
 import pathlib
+import random
 from typing import Any
 from urllib import parse as urllib_parse
 
@@ -226,6 +227,38 @@ def imitated(world: rollout.World, task: types.Task, seed: int) -> list[str]:
     actions.append(environment.oracle(transition.state))
     turn_seed = rollout.derive_seed(seed, turn)
     transition = environment.step(transition.state, actions[-1], turn_seed)
+  return actions
+
+
+def guessed(
+  world: rollout.World, task: types.Task, seed: int, member: int
+) -> list[str]:
+  """The actions of an agent that acts at random.
+
+  It takes any of the actions that the environment calls admissible, or answers
+  with some digits where it names none.
+
+  Args:
+    world: its environment is stepped with the seeds that `rollout.play` will
+      use.
+    task: to be played.
+    seed: of the reset.
+    member: of the group; another one guesses otherwise.
+  """
+  environment, actions = world.environment, list[str]()
+  rng = random.Random(rollout.derive_seed(seed, member, 1))
+  transition = environment.reset(task, seed)
+  while len(actions) < world.limits.turns:
+    if transition.terminated or transition.truncated:
+      break
+    if hasattr(environment, 'admissible'):
+      action = rng.choice(list(environment.admissible(transition.state)))
+    else:
+      digits = ''.join(rng.choices('0123456789', k=rng.randint(1, 4)))
+      action = world.grammar.render(protocol.Action(answer=digits))
+    turn_seed = rollout.derive_seed(seed, len(actions))
+    actions.append(action)
+    transition = environment.step(transition.state, action, turn_seed)
   return actions
 
 

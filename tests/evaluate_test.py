@@ -1,5 +1,9 @@
 """Success and cost on held-out tasks."""
 
+import itertools
+import math
+
+import numpy as np
 import pytest
 
 from agentic_jax import evaluate
@@ -77,3 +81,111 @@ def test_failures_are_not_solved_and_stop_nothing():
   metrics, played = _evaluate(faulty_environments.RaisingReset(), 2)
   assert {e.failure for e in played} == {'raised'}
   assert metrics['evaluate/success'] == 0
+
+
+def test_pass_at_k_is_the_share_of_subsets():
+  for attempts, successes, k in itertools.product(
+    range(1, 7), range(7), [*range(1, 7)]
+  ):
+    if successes > attempts or k > attempts:
+      continue
+    subsets = list(itertools.combinations(range(attempts), k))
+    wanted = sum(min(own) < successes for own in subsets) / len(subsets)
+    found = evaluate.pass_at_k(attempts, successes, k)
+    assert found == pytest.approx(wanted)
+  # 1 - C(97, 10) / C(100, 10) of the paper's form.
+  assert evaluate.pass_at_k(100, 3, 10) == pytest.approx(0.2734693877)
+  with pytest.raises(ValueError, match='pass@4 wants at least 4 .* got 3'):
+    evaluate.pass_at_k(3, 1, 4)
+  with pytest.raises(ValueError, match='k of at least 1'):
+    evaluate.pass_at_k(3, 1, 0)
+
+
+def test_pass_at_k_has_no_bias():
+  """Over all outcomes of 6 attempts that each succeed with probability 0.3."""
+  for k in (1, 3, 6):
+    mean = sum(
+      math.comb(6, c) * 0.3**c * 0.7 ** (6 - c) * evaluate.pass_at_k(6, c, k)
+      for c in range(7)
+    )
+    assert mean == pytest.approx(1 - 0.7**k)
+
+
+def test_intervals():
+  # Newcombe, 1998, Statistics in Medicine 17, table I, method 3.
+  for (r, n), (low, high) in {
+    (81, 263): (0.2553, 0.3662),
+    (15, 148): (0.0624, 0.1605),
+    (0, 20): (0.0, 0.1611),
+    (1, 29): (0.0061, 0.1718),
+  }.items():
+    assert evaluate.wilson(r, n) == pytest.approx((low, high), abs=6e-5)
+  rng = np.random.default_rng(3)
+  inside = 0
+  for _ in range(60):
+    values = rng.binomial(8, 0.4, 60) / 8
+    low, high = evaluate.bootstrap(values)
+    inside += low <= 0.4 <= high
+    spread = np.std(values) / 60**0.5
+    assert high - low == pytest.approx(2 * 1.96 * spread, rel=0.15)
+  assert 51 <= inside <= 60
+  assert evaluate.bootstrap(values) == (low, high)
+  # Nothing to resample: the interval of as many trials.
+  assert evaluate.estimate([0.5] * 20)[1:] == evaluate.wilson(10, 20)
+  assert evaluate.estimate([0.0, 1.0, 1.0])[1:] == evaluate.wilson(2, 3)
+  assert evaluate.estimate([0.25, 1.0]) != evaluate.wilson(1.25, 2)
+  assert evaluate.estimate([]) == (0.0, 0.0, 1.0)
+
+
+def test_scores_by_hand():
+  sure, half = ({'final': 1.0},), ({'final': 0.4}, {'process': 1.0})
+  played = [
+    _episode('sum', 1, *sure, calls=2)._replace(draw=0),
+    _episode('sum', 1, *half)._replace(draw=0, member=1),
+    _episode('power', 2, *half)._replace(draw=1, truncated=True),
+    _episode('power', 2, *sure, failure='hung')._replace(draw=1, member=1),
+  ]
+  everything, power, sum_, one, two = evaluate.score(played, pass_at=(1, 2))
+  assert [x.name for x in (power, sum_, one, two)] == [
+    *('power', 'sum', 'difficulty 1', 'difficulty 2')
+  ]
+  assert (everything.tasks, everything.episodes) == (2, 4)
+  assert everything.success == everything.pass_at[1]
+  assert everything.success.mean == 0.25
+  assert everything.pass_at[2].mean == 0.5
+  assert sum_.success.mean == 0.5 and sum_.pass_at[2].mean == 1
+  assert power.pass_at[2].mean == 0
+  assert (everything.turns, everything.tokens) == (1.5, 7.5)
+  assert (everything.calls, everything.reward) == (0.5, 1.2)
+  assert (everything.truncated, everything.failed) == (0.25, 0.25)
+  with pytest.raises(ValueError, match='pass@3'):
+    evaluate.score(played, pass_at=(3,))
+
+
+def test_each_task_may_be_played_several_times():
+  _, played = _evaluate(None, 4, samples=3, temperature=1.0)
+  assert [(e.draw, e.member) for e in played] == [
+    (draw, member) for draw in range(8) for member in range(3)
+  ]
+  assert small_world.said(played[0]) != small_world.said(played[1])
+  _, again = _evaluate(
+    small_world.Wander(delay_seconds=0.01), 1, samples=3, temperature=1.0
+  )
+  small_world.assert_same(again, played)
+
+
+def test_scripts_are_played_like_policies():
+  reports = []
+  played = evaluate.evaluate_script(
+    small_world.world(),
+    lambda task, seed, member: [f'{task.index}{member}'] * 9,
+    small_world.tasks(3),
+    samples=2,
+    report=lambda *counts: reports.append(counts),
+  )
+  assert [(e.draw, e.member) for e in played] == [
+    *((0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1))
+  ]
+  assert reports == [(done, 6) for done in range(1, 7)]
+  assert {turn.action for turn in played[3].turns} == {'11'}
+  assert not any(e.failure for e in played)

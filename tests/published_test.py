@@ -221,7 +221,7 @@ def _another_model_is_another_run(workdir, model) -> None:
 
 
 def test_a_conversation_keeps_its_tokens(directory):
-  with _flags(directory, directory / 'run', temperature=1.0):
+  with _flags(directory, directory / 'run', sample=['temperature=1.0']):
     conversation = chat.converse()
   first = conversation.reply('Hello 12')
   assert conversation.reply('and') != first

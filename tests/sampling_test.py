@@ -13,6 +13,7 @@ from agentic_jax import rollout
 from agentic_jax.models import attention
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
+from agentic_jax.sampling import drawing
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
 from tests import small_world
@@ -282,7 +283,7 @@ def test_samples_follow_the_softmax():
   logits = np.tile(rng.normal(size=12).astype(np.float32) * 2, (6000, 1))
   uniform = rng.random(6000, np.float32)
   temperature = np.full(6000, 0.7, np.float32)
-  tokens, logprobs = jax.jit(programs.sample)(logits, uniform, temperature)
+  tokens, logprobs = jax.jit(drawing.sample)(logits, uniform, temperature)
   scaled = logits[0] / 0.7
   wanted = scaled - np.log(np.sum(np.exp(scaled)))
   np.testing.assert_allclose(logprobs, wanted[tokens], atol=2e-6)
@@ -303,7 +304,7 @@ def test_a_token_is_where_the_sum_passes_the_number(size):
   uniform = rng.random(rows).astype(np.float32)
   uniform[:50], uniform[50:100] = 0.0, 1 - 2.0**-24
   ones = np.ones(rows, np.float32)
-  tokens, _ = jax.jit(programs.sample)(logits, uniform, ones)
+  tokens, _ = jax.jit(drawing.sample)(logits, uniform, ones)
   assert not np.any(impossible[np.arange(rows), tokens])
   wide = np.exp(logits.astype(np.float64))
   upto = np.cumsum(wide / wide.sum(-1, keepdims=True), axis=-1)
@@ -315,7 +316,7 @@ def test_a_token_is_where_the_sum_passes_the_number(size):
 def test_broken_logits_name_no_token_outside_the_vocabulary():
   logits = np.full((2, 300), np.nan, np.float32)
   half = np.full(2, 0.5, np.float32)
-  tokens, logprobs = jax.jit(programs.sample)(logits, half, 2 * half)
+  tokens, logprobs = jax.jit(drawing.sample)(logits, half, 2 * half)
   assert np.all((tokens >= 0) & (tokens < 300))
   assert np.all(np.isnan(logprobs))
 

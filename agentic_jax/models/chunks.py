@@ -21,6 +21,20 @@ Score = Callable[[Array], Array]
 Vocabulary = Callable[[types.Chunk], dict[str, Array]]
 
 
+def within(scores: Array, kept: Array) -> Array:
+  """Scores of the tokens that might have been sampled; the least elsewhere.
+
+  Args:
+    scores: float [..., V].
+    kept: uint8 [..., W], see `types.Segment`.
+  """
+  places = jnp.arange(8, dtype=jnp.uint8)
+  sets = (kept[..., None] >> places) & 1
+  sets = sets.reshape(*kept.shape[:-1], -1)[..., : scores.shape[-1]]
+  # Finite, so that 0 of them in a sum is 0.
+  return jnp.where(sets > 0, scores, jnp.finfo(scores.dtype).min)
+
+
 def said(scores: Array, tokens: Array) -> tuple[Array, Array]:
   """The log-probability of each token, and the entropy: both [...].
 
@@ -69,8 +83,10 @@ def read(
     return jnp.moveaxis(x.reshape(rows, number, size, *x.shape[2:]), 1, 0)
 
   def one(chunk):
-    hidden, taught, tokens, temperature, mask, index = chunk
+    hidden, taught, tokens, temperature, mask, index, kept = chunk
     scores = score(hidden) / temperature[..., None]
+    if kept is not None:
+      scores = within(scores, kept)
     logprobs, entropy = said(scores, tokens)
     found = None
     if vocabulary is not None:
@@ -87,6 +103,7 @@ def read(
     cut(trajectory.temperature, 1),
     cut(trajectory.action_mask & (trajectory.position > 0)),
     cut(index, -1),
+    None if trajectory.kept is None else cut(trajectory.kept, 255),
   )
   again = jax.checkpoint(one, prevent_cse=False)
   _, read_ = jax.lax.scan(lambda _, chunk: (None, again(chunk)), None, chunks)

@@ -303,7 +303,8 @@ def outputs(
 ) -> types.Outputs:
   """What the policy says of every token of a trajectory.
 
-    logprobs[t] = log softmax(logits[t-1] / temperature[t])[token t]
+    logprobs[t] = log softmax(logits[t-1] / temperature[t])[token t], over the
+      tokens that might have been sampled, where the trajectory has `kept`
     entropy[t] = -sum_v p_v log p_v of the same distribution
     values[t] = value head at t-1, so the entry after a segment's last token
       bootstraps an episode that a limit ended; of several heads that of the

@@ -25,12 +25,14 @@ from agentic_jax.recipe import makers
 from agentic_jax.recipe import mixtures
 from agentic_jax.recipe import parts
 from agentic_jax.recipe import routing
+from agentic_jax.recipe import sampling
 from agentic_jax.recipe import settings
 from agentic_jax.recipe import values
 
 Recipe = base.Recipe
 Networks = base.Networks
-Sampling = base.Sampling
+Sampling = sampling.Sampling
+check_sampling = sampling.check
 Probing = base.Probing
 Routing = base.Routing
 training = base.training

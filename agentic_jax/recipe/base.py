@@ -10,6 +10,7 @@ import optax
 from agentic_jax import probes
 from agentic_jax import types
 from agentic_jax.recipe import branching
+from agentic_jax.recipe import sampling as sampling_lib
 from agentic_jax.types import Array
 
 Terms = dict[str, Array]
@@ -21,12 +22,6 @@ class Networks(NamedTuple):
   policy: Any
   reference: Any = None  # The frozen anchor; None unless the recipe uses it.
   teacher: Any = None  # Of another run; None unless the recipe brings one.
-
-
-class Sampling(NamedTuple):
-  """How actions are sampled in training."""
-
-  temperature: float = 1.0
 
 
 class Probing(NamedTuple):
@@ -154,7 +149,7 @@ class Recipe:
   branch: branching.Tree | branching.Probes | None = None
   epochs: int = 1
   minibatches: int = 1
-  sampling: Sampling = Sampling()
+  sampling: sampling_lib.Sampling = sampling_lib.Sampling()
   routing: Routing = Routing()
   heads: types.Heads = types.Heads()
   uses_reference: bool = False
@@ -162,6 +157,7 @@ class Recipe:
   granularity: str = 'episode'
 
   def __post_init__(self):
+    sampling_lib.check_trainable(self.sampling, self.vocabulary is not None)
     if not 0 <= self.demonstrations < max(self.group_size, 1):
       raise ValueError(
         f'demonstrations={self.demonstrations} of '
@@ -201,6 +197,13 @@ def training(
   epochs: int = 1,
   minibatches: int = 1,
   temperature: float = 1.0,
+  top_k: int = 0,
+  top_p: float = 1.0,
+  min_p: float = 0.0,
+  repetition_penalty: float = 1.0,
+  forbidden: tuple[str, ...] = (),
+  forced: str = '',
+  grammar: str = '',
   balance_coefficient: float = 0.0,
   router_z_coefficient: float = 0.0,
   replay_experts: bool = True,
@@ -219,6 +222,13 @@ def training(
     epochs: passes over a batch.
     minibatches: optimiser steps a pass.
     temperature: of sampling, replayed in training; above 0.
+    top_k: only the likeliest tokens, so many, are sampled; 0 is off.
+    top_p: only the likeliest tokens of this probability together; 1 is off.
+    min_p: only tokens at least so likely, relative to the likeliest; 0 is off.
+    repetition_penalty: refused in training, which cannot replay it.
+    forbidden: texts of single tokens that are never sampled.
+    forced: text with which every action begins.
+    grammar: actions, or the path of a JSON schema of calls; empty is any text.
     balance_coefficient: of a mixture of experts: of the load-balance loss.
     router_z_coefficient: of a mixture of experts: of the router-z loss.
     replay_experts: of a mixture of experts: whether tokens see the experts that
@@ -227,11 +237,6 @@ def training(
   Raises:
     ValueError: a setting is out of range.
   """
-  if temperature <= 0:
-    raise ValueError(
-      f'{temperature=} cannot be trained on: greedy actions have no gradient; '
-      'use a temperature above 0, such as 1.'
-    )
   if min(epochs, minibatches) < 1 or learning_rate < 0:
     raise ValueError(
       f'{epochs=} and {minibatches=} must be at least 1, and {learning_rate=} '
@@ -254,7 +259,16 @@ def training(
     optimizer=optimizer,
     epochs=epochs,
     minibatches=minibatches,
-    sampling=Sampling(temperature),
+    sampling=sampling_lib.Sampling(
+      temperature,
+      top_k,
+      top_p,
+      min_p,
+      repetition_penalty,
+      forbidden,
+      forced,
+      grammar,
+    ),
     routing=Routing(balance_coefficient, router_z_coefficient, replay_experts),
   )
 

@@ -103,6 +103,8 @@ def _value(text: str, value: str, default: Any) -> Any:
     parsed = float(parsed)
   if isinstance(default, str) and not isinstance(parsed, str):
     parsed = value
+  if default == () and not isinstance(parsed, tuple):
+    parsed = (value,)
   wanted = type(default)
   known = default is not None and default is not inspect.Parameter.empty
   if known and type(parsed) is not wanted:

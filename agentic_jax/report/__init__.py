@@ -6,6 +6,7 @@ Reads files only, in whatever state a run left them; imports no jax.
   text        numbers as text, escaping, tables
   charts      line charts as inline SVG
   header, curves, costs, results, viewer, credit    the sections of a report
+  scores      how an agent scores, from experiments/evaluate.py
   comparison  the sections that compare runs
   page        the page around them; *.html, *.css and *.js are its parts
 """
@@ -22,6 +23,7 @@ from agentic_jax.report import header
 from agentic_jax.report import page
 from agentic_jax.report import reading
 from agentic_jax.report import results
+from agentic_jax.report import scores
 from agentic_jax.report import viewer
 
 
@@ -62,6 +64,34 @@ def write(
     {'viewer': viewer_data, 'credit': credit_data},
   )
   return page.save(html, output or run.path / 'report.html')
+
+
+def write_scores(
+  folder: str | pathlib.Path, *, output: str | pathlib.Path | None = None
+) -> pathlib.Path:
+  """Writes the page of an evaluation and returns its path.
+
+  Args:
+    folder: that `experiments/evaluate.py` wrote: scores.json, and episodes.
+    output: the file to write, `report.html` in `folder` by default.
+
+  Raises:
+    ValueError: there is no scores.json in `folder`, or it is broken.
+  """
+  folder = pathlib.Path(folder)
+  found = reading.scores(folder)
+  run = reading.load(folder)
+  viewer_html, viewer_data = viewer.section(run)
+  html = page.render(
+    run.name,
+    scores.title(found),
+    [
+      ('scores', '', scores.section(found)),
+      ('episodes', 'Episodes', viewer_html),
+    ],
+    {'viewer': viewer_data},
+  )
+  return page.save(html, output or folder / 'report.html')
 
 
 def compare(

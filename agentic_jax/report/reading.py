@@ -92,6 +92,22 @@ def _json(
   return value
 
 
+def scores(folder: pathlib.Path) -> Mapping[str, Any]:
+  """What `experiments/evaluate.py` wrote.
+
+  Raises:
+    ValueError: there is nothing, or it is broken.
+  """
+  found = _json(folder / 'scores.json', '', [])
+  kept = sequence(found.get('scores'))
+  if not kept or not all(isinstance(own, dict) for own in kept):
+    raise ValueError(
+      f'Wanted an evaluation, but {str(folder)!r} has no scores.json, or a '
+      'broken one; write it by experiments/evaluate.py --into=DIRECTORY.'
+    )
+  return found
+
+
 def lines(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
   """The JSON objects of a JSONL file, and how many lines are not one."""
   records, broken = [], 0

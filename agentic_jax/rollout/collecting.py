@@ -239,13 +239,16 @@ class _Loop:
   def _act(self, generated: sampler_lib.Generated) -> None:
     slot = generated.slot
     builder = self._playing[slot]
+    temperature = self._temperature_of(builder.request)
     text = builder.act(
       generated.tokens,
       generated.logprobs,
       self._sampler.policy_step,
-      self._temperature_of(builder.request),
+      temperature,
       cut=not generated.stopped,
       experts=generated.experts,
+      # What is greedy is never trained on.
+      kept=generated.kept if temperature > 0 else None,
     )
     request = builder.request
     seed = episodes.derive_seed(

@@ -90,10 +90,14 @@ class _Open(NamedTuple):
   policy_step: list
   sampler_logprobs: list
   temperature: list
+  kept: list  # uint8 [W], or None where nothing was recorded.
   images: list  # (place, pixels) each.
 
-  def extend(self, tokens, mask, turn, role, step, logprobs, temperature):
+  def extend(
+    self, tokens, mask, turn, role, step, logprobs, temperature, kept=None
+  ):
     n = len(tokens)
+    self.kept.extend([None] * n if kept is None else kept)
     self.tokens.extend(tokens)
     self.action_mask.extend([mask] * n)
     self.turn.extend([turn] * n)
@@ -120,8 +124,18 @@ class _Open(NamedTuple):
       np.asarray(self.sampler_logprobs, kind),
       np.asarray(self.temperature, np.float32),
       experts=experts,
+      kept=_sets(self.kept),
       **pictures.fields(self.images, len(self.tokens), images),
     )
+
+
+def _sets(kept: Sequence[np.ndarray | None]) -> np.ndarray | None:
+  """The sets of a segment, all ones where there is no record; None without."""
+  recorded = [own for own in kept if own is not None]
+  if not recorded:
+    return None
+  everything = np.full_like(recorded[0], 255)
+  return np.stack([everything if own is None else own for own in kept])
 
 
 class Builder:
@@ -141,8 +155,10 @@ class Builder:
     self.request = request
     self._remembers = remembers
     self._first: types.Transition | None = None
-    self._acted: tuple[Any, ...] = ()  # The arguments of the last `act`.
-    self._past: list[tuple[tuple[Any, ...], types.Transition]] = []
+    # The arguments of the last `act`, and those by name.
+    self._acted: tuple[Any, ...] = ()
+    self._beside: dict[str, Any] = {}
+    self._past: list[tuple[tuple, dict[str, Any], types.Transition]] = []
     self.state: Any = None
     self.opens_segment = True
     self._spans: list[context_lib.Span] = []
@@ -213,9 +229,8 @@ class Builder:
       )
     made = Builder(self.world, request, remembers=remembers)
     made.reset(self._first)
-    for acted, transition in self._past[:turn]:
-      *arguments, cut, experts = acted
-      made.act(*arguments, cut=cut, experts=experts)
+    for acted, beside, transition in self._past[:turn]:
+      made.act(*acted, **beside)
       made.observe(transition)
     return made
 
@@ -251,6 +266,7 @@ class Builder:
     *,
     cut: bool = False,
     experts: np.ndarray | None = None,
+    kept: np.ndarray | None = None,
   ) -> str:
     """Takes the ids of an action; returns its text for the environment.
 
@@ -261,14 +277,17 @@ class Builder:
       temperature: at which they were sampled.
       cut: the token limit ended the action.
       experts: int16 [m, L, k], of the segment's first m tokens; None without.
+      kept: uint8 [n, W], what might have been sampled; None is no record.
     """
-    self._acted = (tokens, logprobs, policy_step, temperature, cut, experts)
+    self._acted = (tokens, logprobs, policy_step, temperature)
+    self._beside = dict(cut=cut, experts=experts, kept=kept)
     self._experts = experts
     ids = tokens.tolist()
     tokenizer = self.world.tokenizer
     role = self.world.grammar.roles(tokenizer.pieces(ids)).tolist()
     self._open.extend(
-      ids, True, self.turn, role, policy_step, list(logprobs), temperature
+      *(ids, True, self.turn, role, policy_step, list(logprobs), temperature),
+      kept=kept,
     )
     self._spans.append(context_lib.Span('action', tuple(ids), self.turn))
     text = tokenizer.decode(ids)
@@ -290,7 +309,7 @@ class Builder:
     """
     transition = faults.check(transition, self.world.images)
     if self._remembers:
-      self._past.append((self._acted, transition))
+      self._past.append((self._acted, self._beside, transition))
     reward = {k: float(v) for k, v in transition.reward.items()}
     price = self.world.limits.token_price * self._action['num_tokens']
     if price:

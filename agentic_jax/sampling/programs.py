@@ -20,6 +20,8 @@ from agentic_jax.models import config as config_lib
 from agentic_jax.models import experts as experts_lib
 from agentic_jax.models import transformer
 from agentic_jax.models import vision
+from agentic_jax.sampling import controls as controls_lib
+from agentic_jax.sampling import drawing
 from agentic_jax.types import Array
 
 # Positions of a cache block, at least: smaller ones cost more in branches than
@@ -49,6 +51,8 @@ class Sampled(NamedTuple):
   active: Array  # bool [S]: still generating
   experts: Array | None = None  # int16 [block, S, L, k], of the token that was
   #                               fed: the one before. None without experts.
+  kept: Array | None = None  # uint8 [block, S, W]: what might have been drawn,
+  #                            where controls are recorded.
 
 
 class Shape(NamedTuple):
@@ -197,82 +201,6 @@ def uniforms(key: Array, slots: Slots, steps: int) -> Array:
   return over_steps(slots.draw, slots.member, slots.turn, position)
 
 
-def sample(logits: Array, uniform: Array, temperature: Array) -> tuple:
-  """Draws a token a row by inverting the cumulative distribution.
-
-    token = min {v: sum_{w <= v} p_w > u},  p = softmax(logits / temperature)
-
-  The sum goes in two levels, over the vocabulary cut into about sqrt(V) parts
-  and then inside the part. A token of probability 0 is never drawn.
-
-  Args:
-    logits: float [S, V].
-    uniform: [S], in [0, 1).
-    temperature: float32 [S]; 0 takes the argmax, which has probability 1.
-
-  Returns:
-    Tokens int32 [S] and their log-probabilities [S] under the distribution
-    that was sampled.
-  """
-  greedy = temperature <= 0
-  scaled = logits / jnp.where(greedy, 1.0, temperature)[:, None].astype(
-    logits.dtype
-  )
-  top = jnp.max(scaled, axis=-1, keepdims=True)
-  likeliest = _first(scaled == top)
-  size = 1 << max(1, logits.shape[-1] - 1).bit_length() // 2
-  weights = jnp.pad(
-    jnp.exp(scaled - top), ((0, 0), (0, -scaled.shape[-1] % size))
-  )
-  parts = weights.reshape(len(weights), -1, size)
-  upto = _cumulative(jnp.sum(parts, axis=-1))  # [S, parts]
-  total = upto[:, -1]
-  part, rest = _invert(upto, uniform.astype(upto.dtype) * total)
-  inside = jnp.take_along_axis(parts, part[:, None, None], axis=1)[:, 0]
-  drawn = part * size + _invert(_cumulative(inside), rest)[0]
-  tokens = jnp.where(greedy, likeliest, drawn)
-  tokens = jnp.minimum(tokens, logits.shape[-1] - 1)  # If there is a NaN.
-  chosen = jnp.take_along_axis(scaled, tokens[:, None], axis=-1)[:, 0]
-  logprobs = chosen - top[:, 0] - jnp.log(total)
-  return tokens, jnp.where(greedy, 0.0, logprobs)
-
-
-def _cumulative(x: Array) -> Array:
-  """Sums [S, n] of x [S, n] up to each entry, itself included.
-
-  Written out as n sums, which is one loop; n is about the root of the
-  vocabulary.
-  """
-  index = jnp.arange(x.shape[-1])
-  below = index <= index[:, None]
-  return jnp.sum(jnp.where(below, x[:, None, :], 0), axis=-1)
-
-
-def _invert(upto: Array, target: Array) -> tuple[Array, Array]:
-  """Where rising `upto` [S, n] passes `target` [S], and what is then left.
-
-  Where rounding left no such entry, it is the last one that rose.
-
-  Returns:
-    The index int32 [S], and [S], the target less what lies before the index.
-  """
-  past = upto > target[:, None]
-  past |= upto == upto[:, -1:]
-  index = _first(past)
-  before = jnp.max(jnp.where(past, 0, upto), axis=-1)
-  return index, target - before
-
-
-def _first(x: Array) -> Array:
-  """int32 [S]: where in x [S, n] the first True is; n - 1 if nowhere.
-
-  A minimum, which XLA vectorises on a CPU; its reduction for `argmax` it does
-  not, nor what is fused into it.
-  """
-  index = jnp.arange(x.shape[-1], dtype=jnp.int32)
-  return jnp.min(jnp.where(x, index, x.shape[-1] - 1), axis=-1)
-
-
 def pack(slots: Slots, *, steps: int, patience: int) -> np.ndarray:
   """What `decode` needs from the host, int32 [8 S + 2]: a single transfer."""
   fields = slots._replace(temperature=slots.temperature.view(np.int32))
@@ -289,7 +217,17 @@ def _unpack(packed: Array, shape: Shape) -> tuple[Slots, Array]:
   return slots, packed[-2:]
 
 
-def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
+def decode(
+  config,
+  shape: Shape,
+  stop_ids,
+  controls,
+  params,
+  caches,
+  key,
+  packed,
+  known=controls_lib.NOTHING,
+):
   """Samples a block of tokens for every active slot.
 
   Ends after `steps` tokens, when no slot is active, or when `patience` slots
@@ -300,11 +238,13 @@ def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
     config: static; the transformer.
     shape: static.
     stop_ids: static; a tuple of token ids that end a turn.
+    controls: static; `controls.Controls`, or None.
     params: in the decode layout.
     caches: donated.
     key: of the run.
     packed: from `pack`: where the slots stand, and the limits `steps`, at
       most `decode_block`, and `patience`.
+    known: what the controls want to know.
 
   Returns:
     The caches and a `Sampled`.
@@ -317,12 +257,12 @@ def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
   numbers = uniforms(key, slots, shape.decode_block)
 
   def running(carry):
-    i, _, slots, _ = carry
+    i, _, slots, *_ = carry
     active = jnp.sum(slots.active)
     return (i < limits[0]) & (active > 0) & (began - active < limits[1])
 
   def body(carry):
-    i, caches, slots, sampled = carry
+    i, caches, slots, sampled, seen = carry
     context = attention.Cached(slots.position[:, None], None, slots.active)
     hidden, caches, experts = _feed(
       config, params, slots.token[:, None], context, caches
@@ -330,7 +270,12 @@ def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
     logits = model.apply(
       {'params': params}, hidden[:, 0], method=transformer.Transformer.logits
     )
-    tokens, logprobs = sample(logits, numbers[i], slots.temperature)
+    kept = None
+    if controls is not None:
+      logits, kept = controls_lib.steer(
+        controls, known, logits, slots.temperature, sampled.counts, seen
+      )
+    tokens, logprobs = drawing.sample(logits, numbers[i], slots.temperature)
     moved = slots.active.astype(jnp.int32)
     left = slots.left - moved
     stopped = jnp.any(tokens[:, None] == stops, axis=-1) | (left <= 0)
@@ -342,6 +287,9 @@ def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
       jax.tree.map(
         lambda all_, new: all_.at[i].set(new[:, 0]), sampled.experts, experts
       ),
+      sampled.kept
+      if sampled.kept is None
+      else sampled.kept.at[i].set(controls_lib.pack(kept)),
     )
     slots = slots._replace(
       token=jnp.where(slots.active, tokens, slots.token),
@@ -349,7 +297,7 @@ def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
       active=sampled.active,
       left=left,
     )
-    return i + 1, caches, slots, sampled
+    return i + 1, caches, slots, sampled, controls_lib.see(seen, tokens)
 
   size = (shape.decode_block, shape.slots)
   nothing = Sampled(
@@ -358,9 +306,11 @@ def decode(config, shape: Shape, stop_ids, params, caches, key, packed):
     jnp.zeros(shape.slots, jnp.int32),
     slots.active,
     empty_record(config, size),
+    controls_lib.empty_record(controls, size, config.vocab_size),
   )
-  _, caches, _, sampled = jax.lax.while_loop(
-    running, body, (jnp.int32(0), caches, slots, nothing)
+  seen = controls_lib.seen_tokens(known, config.vocab_size)
+  _, caches, _, sampled, _ = jax.lax.while_loop(
+    running, body, (jnp.int32(0), caches, slots, nothing, seen)
   )
   return caches, sampled
 
@@ -374,8 +324,13 @@ class Programs(NamedTuple):
   decode: object
 
 
-def compile_programs(config, shape: Shape, stop_ids: tuple[int, ...]):
-  """Jits the programs for one transformer, one shape and one set of stops."""
+def compile_programs(
+  config,
+  shape: Shape,
+  stop_ids: tuple[int, ...],
+  controls: controls_lib.Controls | None = None,
+):
+  """Jits the programs for one transformer, shape, set of stops and controls."""
   return Programs(
     layout=jax.jit(functools.partial(transformer.decode_layout, config)),
     prefill=jax.jit(
@@ -383,6 +338,7 @@ def compile_programs(config, shape: Shape, stop_ids: tuple[int, ...]):
     ),
     copy=jax.jit(copy, donate_argnums=(0,)),
     decode=jax.jit(
-      functools.partial(decode, config, shape, stop_ids), donate_argnums=(1,)
+      functools.partial(decode, config, shape, stop_ids, controls),
+      donate_argnums=(1,),
     ),
   )

@@ -9,7 +9,9 @@ import numpy as np
 
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import heads
+from agentic_jax.sampling import controls as controls_lib
 from agentic_jax.sampling import eyes
+from agentic_jax.sampling import following
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import recording
 
@@ -23,6 +25,10 @@ class Generated(NamedTuple):
   stopped: bool  # By a stop token or string; otherwise by the token limit.
   experts: np.ndarray | None = None  # int16 [n, L, k], that saw the segment so
   #                                    far, but for its last token.
+  kept: np.ndarray | None = (
+    None  # uint8 [n, W]: what might have been drawn, see
+  )
+  #                                 `controls`; None where nobody records it.
 
 
 # Ids, and the bytes of the images among them: equal ones have equal caches.
@@ -63,6 +69,7 @@ class Sampler:
     stop_ids: tuple[int, ...],
     seed: int,
     find_stop: Callable[[Sequence[int]], int | None] | None = None,
+    controls: controls_lib.Controls | None = None,
     device: jax.Device | None = None,
   ):
     """Allocates the caches.
@@ -74,6 +81,8 @@ class Sampler:
       seed: of the run; part of every token's key.
       find_stop: given a turn's tokens so far, how many of them to keep because
         a stop string is complete, or None. Checked on the host after a block.
+      controls: what changes the distribution besides temperature; None is
+        nothing, and costs nothing.
       device: where to sample; the first local one by default.
     """
     if shape.capacity % shape.cache_block:
@@ -87,7 +96,9 @@ class Sampler:
     self.policy_step = -1
     self._find_stop = find_stop
     self._device = device or jax.local_devices()[0]
-    self._programs = programs.compile_programs(config, shape, self.stop_ids)
+    self._programs = programs.compile_programs(
+      config, shape, self.stop_ids, controls
+    )
     with jax.default_device(self._device):
       self._key = jax.random.key(seed)
       self._caches: Any = programs.empty_caches(config, shape)
@@ -95,6 +106,12 @@ class Sampler:
     self._slots = [_Slot() for _ in range(shape.slots)]
     self._recorder = recording.Recorder(config, shape)
     self._eyes = eyes.Eyes(config, shape, self._device)
+    self._follower = following.Follower(
+      controls,
+      slots=shape.slots,
+      capacity=shape.capacity,
+      vocab_size=config.vocab_size,
+    )
 
   @property
   def limit_tokens(self) -> int:
@@ -117,6 +134,7 @@ class Sampler:
     self.policy_step = policy_step
     self._slots = [_Slot() for _ in self._slots]
     self._eyes.forget()
+    self._follower.forget()
     if first:
       self._warm_up()
 
@@ -158,6 +176,7 @@ class Sampler:
     slot.first_span = ((), ())
     slot.span = []
     self._eyes.close(index)
+    self._follower.open(index)
     slot.draw, slot.member, slot.temperature = draw, member, temperature
     self._ask(index, tokens, turn, limit_tokens, images)
 
@@ -186,6 +205,7 @@ class Sampler:
       )
     slot.turn, slot.left = turn, limit_tokens
     slot.tokens, slot.logprobs = [], []
+    self._follower.ask(index, tokens)
     slot.active = True
 
   def close(self, index: int) -> None:
@@ -209,13 +229,16 @@ class Sampler:
       count = int(sampled.counts[index])
       if not slot.active or not count:
         continue
-      slot.tokens.extend(sampled.tokens[:count, index].tolist())
+      ids = sampled.tokens[:count, index].tolist()
+      slot.tokens.extend(ids)
+      kept = None if sampled.kept is None else sampled.kept[:count, index]
+      self._follower.sampled(index, ids, kept)
       slot.logprobs.extend(sampled.logprobs[:count, index].tolist())
       slot.left -= count
       self._recorder.decoded(
         index, slot.length + len(slot.span) - 1, count, sampled.experts
       )
-      done = self._cut(slot, bool(sampled.active[index]))
+      done = self._cut(index, bool(sampled.active[index]))
       # The cache holds all but the last token, which the next span leads with.
       slot.length += len(slot.span) - 1 + count
       slot.span = [slot.tokens[-1]]
@@ -228,15 +251,18 @@ class Sampler:
             np.asarray(slot.logprobs, sampled.logprobs.dtype),
             done,
             self._recorder.of(index, slot.length),
+            self._follower.kept(index),
           )
         )
     return finished
 
-  def _cut(self, slot: _Slot, running: bool) -> bool | None:
+  def _cut(self, index: int, running: bool) -> bool | None:
     """None: go on. Otherwise the turn is over; True if by a stop."""
+    slot = self._slots[index]
     if self._find_stop is not None:
       keep = self._find_stop(slot.tokens)
       if keep is not None:
+        self._follower.cut(index, len(slot.tokens) - keep)
         slot.length -= len(slot.tokens) - keep
         del slot.tokens[keep:], slot.logprobs[keep:]
         return True
@@ -260,12 +286,16 @@ class Sampler:
     )
     size = self.shape.decode_block
     steps = max(1, size // 4) if busy else size
+    steps = 1 if self._follower.single else steps
     patience = max(1, self.shape.slots // 4)
     self._caches, sampled = self._programs.decode(
       self._params,
       self._caches,
       self._key,
-      *self._place(programs.pack(slots, steps=steps, patience=patience)),
+      *self._place(
+        programs.pack(slots, steps=steps, patience=patience),
+        self._follower.known(slots.active),
+      ),
     )
     return jax.device_get(sampled)
 

@@ -17,6 +17,7 @@ from agentic_jax.train.loop import Result
 from agentic_jax.train.loop import Source
 from agentic_jax.train.loop import run
 from agentic_jax.train.probing import probed
+from agentic_jax.train.records import write as write_episodes
 from agentic_jax.train.signals import Stopped
 from agentic_jax.train.step import TrainState
 from agentic_jax.train.step import apply_of
@@ -42,4 +43,5 @@ __all__ = [
   'place_teacher',
   'probed',
   'run',
+  'write_episodes',
 ]

@@ -196,8 +196,14 @@ class Learner:
     return record
 
   def _with_record(self, trajectory: types.Trajectory) -> types.Trajectory:
-    """Every batch of a run says who saw its tokens, or none does."""
+    """Every batch of a run says who saw its tokens, or none does.
+
+    So with what might have been sampled: programs compile once.
+    """
     config = self._config
+    if self._recipe.sampling.cuts and trajectory.kept is None:
+      size = (*trajectory.tokens.shape, -(-config.vocab_size // 8))
+      trajectory = trajectory._replace(kept=np.full(size, 255, np.uint8))
     if not (config.experts and self._recipe.routing.replay):
       return trajectory._replace(experts=None)
     if trajectory.experts is not None:

@@ -218,7 +218,7 @@ class _Run:
         np.asarray(credit.advantages), trajectory.episode, trajectory.segment
       )
       few = episodes[: self.plan.record_episodes]
-      records.write(self.plan, self.step, 'train', few, advantages)
+      self._write(few, split='train', advantages=advantages)
     every = self.plan.evaluate_every
     last = self.step == self.plan.steps
     if self.plan.evaluate and (last or (every and self.step % every == 0)):
@@ -231,6 +231,11 @@ class _Run:
     self.seconds += record['time/step']
     return record
 
+  def _write(self, episodes, **settings) -> None:
+    records.write(
+      self.plan.workdir, self.plan.pieces, episodes, step=self.step, **settings
+    )
+
   def _records_due(self) -> bool:
     every = self.plan.record_every
     return bool(every) and (self.step == 1 or self.step % every == 0)
@@ -240,7 +245,7 @@ class _Run:
     assert self.plan.evaluate is not None
     with self.ahead.paused():
       record, played = self.plan.evaluate(self.step, self.learner.state.policy)
-    records.write(self.plan, self.step, 'evaluate', played, None)
+    self._write(played)
     return record | {'time/evaluate': time.monotonic() - began}
 
   def _stop_infinite(self, error: learner_lib.InfiniteError) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import json
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -116,14 +117,25 @@ def per_segment(
 
 
 def write(
-  plan: Any,
-  step: int,
-  split: str,
+  workdir: pathlib.Path,
+  pieces: Callable[[list[int]], list[bytes]],
   episodes: Sequence[types.Episode],
-  advantages: dict[int, list[list[float]]] | None,
+  *,
+  step: int = 0,
+  split: str = 'evaluate',
+  advantages: dict[int, list[list[float]]] | None = None,
 ) -> None:
-  """Writes episodes/step_*.jsonl, or episodes/evaluate_*.jsonl."""
-  folder = plan.workdir / 'episodes'
+  """Writes episodes/step_*.jsonl, or episodes/evaluate_*.jsonl.
+
+  Args:
+    workdir: of the run.
+    pieces: of the tokenizer: the bytes of each id.
+    episodes: to be written.
+    step: after which they were played.
+    split: 'train', 'evaluate'.
+    advantages: of `per_segment`, by the place of the episode.
+  """
+  folder = workdir / 'episodes'
   folder.mkdir(parents=True, exist_ok=True)
   name = 'step' if split == 'train' else 'evaluate'
   lines = []
@@ -132,6 +144,6 @@ def write(
     if advantages is not None and index in advantages:
       extra = [{'advantages': values} for values in advantages[index]]
     line = {'step': step, 'split': split}
-    lines.append(json.dumps(line | record(episode, plan.pieces, extra)))
+    lines.append(json.dumps(line | record(episode, pieces, extra)))
   path = folder / f'{name}_{step:06d}.jsonl'
   path.write_text(''.join(line + '\n' for line in lines))
