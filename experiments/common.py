@@ -267,7 +267,7 @@ def batch_shape(run: Run, groups: int, group_size: int) -> batching.Shape:
 def evaluator(run: Run, steps: int) -> train.Evaluate:
   """Evaluates on the test split before and after, else on validation."""
 
-  def play(step: int, params: Any):
+  def play(step: int, params: Any, report: Callable[[int, int], None]):
     last = step in (0, steps)
     return evaluate.evaluate(
       run.sampler,
@@ -277,6 +277,7 @@ def evaluator(run: Run, steps: int) -> train.Evaluate:
       workers=run.workers,
       step=step,
       split='evaluate' if last else 'validation',
+      report=report,
     )
 
   return play

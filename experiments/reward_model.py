@@ -275,8 +275,9 @@ def main() -> None:
   steps = common.FLAGS.steps
   greedy = common.evaluator(run, steps)
 
-  def play(step, params):
-    record, played = greedy(step, params)  # It loads the parameters.
+  def play(step, params, report_progress):
+    # It loads the parameters.
+    record, played = greedy(step, params, report_progress)
     split = 'test' if step in (0, steps) else 'validation'
     return record | held_out(run, params, split), played
 

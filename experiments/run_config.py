@@ -18,6 +18,9 @@ from experiments import policies
 
 FLAGS = flags.FLAGS
 
+# Whose flags belong to a run, besides those of the script.
+_FLAGGED = ('experiments.run_flags', 'experiments.imitation')
+
 
 def settings_of(run: Any) -> dict[str, Any]:
   """Everything that a run of `common` is started with, as JSON."""
@@ -37,7 +40,7 @@ def settings_of(run: Any) -> dict[str, Any]:
   own = {
     f.name: f.value
     for module, found in FLAGS.flags_by_module_dict().items()
-    if module == sys.argv[0] or module.startswith('experiments.')
+    if module in (*_FLAGGED, sys.argv[0])
     for f in found
     if f.name not in free
   }

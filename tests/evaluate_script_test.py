@@ -40,8 +40,8 @@ def _scores(into: pathlib.Path, **settings) -> dict:
 
 def test_a_policy_scores_the_same_with_other_workers(tmp_path, capsys):
   settings = dict(samples=3, first=4, sample=['temperature=1', 'top_k=90'])
-  one = _scores(tmp_path / 'one', workers=1, **settings)
-  other = _scores(tmp_path / 'other', workers=3, **settings)
+  one = _scores(tmp_path / 'one', workers='1', **settings)
+  other = _scores(tmp_path / 'other', workers='process:3', **settings)
   assert one['scores'] == other['scores'] and one['seconds'] > 0
   assert one['sampling']['top_k'] == 90 and one['samples'] == 3
   everything = one['scores'][0]

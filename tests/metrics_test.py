@@ -135,6 +135,20 @@ def test_plain_progress():
   assert lines[-1] == 'a warning'
 
 
+def test_progress_of_what_is_within_a_step():
+  stream, clock = io.StringIO(), _Clock()
+  with metrics.Progress('RL', 2, stream=stream, clock=clock) as progress:
+    report = progress.within('evaluating')
+    for done in range(1, 101):
+      clock.now += 0.9
+      report(done, 100)
+  # One in half a minute.
+  assert stream.getvalue().splitlines() == [
+    'RL         evaluating  34/100  left 0:59',
+    'RL         evaluating  68/100  left 0:29',
+  ]
+
+
 class _Terminal(io.StringIO):
   def isatty(self) -> bool:
     return True

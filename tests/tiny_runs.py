@@ -152,9 +152,15 @@ def run_in(
   workers = rollout.Workers(1)
   tested = tasks.load('corridor', 'test')
 
-  def play(step: int, params: Any) -> tuple[dict[str, float], list]:
+  def play(step: int, params: Any, report) -> tuple[dict[str, float], list]:
     return evaluate.evaluate(
-      slots, played_in, tested, params, workers=workers, step=step
+      slots,
+      played_in,
+      tested,
+      params,
+      workers=workers,
+      step=step,
+      report=report,
     )
 
   plan = train.Plan(

@@ -108,6 +108,29 @@ class Progress:
     else:
       self.message(f'{self._what:<10} {text}')
 
+  def within(self, text: str) -> Callable[[int, int], None]:
+    """What to tell of the progress of something inside a step.
+
+    Args:
+      text: what it is.
+
+    Returns:
+      A function of (done, all), for any number of calls: on a terminal each
+      is shown, elsewhere one every half a minute.
+    """
+    began = said = self._clock()
+
+    def report(done: int, total: int) -> None:
+      nonlocal said
+      now = self._clock()
+      if self._live is None and now - said < 30:
+        return
+      said = now
+      left = (now - began) / max(done, 1) * (total - done)
+      self.status(f'{text}  {done}/{total}  left {_duration(left)}')
+
+    return report
+
   def message(self, text: str) -> None:
     """Prints a line of its own that stays, such as a warning."""
     if self._live is not None:

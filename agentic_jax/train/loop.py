@@ -40,8 +40,12 @@ class Source(Protocol):
     """Goes back to where `position` was taken."""
 
 
-# (step, params) -> metrics, and the episodes that were played.
-Evaluate = Callable[[int, Any], tuple[dict[str, float], list[types.Episode]]]
+# (step, params, report) -> metrics, and the episodes that were played; `report`
+# is told (episodes finished, all).
+Evaluate = Callable[
+  [int, Any, Callable[[int, int], None]],
+  tuple[dict[str, float], list[types.Episode]],
+]
 
 
 class Plan(NamedTuple):
@@ -148,8 +152,7 @@ class _Run:
         if self.step:
           shown.message(_resumed(plan, self.step))
         if self.step == 0 and plan.evaluate is not None:
-          shown.status('evaluating')
-          self.writer.write(0, self._evaluate())
+          self.writer.write(0, self._evaluate(shown))
         warm = self.step
         while self.step < plan.steps:
           record = self._step(shown)
@@ -222,8 +225,7 @@ class _Run:
     every = self.plan.evaluate_every
     last = self.step == self.plan.steps
     if self.plan.evaluate and (last or (every and self.step % every == 0)):
-      shown.status('evaluating')
-      record |= self._evaluate()
+      record |= self._evaluate(shown)
     record['time/step'] = time.monotonic() - started
     sampled = record.get('rollout/tokens', 0.0)
     if sampled:
@@ -240,11 +242,14 @@ class _Run:
     every = self.plan.record_every
     return bool(every) and (self.step == 1 or self.step % every == 0)
 
-  def _evaluate(self) -> dict[str, float]:
+  def _evaluate(self, shown) -> dict[str, float]:
     began = time.monotonic()
+    shown.status('evaluating')
     assert self.plan.evaluate is not None
     with self.ahead.paused():
-      record, played = self.plan.evaluate(self.step, self.learner.state.policy)
+      record, played = self.plan.evaluate(
+        self.step, self.learner.state.policy, shown.within('evaluating')
+      )
     self._write(played)
     return record | {'time/evaluate': time.monotonic() - began}
 
