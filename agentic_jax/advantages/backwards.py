@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Slots of a block. A register holds as many numbers: XLA unrolls this length
-# and no longer one, on a CPU.
+# Slots of a block: as many as XLA keeps in one register on a CPU. It does not
+# unroll 16, and takes far longer for them.
 _BLOCK = 8
 
 _Slot = Callable[[Any, tuple[jax.Array, ...]], tuple[Any, Any]]
@@ -49,9 +49,17 @@ def scan(
     zero = lambda x: pick(x, jnp.zeros((), x.dtype))
     return jax.tree.map(pick, ahead, carry), jax.tree.map(zero, found)
 
-  found = _fill(masked, carry, tuple(blocks(x) for x in (*inputs, mask)))
-  row = lambda x: x.reshape(*lead, -1)[..., :size]
-  return jax.tree.map(row, found)
+  def fill():
+    found = _fill(masked, carry, tuple(blocks(x) for x in (*inputs, mask)))
+    row = lambda x: x.reshape(*lead, -1)[..., :size]
+    return jax.tree.map(row, found)
+
+  nothing = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fill)
+  )
+  # XLA fuses nothing over the edge of a condition: what uses the result would
+  # otherwise compute it again wherever it looks at it.
+  return jax.lax.cond(jnp.any(mask), fill, lambda: nothing)
 
 
 def _fill(slot: _Slot, carry: Any, inputs: tuple[jax.Array, ...]) -> Any:

@@ -280,15 +280,8 @@ def _ends(turn: jax.Array) -> jax.Array:
   # What is carried is a float; turns are whole numbers below 2^24.
   number = turn.astype(jnp.float32)
   nothing = jnp.full(turn.shape[:-1], -1, number.dtype)
-  inside = turn >= 0
   slot = lambda ahead, inputs: (inputs[0], inputs[0] != ahead)
-  # XLA fuses nothing over the edge of a condition; without one it would find
-  # the ends anew for every slot of a block.
-  return jax.lax.cond(
-    jnp.any(inside),
-    lambda: backwards.scan(slot, nothing, (number,), inside),
-    lambda: inside,
-  )
+  return backwards.scan(slot, nothing, (number,), turn >= 0)
 
 
 def _of_rows(lambda_: float | jax.Array, values: jax.Array) -> jax.Array:
