@@ -1,61 +1,108 @@
 """Recursions from the last slot of the last axis to the first, in blocks."""
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-# Numbers that are turned to time-major order at once: few enough to stay in
-# cache, where turning whole arrays would go through memory several times.
-_BLOCK = 2**15
+# Slots of a block: as many as XLA keeps in one register on a CPU. It does not
+# unroll 16, and takes far longer for them.
+_BLOCK = 8
+
+_Slot = Callable[[Any, tuple[jax.Array, ...]], tuple[Any, Any]]
 
 
 def scan(
-  slot: Callable[[Any, tuple], tuple[Any, Any]],
-  carry: Any,
-  inputs: tuple[jax.Array, ...],
+  slot: _Slot, carry: Any, inputs: tuple[jax.Array, ...], mask: jax.Array
 ) -> Any:
-  """What `slot` finds at every time, from the last to the first.
+  """What `slot` finds at every time inside `mask`, from the last to the first.
+
+  A block of slots does an affine map to what is carried into it. The maps are
+  applied one after the other; then the slots of all blocks are filled in at
+  once, in the order of memory: nothing is turned to time-major order but the
+  maps, an eighth of the numbers.
 
   Args:
-    slot: from the carry and the inputs of one time, each [...], to the next
-      carry, of the same types, and what was found, an array [...] or several.
-    carry: an array [...] or several, before the last time.
-    inputs: arrays [..., T].
+    slot: from the carry and the inputs of one time to the next carry and what
+      was found, an array or several. Entry by entry, in any shape that the
+      arrays broadcast to. The next carry is affine in the carry.
+    carry: a float array [...] or several, after the last time.
+    inputs: arrays [..., T]. Ignored outside `mask`.
+    mask: bool [..., T]. What is carried passes slots outside it.
 
   Returns:
-    What was found, each [..., T].
+    What was found, each [..., T]; 0 outside `mask`.
   """
-  lead = jax.tree.leaves(carry)[0]
-  size = inputs[0].shape[-1]
-  length = max(8, _BLOCK // max(lead.size, 1))
-  num_blocks, rest = divmod(size, length)
+  size = mask.shape[-1]
+  lead = mask.shape[:-1]
+  widths = [(0, 0)] * len(lead) + [(0, -size % _BLOCK)]
 
-  def block(start, length, carry, found):
-    part = [
-      jnp.moveaxis(
-        jax.lax.dynamic_slice_in_dim(x, start, length, axis=-1), -1, 0
-      )
-      for x in inputs
-    ]
-    carry, parts = jax.lax.scan(slot, carry, tuple(part), reverse=True)
-    place = lambda x, part: jax.lax.dynamic_update_slice_in_dim(
-      x, jnp.moveaxis(part, 0, -1), start, axis=-1
-    )
-    return carry, jax.tree.map(place, found, parts)
+  def blocks(x):
+    return jnp.pad(x, widths).reshape(*lead, -1, _BLOCK)
 
-  def body(index, state):
-    return block((num_blocks - 1 - index) * length, length, *state)
+  def masked(carry, inputs):
+    *inputs, inside = inputs
+    ahead, found = slot(carry, tuple(inputs))
+    pick = functools.partial(jnp.where, inside)
+    zero = lambda x: pick(x, jnp.zeros((), x.dtype))
+    return jax.tree.map(pick, ahead, carry), jax.tree.map(zero, found)
 
-  one = tuple(jax.ShapeDtypeStruct(lead.shape, x.dtype) for x in inputs)
-  _, found = jax.eval_shape(slot, carry, one)
-  state = (
-    carry,
-    jax.tree.map(lambda x: jnp.zeros((*x.shape, size), x.dtype), found),
+  def fill():
+    found = _fill(masked, carry, tuple(blocks(x) for x in (*inputs, mask)))
+    row = lambda x: x.reshape(*lead, -1)[..., :size]
+    return jax.tree.map(row, found)
+
+  nothing = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fill)
   )
-  if rest:
-    state = block(size - rest, rest, *state)
-  if num_blocks:
-    state = jax.lax.fori_loop(0, num_blocks, body, state)
-  return state[1]
+  # XLA fuses nothing over the edge of a condition: what uses the result would
+  # otherwise compute it again wherever it looks at it.
+  return jax.lax.cond(jnp.any(mask), fill, lambda: nothing)
+
+
+def _fill(slot: _Slot, carry: Any, inputs: tuple[jax.Array, ...]) -> Any:
+  """What `slot` finds, [..., blocks, slots], of inputs of this shape."""
+  # Cut before any arithmetic, which XLA would do again for every slot.
+  slots = [
+    tuple(x[..., place : place + 1] for x in inputs) for place in range(_BLOCK)
+  ]
+  carry = _after_blocks(slot, carry, slots)
+  index = jnp.arange(_BLOCK)
+  for place in reversed(range(1, _BLOCK)):
+    ahead, _ = slot(carry, slots[place])
+    pick = functools.partial(jnp.where, index < place)
+    carry = jax.tree.map(pick, ahead, carry)
+  return slot(carry, inputs)[1]
+
+
+def _after_blocks(slot: _Slot, carry: Any, slots: list[tuple]) -> Any:
+  """What is carried into each block, [..., blocks, 1], given the last's."""
+  flat, tree = jax.tree.flatten(carry)
+  shape = slots[0][0].shape
+
+  def block(*flat):
+    carry = tree.unflatten(flat)
+    for inputs in reversed(slots):
+      carry, _ = slot(carry, inputs)
+    return jax.tree.leaves(carry)
+
+  nothing = [jnp.zeros(shape, x.dtype) for x in flat]
+  own = block(*nothing)
+  through = []
+  for index, zero in enumerate(nothing):
+    alone = lambda x, i=index: block(*nothing[:i], x, *nothing[i + 1 :])
+    through.append(jax.jvp(alone, (zero,), (jnp.ones_like(zero),))[1])
+
+  def step(carry, maps):
+    own, through = maps
+    for part, column in zip(carry, through, strict=True):
+      own = [x + part * y for x, y in zip(own, column, strict=True)]
+    return own, carry
+
+  by_block = lambda x: jnp.moveaxis(x[..., 0], -1, 0)
+  maps = jax.tree.map(by_block, (own, through))
+  _, after = jax.lax.scan(step, flat, maps, reverse=True)
+  after = [jnp.moveaxis(x, 0, -1)[..., None] for x in after]
+  return tree.unflatten(after)

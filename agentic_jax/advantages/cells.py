@@ -121,11 +121,49 @@ def turn_groups(
 def dense_ids(
   first: jax.Array, second: jax.Array, counted: jax.Array
 ) -> jax.Array:
-  """int32 [M]: equal where both arguments are, below M; -1 if not `counted`."""
-  order = jnp.lexsort((second, first, ~counted))
-  new = jnp.zeros(counted.shape, bool)
-  for part in (first[order], second[order]):
-    new = new.at[1:].set(new[1:] | (part[1:] != part[:-1]))
-  ranks = jnp.cumsum(new, dtype=jnp.int32)
-  ids = jnp.zeros(counted.shape, jnp.int32).at[order].set(ranks)
-  return jnp.where(counted, ids, -1)
+  """Numbers that are equal where both arguments are, without sorting.
+
+  Entries meet in a table, at a place made of their numbers: the first of each
+  place names those like it, and the others try again, at other places. A few
+  rounds suffice, and every round names at least one of those left.
+
+  Args:
+    first: int [M].
+    second: int [M].
+    counted: bool [M].
+
+  Returns:
+    int32 [M], the index of the first entry alike; -1 where not `counted`.
+  """
+  size = counted.size
+  bits = size.bit_length()
+  index = jnp.arange(size, dtype=jnp.int32)
+
+  def meet(state):
+    attempt, found = state
+    place = _places(first, second, attempt, bits)
+    left = counted & (found < 0)
+    table = jnp.full(2**bits, size, jnp.int32)
+    table = table.at[jnp.where(left, place, 2**bits)].min(index, mode='drop')
+    other = jnp.minimum(table[place], size - 1)
+    alike = (first[other] == first) & (second[other] == second)
+    return attempt + 1, jnp.where(left & alike, other, found)
+
+  start = jnp.uint32(0), jnp.full(size, -1, jnp.int32)
+  unnamed = lambda state: jnp.any(counted & (state[1] < 0))
+  return jax.lax.while_loop(unnamed, meet, start)[1]
+
+
+def _places(
+  first: jax.Array, second: jax.Array, attempt: jax.Array, bits: int
+) -> jax.Array:
+  """int32 [M], below 2^bits; other ones at each attempt."""
+  # Multiplied by odd numbers, as in multiplicative hashing.
+  step = jnp.uint32(0x9E3779B1) + jnp.uint32(0x85EBCA76) * attempt
+  mixed = second.astype(jnp.uint32) + first.astype(jnp.uint32) * step
+  # At first, numbers near one another stay so, which a cache rewards.
+  near = mixed & jnp.uint32(2**bits - 1)
+  mixed *= jnp.uint32(0x27D4EB2F)
+  mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0x9E3779B1)
+  far = mixed >> (32 - bits)
+  return jnp.where(attempt == 0, near, far).astype(jnp.int32)

@@ -78,23 +78,23 @@ def hierarchical_gae(
   opens = mask & (switch | (jnp.arange(mask.shape[-1]) == first))
 
   def slot(ahead, inputs):
-    action, plan, decision = ahead
-    reward, plan_value, value, opens, inside = inputs
+    reward, plan_value, value, opens = inputs
     found = [reward + discount * x for x in ahead]
     mixed = (1 - action_lambda) * value + action_lambda * found[0]
     mixed_plan = (1 - plan_lambda) * plan_value + plan_lambda * found[1]
     carry = (
-      jnp.where(opens, plan_value, jnp.where(inside, mixed, action)),
-      jnp.where(opens, mixed_plan, jnp.where(inside, found[1], plan)),
-      jnp.where(opens, plan_value, jnp.where(inside, found[2], decision)),
+      jnp.where(opens, plan_value, mixed),
+      jnp.where(opens, mixed_plan, found[1]),
+      jnp.where(opens, plan_value, found[2]),
     )
-    return carry, [jnp.where(inside, x, 0) for x in found]
+    return carry, found
 
   after_plan = _last(plan_values, opens, truncated)
   action, plan, decision = backwards.scan(
     slot,
     (_last(action_values, mask, truncated), after_plan, after_plan),
-    (rewards, plan_values, action_values, opens, mask),
+    (rewards, plan_values, action_values, opens),
+    mask,
   )
   return HierarchicalEstimates(
     _estimates(action, action_values, mask),

@@ -46,11 +46,10 @@ def discounted_returns(
   chex.assert_type([rewards, mask], [float, bool])
 
   def slot(ahead, inputs):
-    reward, inside = inputs
-    found = reward + discount * ahead
-    return jnp.where(inside, found, ahead), jnp.where(inside, found, 0)
+    found = inputs[0] + discount * ahead
+    return found, found
 
-  return backwards.scan(slot, _final(rewards, bootstrap), (rewards, mask))
+  return backwards.scan(slot, _final(rewards, bootstrap), (rewards,), mask)
 
 
 def lambda_returns(
@@ -91,15 +90,13 @@ def lambda_returns(
   lambda_ = _of_rows(lambda_, values)
 
   def slot(ahead, inputs):
-    reward, value, inside = inputs
+    reward, value, lambda_ = inputs
     found = reward + discount * ahead
     # What the slot before this one looks at, instead of both V and G.
-    mixed = (1 - lambda_) * value + lambda_ * found
-    return jnp.where(inside, mixed, ahead), jnp.where(inside, found, 0)
+    return (1 - lambda_) * value + lambda_ * found, found
 
-  return backwards.scan(
-    slot, _final(rewards, bootstrap), (rewards, values, mask)
-  )
+  inputs = rewards, values, lambda_
+  return backwards.scan(slot, _final(rewards, bootstrap), inputs, mask)
 
 
 def gae(
@@ -198,7 +195,7 @@ def vtrace(
 
   def slot(ahead, inputs):
     next_value, next_target = ahead
-    reward, value, ratio, inside = inputs
+    reward, value, ratio = inputs
     error = reward + discount * next_value - value
     trace = discount * lambda_ * jnp.minimum(ratio, trace_cap)
     target = (
@@ -210,17 +207,11 @@ def vtrace(
     advantage = jnp.minimum(ratio, policy_cap) * (
       reward + discount * mixed - value
     )
-    carry = (
-      jnp.where(inside, value, next_value),
-      jnp.where(inside, target, next_target),
-    )
-    found = jnp.where(inside, advantage, 0), jnp.where(inside, target, 0)
-    return carry, found
+    return (value, target), Estimates(advantage, target)
 
   final = _final(rewards, bootstrap)
-  ratio = jax.lax.stop_gradient(ratio)
-  inputs = rewards, values, ratio, mask
-  return Estimates(*backwards.scan(slot, (final, final), inputs))
+  inputs = rewards, values, jax.lax.stop_gradient(ratio)
+  return backwards.scan(slot, (final, final), inputs, mask)
 
 
 def bilevel_gae(
@@ -270,42 +261,41 @@ def bilevel_gae(
   chex.assert_type([rewards, values, turn], [float, float, int])
 
   def slot(ahead, inputs):
-    next_turn, next_token, own = ahead
-    reward, value, turn = inputs
-    inside, last = turn >= 0, turn != own
+    next_turn, next_token = ahead
+    reward, value, last = inputs
     found = reward + jnp.where(
       last, turn_discount * next_turn, discount * next_token
     )
     mixed = (1 - lambda_) * value + lambda_ * found
-    carry = (
-      jnp.where(inside & last, mixed, next_turn),
-      jnp.where(inside, mixed, next_token),
-      jnp.where(inside, turn, own),
-    )
-    return carry, jnp.where(inside, found, 0)
+    return (jnp.where(last, mixed, next_turn), mixed), found
 
-  final = _final(rewards, bootstrap)
-  nothing = jnp.full(final.shape, -1, turn.dtype)
-  returns = backwards.scan(
-    slot, (final, final, nothing), (rewards, values, turn)
-  )
-  return Estimates(jnp.where(turn >= 0, returns - values, 0), returns)
+  final, inside = _final(rewards, bootstrap), turn >= 0
+  inputs = rewards, values, _ends(turn)
+  returns = backwards.scan(slot, (final, final), inputs, inside)
+  return Estimates(jnp.where(inside, returns - values, 0), returns)
 
 
-def _of_rows(
-  lambda_: float | jax.Array, values: jax.Array
-) -> float | jax.Array:
-  """`lambda_`, if it is a number or holds one of each row of `values`."""
-  if not jnp.ndim(lambda_):
-    return lambda_
+def _ends(turn: jax.Array) -> jax.Array:
+  """bool [..., T]: the next token, if there is one, is of another turn."""
+  # What is carried is a float; turns are whole numbers below 2^24.
+  number = turn.astype(jnp.float32)
+  nothing = jnp.full(turn.shape[:-1], -1, number.dtype)
+  slot = lambda ahead, inputs: (inputs[0], inputs[0] != ahead)
+  return backwards.scan(slot, nothing, (number,), turn >= 0)
+
+
+def _of_rows(lambda_: float | jax.Array, values: jax.Array) -> jax.Array:
+  """float [..., T]: `lambda_`, a number or one of each row of `values`."""
   lambda_ = jnp.asarray(lambda_, values.dtype)
+  if not lambda_.ndim:
+    return jnp.broadcast_to(lambda_, values.shape)
   if lambda_.shape != values.shape[:-1]:
     raise ValueError(
       f'lambda_ is one number, or one of each of {values.shape[:-1]} rows; '
       f'got shape {lambda_.shape}. Time is the last axis, so a lambda_ of '
       'each slot has no place here.'
     )
-  return lambda_
+  return jnp.broadcast_to(lambda_[..., None], values.shape)
 
 
 def _final(rewards: jax.Array, bootstrap: jax.Array | None) -> jax.Array:

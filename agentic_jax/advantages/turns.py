@@ -5,6 +5,9 @@ rows, segments and observations lie between them in the batch. `turn` is the
 turn of each of them and -1 where there is no token.
 """
 
+from collections.abc import Callable
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -66,17 +69,7 @@ def turn_sum(x: jax.Array, turn: jax.Array, *, num_turns: int) -> jax.Array:
   """
   chex.assert_equal_shape([x, turn])
   chex.assert_type([x, turn], [float, int])
-  add = lambda own: jnp.sum(jnp.where(turn == own, x, 0), axis=-1)
-  return _each_turn(add, num_turns)
-
-
-def _each_turn(reduce, num_turns: int) -> jax.Array:
-  """[E, S] of what `reduce` makes, [E], of the number of each turn.
-
-  One turn after the other: all at once would be an array [E, S, N]. The order
-  of a sum is fixed, as it would not be for a scatter on an accelerator.
-  """
-  return jax.lax.map(reduce, jnp.arange(num_turns)).T
+  return _of_turns(jax.ops.segment_sum, x, turn, num_turns)
 
 
 def first_of_turn(
@@ -95,9 +88,8 @@ def first_of_turn(
   chex.assert_equal_shape([x, turn])
   chex.assert_type([x, turn], [float, int])
   size = turn.shape[1]
-  slots = jnp.arange(size)
-  first = lambda own: jnp.min(jnp.where(turn == own, slots, size), axis=-1)
-  index = _each_turn(first, num_turns)
+  slots = jnp.broadcast_to(jnp.arange(size), turn.shape)
+  index = _of_turns(jax.ops.segment_min, slots, turn, num_turns)
   picked = jnp.take_along_axis(x, jnp.minimum(index, size - 1), axis=1)
   return jnp.where(index < size, picked, 0)
 
@@ -115,11 +107,25 @@ def last_of_turn(x: jax.Array, turn: jax.Array, *, num_turns: int) -> jax.Array:
   """
   chex.assert_equal_shape([x, turn])
   chex.assert_type([x, turn], [float, int])
-  slots = jnp.arange(turn.shape[1])
-  last = lambda own: jnp.max(jnp.where(turn == own, slots, -1), axis=-1)
-  index = _each_turn(last, num_turns)
+  index = _last_slots(turn, num_turns)
   picked = jnp.take_along_axis(x, jnp.maximum(index, 0), axis=1)
   return jnp.where(index >= 0, picked, 0)
+
+
+def _last_slots(turn: jax.Array, num_turns: int) -> jax.Array:
+  """int32 [E, S]: where the last token of each turn is; below 0 without one."""
+  slots = jnp.broadcast_to(jnp.arange(turn.shape[1]), turn.shape)
+  return _of_turns(jax.ops.segment_max, slots, turn, num_turns)
+
+
+def _of_turns(
+  reduce: Callable[..., jax.Array],
+  x: jax.Array,
+  turn: jax.Array,
+  num_turns: int,
+) -> jax.Array:
+  """[E, S] of `reduce`, such as `segment_sum`, over each turn of an episode."""
+  return jax.vmap(functools.partial(reduce, num_segments=num_turns))(x, turn)
 
 
 def turns_to_tokens(x: jax.Array, turn: jax.Array) -> jax.Array:
@@ -176,10 +182,7 @@ def place_rewards(
   chex.assert_type([rewards, mask, turn], [float, bool, int])
   size = turn.shape[1]
   token = turn >= 0
-  by_then = token[:, None] & (
-    turn[:, None, :] <= jnp.arange(rewards.shape[1])[:, None]
-  )
-  last = jnp.max(jnp.where(by_then, jnp.arange(size), -1), axis=-1)
+  last = jax.lax.cummax(_last_slots(turn, rewards.shape[1]), axis=1)
   first = jnp.argmax(token, axis=1)[:, None]
   index = jnp.where(last < 0, first, last)
   paid = jnp.where(mask & jnp.any(token, axis=1)[:, None], rewards, 0)
