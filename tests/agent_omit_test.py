@@ -22,27 +22,32 @@ _QUICK = {
 _THINK = types.ROLES.index('think')
 
 
-def _episode(draw, member, rewards, thoughts, length=4):
-  """Turns of so many tokens, the first of them of a thought."""
+def _episode(draw, member, rewards, thoughts, length=4, apart=False):
+  """Turns of so many tokens, the first of them of a thought.
+
+  In one segment, or each `apart` in one of its own.
+  """
   rng = np.random.default_rng(0)
-  parts = [(-1, 1)]
-  for turn, _ in enumerate(thoughts):
-    parts += [(turn, length), (-1, 1)]
-  segment = tiny_training.segment(rng, parts)
-  role = np.zeros_like(segment.role)
-  for turn, thought in enumerate(thoughts):
-    role[np.flatnonzero(segment.turn == turn)[:thought]] = _THINK
-  return tiny_training.episode(
-    draw, member, rewards, [segment._replace(role=role)]
-  )
+  parts = [[(-1, 1), (turn, length)] for turn, _ in enumerate(thoughts)]
+  segments = []
+  for part in parts if apart else [sum(parts, [])]:
+    segment = tiny_training.segment(rng, part)
+    role = np.zeros_like(segment.role)
+    for turn, thought in enumerate(thoughts):
+      role[np.flatnonzero(segment.turn == turn)[:thought]] = _THINK
+    segments.append(segment._replace(role=role))
+  return tiny_training.episode(draw, member, rewards, segments)
 
 
-def _batch(lengths=(4, 4, 4)):
-  """The first three episodes have turns of these lengths, in tokens."""
+def _batch(lengths=(4, 4, 4), apart=False):
+  """The first three episodes have turns of these lengths, in tokens.
+
+  The second of them may have a segment for each turn.
+  """
   return hand_worked.batch(
     [
       _episode(0, 0, [0.0, 1.0], [3, 1], lengths[0]),  # Thinks in both turns.
-      _episode(0, 1, [0.0, 1.0], [2, 0], lengths[1]),  # In one of two.
+      _episode(0, 1, [0.0, 1.0], [2, 0], lengths[1], apart),  # In one of two.
       _episode(0, 2, [0.0, 0.0], [0, 0], lengths[2]),  # Never, and fails.
       _episode(1, 0, [1.0], [0]),  # Nobody here has a thought.
       _episode(1, 1, [0.0], [0]),
@@ -136,7 +141,7 @@ def _objective(logprobs, trajectory, turns):
 
 
 def test_it_is_the_objective_of_whole_and_partial_episodes():
-  trajectory, turns = _batch((4, 3, 6))
+  trajectory, turns = _batch((4, 3, 6), apart=True)
   made = agent_omit.recipe(group_size=3, kl_coefficient=0.0)
   credit = jax.jit(made.credit, compiler_options=_QUICK)(trajectory, turns)
   weights = made.weigh(trajectory, turns)
