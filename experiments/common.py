@@ -25,6 +25,7 @@ from agentic_jax import rollout
 from agentic_jax import sharding
 from agentic_jax import train
 from agentic_jax import types
+from agentic_jax.models import causal
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import pretrained
 from agentic_jax.sampling import controls
@@ -394,7 +395,8 @@ def introduce(run: Run) -> None:
   print(
     f'{FLAGS.recipe} on {FLAGS.environment}: {counts} tasks, model '
     f'{FLAGS.model}, {FLAGS.steps} steps of {FLAGS.tasks_per_step} x '
-    f'{run.recipe.group_size} episodes{which}, in {run.workdir}',
+    f'{run.recipe.group_size} episodes{which}, in {run.workdir}; '
+    f'{causal.chosen(run.config)}',
     flush=True,
   )
   if told := worlds.telling(run.world):

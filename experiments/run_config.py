@@ -13,6 +13,7 @@ from agentic_jax import __version__
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax import train
+from agentic_jax.models import causal
 from experiments import pages
 from experiments import policies
 
@@ -48,6 +49,7 @@ def settings_of(run: Any) -> dict[str, Any]:
     'versions': {'jax': jax.__version__, 'python': sys.version.split()[0]},
     'command': ' '.join(sys.argv),
     'commit': train.git_commit(),
+    'attention': str(causal.chosen(run.config)),
     'seed': FLAGS.seed,
     'recipe': {
       'name': pages.name_of(run.make_recipe, FLAGS.recipe),
