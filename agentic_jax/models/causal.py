@@ -20,7 +20,7 @@ MASKED = -1e30
 # weights are kept for the gradient; prefixes of keys that longer rows have.
 _QUERIES = 128
 _KEPT = 512
-_PREFIXES = 8
+_PREFIXES = 4
 
 # The kernel on a TPU goes through tiles of this many positions.
 _TILE = 128
@@ -33,7 +33,7 @@ def pieces(form: Any, q: Array, k: Array, v: Array, segment: Array) -> Array:
   products are those of the triangle under the diagonal and little more. Rows
   of more than `_KEPT` tokens compute the weights of a piece again for its
   gradient, in `_PREFIXES` loops over pieces that share a prefix of keys, which
-  is an eighth more than the triangle; memory is linear in T.
+  is a quarter more than the triangle; memory is linear in T.
 
   Args:
     form: an `attention.Form`.
