@@ -172,9 +172,7 @@ def memory(output: str) -> None:
   common.save(output, {'machine': common.machine(), 'memory': rows})
   if not output:
     return
-  points = lambda found, key: [
-    (x[key], x['temporaries'] / 1e6) for x in found
-  ]
+  points = lambda found, key: [(x[key], x['temporaries'] / 1e6) for x in found]
   panel = functools.partial(
     drawing.Panel, y_label='temporaries of a gradient, MB', guide=1.0
   )

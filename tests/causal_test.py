@@ -174,4 +174,3 @@ def test_one_window_of_all_layers_is_static():
       jax.eval_shape(init, jax.random.key(0))
   static = [w if isinstance(w, int) else 'traced' for w in seen]
   assert list(dict.fromkeys(static)) == [0, 9, 'traced']
-

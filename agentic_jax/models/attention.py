@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from agentic_jax.models import causal
 from agentic_jax.types import Array
 
+
 class Cache(NamedTuple):
   """Keys and values of every slot, one layer.
 
