@@ -25,7 +25,6 @@ from agentic_jax import rollout
 from agentic_jax import sharding
 from agentic_jax import train
 from agentic_jax import types
-from agentic_jax.models import causal
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import pretrained
 from agentic_jax.sampling import controls
@@ -396,7 +395,7 @@ def introduce(run: Run) -> None:
     f'{FLAGS.recipe} on {FLAGS.environment}: {counts} tasks, model '
     f'{FLAGS.model}, {FLAGS.steps} steps of {FLAGS.tasks_per_step} x '
     f'{run.recipe.group_size} episodes{which}, in {run.workdir}; '
-    f'{causal.chosen(run.config)}',
+    f'{run_config.attention_of(run)}',
     flush=True,
   )
   if told := worlds.telling(run.world):

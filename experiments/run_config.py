@@ -49,7 +49,7 @@ def settings_of(run: Any) -> dict[str, Any]:
     'versions': {'jax': jax.__version__, 'python': sys.version.split()[0]},
     'command': ' '.join(sys.argv),
     'commit': train.git_commit(),
-    'attention': str(causal.chosen(run.config)),
+    'attention': attention_of(run),
     'seed': FLAGS.seed,
     'recipe': {
       'name': pages.name_of(run.make_recipe, FLAGS.recipe),
@@ -68,6 +68,11 @@ def settings_of(run: Any) -> dict[str, Any]:
       'credit': run.recipe.granularity,
     },
   }
+
+
+def attention_of(run: Any) -> str:
+  """What computes attention in training, and why."""
+  return str(causal.chosen(run.config))
 
 
 def _files() -> dict[str, str]:

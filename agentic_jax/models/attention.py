@@ -5,10 +5,10 @@ does not know which of the two it runs under: that is how one forward function
 serves both.
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 
@@ -102,7 +102,12 @@ def rotate(x: Array, cosine: Array, sine: Array) -> Array:
   return turned.astype(x.dtype)
 
 
-@struct.dataclass
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=('segment', 'position'),
+  meta_fields=('kernel',),
+)
+@dataclasses.dataclass(frozen=True)
 class Packed:
   """Causal attention inside each segment of a row.
 
@@ -114,7 +119,7 @@ class Packed:
 
   segment: Array
   position: Array
-  kernel: str = struct.field(pytree_node=False, default='pieces')
+  kernel: str = 'pieces'
 
   def attend(
     self, q: Array, k: Array, v: Array, cache: None, form: Form
