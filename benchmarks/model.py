@@ -9,13 +9,14 @@ attention, the faster of the two.
 A product of 2048-cubed is timed in the same run; the share of its rate that a
 training step reaches counts the FLOPs of the model (causal attention by half).
 --memory compiles the gradient at growing lengths and vocabularies and prints
-what the compiler plans for temporaries: linear in T, and free of V.
+what the compiler plans for temporaries: linear in T, and free of V beyond the
+chunk of tokens whose logits are held; --output draws it too.
 
 Command: python benchmarks/model.py --transformers_python=PATH
 """
 
 import functools
-import itertools
+import pathlib
 import statistics
 from typing import Any
 
@@ -25,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from agentic_jax import train
 from agentic_jax import types
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import sizes
@@ -32,6 +34,7 @@ from agentic_jax.models import transformer
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
 from benchmarks import common
+from benchmarks import drawing
 
 _PEER = flags.DEFINE_string(
   'transformers_python', '', 'The Python with torch and transformers.'
@@ -45,12 +48,14 @@ _OUTPUT = flags.DEFINE_string('output', '', 'Where to write JSON.')
 ROWS, TOKENS = 4, 512
 PROMPT, NEW = 32, 64
 BATCHES = (1, 8, 32)
+LENGTHS, VOCABULARIES = (512, 2048, 8192), (512, 8192, 49152)
 
 
 def config_of(name: str, **settings: Any) -> config_lib.TransformerConfig:
   """The configuration of a shape of this benchmark."""
   if name == 'bench':
-    return sizes.load('bench', common.VOCABULARY, **settings)
+    vocabulary = settings.pop('vocab_size', common.VOCABULARY)
+    return sizes.load('bench', vocabulary, **settings)
   shape: dict[str, Any] = dict(
     vocab_size=49152,
     width=576,
@@ -129,41 +134,74 @@ def decode_seconds(config, params, size: int, repeats: int) -> list[float]:
   return common.decode_seconds(sampler, calls, NEW)
 
 
-def memory() -> None:
-  """Prints the temporaries of a gradient, by length and by vocabulary."""
-  rows = []
-  for tokens, vocab in itertools.chain(
-    ((t, 512) for t in (512, 2048, 8192)),
-    ((512, v) for v in (8192, 49152)),
-  ):
-    config = config_of('bench', remat='block')
-    config = config_lib.TransformerConfig(
-      **vars(config) | {'vocab_size': vocab}
-    )
-    shapes = jax.eval_shape(
-      functools.partial(transformer.init, config), jax.random.key(0)
-    )
-    grad = jax.jit(jax.grad(functools.partial(loss, config)))
-    compiled = grad.lower(shapes, batch(vocab, 1, tokens)).compile()
-    planned = compiled.memory_analysis().temp_size_in_bytes
-    parameters = sum(4 * x.size for x in jax.tree.leaves(shapes))
-    rows.append(
-      [
-        str(tokens),
-        str(vocab),
-        f'{planned / 1e6:.0f}',
-        f'{parameters / 1e6:.0f}',
-      ]
-    )
+def planned(tokens: int, vocab: int) -> dict[str, int]:
+  """Bytes of the gradient of one row, as the compiler plans them."""
+  config = config_of('bench', remat='block', vocab_size=vocab)
+  init = functools.partial(transformer.init, config)
+  shapes = jax.eval_shape(init, jax.random.key(0))
+  grad = jax.jit(jax.grad(functools.partial(loss, config)))
+  compiled = grad.lower(shapes, batch(vocab, 1, tokens)).compile()
+  return {
+    'tokens': tokens,
+    'vocabulary': vocab,
+    'temporaries': compiled.memory_analysis().temp_size_in_bytes,
+    'parameters': sum(4 * x.size for x in jax.tree.leaves(shapes)),
+  }
+
+
+def memory(output: str) -> None:
+  """Prints the temporaries of a gradient, by length and by vocabulary.
+
+  Args:
+    output: where to write them as JSON, with a picture beside it; '' is
+      nowhere.
+  """
+  by_length = [planned(tokens, 512) for tokens in LENGTHS]
+  by_vocabulary = [planned(LENGTHS[0], vocab) for vocab in VOCABULARIES]
+  rows = [
+    [
+      f'{found["tokens"]}',
+      f'{found["vocabulary"]}',
+      f'{found["temporaries"] / 1e6:.0f}',
+      f'{found["parameters"] / 1e6:.0f}',
+    ]
+    for found in by_length + by_vocabulary[1:]
+  ]
   header = ['T', 'V', 'temporaries, MB', 'parameters, MB']
   print(common.table(header, rows))
+  common.save(output, {'machine': common.machine(), 'memory': rows})
+  if not output:
+    return
+  points = lambda found, key: [(x[key], x['temporaries'] / 1e6) for x in found]
+  panel = functools.partial(
+    drawing.Panel, y_label='temporaries of a gradient, MB', guide=1.0
+  )
+  picture = pathlib.Path(output).with_suffix('.svg')
+  picture.write_text(
+    drawing.svg(
+      [
+        panel(
+          f'By length, V = {VOCABULARIES[0]}',
+          'T, tokens of a row (dashed: linear)',
+          points=points(by_length, 'tokens'),
+        ),
+        panel(
+          f'By vocabulary, T = {LENGTHS[0]}',
+          'V (dashed: linear)',
+          points=points(by_vocabulary, 'vocabulary'),
+        ),
+      ]
+    )
+  )
+  print(f'Drawn in {picture}.')
 
 
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'No arguments wanted, got {argv[1:]}; use flags.')
+  train.keep_freed_memory()
   if _MEMORY.value:
-    memory()
+    memory(_OUTPUT.value)
     return
   rate = common.matmul_rate(_REPEATS.value)
   rows, results = [], {}

@@ -395,7 +395,8 @@ def introduce(run: Run) -> None:
   print(
     f'{FLAGS.recipe} on {FLAGS.environment}: {counts} tasks, model '
     f'{FLAGS.model}, {FLAGS.steps} steps of {FLAGS.tasks_per_step} x '
-    f'{run.recipe.group_size} episodes{which}, in {run.workdir}',
+    f'{run.recipe.group_size} episodes{which}, in {run.workdir}; '
+    f'{run_config.attention_of(run)}',
     flush=True,
   )
   if told := worlds.telling(run.world):

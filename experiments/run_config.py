@@ -13,6 +13,7 @@ from agentic_jax import __version__
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax import train
+from agentic_jax.models import causal
 from experiments import pages
 from experiments import policies
 
@@ -51,6 +52,7 @@ def settings_of(run: Any) -> dict[str, Any]:
     'versions': {'jax': jax.__version__, 'python': sys.version.split()[0]},
     'command': ' '.join(sys.argv),
     'commit': train.git_commit(),
+    'attention': attention_of(run),
     'seed': FLAGS.seed,
     'recipe': {
       'name': pages.name_of(run.make_recipe, FLAGS.recipe),
@@ -69,6 +71,11 @@ def settings_of(run: Any) -> dict[str, Any]:
       'credit': run.recipe.granularity,
     },
   }
+
+
+def attention_of(run: Any) -> str:
+  """What computes attention in training, and why."""
+  return str(causal.chosen(run.config))
 
 
 def _files() -> dict[str, str]:

@@ -15,6 +15,7 @@ CONFIG = {
   'versions': {'jax': '1.0'},
   'command': 'python quickstart.py',
   'commit': 'abc',
+  'attention': 'attention by pieces',
   'seed': 3,
   'recipe': {'name': 'grpo', 'settings': {'clip_high': 0.2, 'version': 1}},
   'flags': {'limit': ['turns=4'], 'mesh': ''},
@@ -41,7 +42,11 @@ def test_config_holds_what_the_run_was_started_with(tmp_path):
 def test_the_same_settings_go_on(tmp_path):
   train.open_run(tmp_path, CONFIG)
   again = _with(
-    version='2', versions={'jax': '2.0'}, command='python other.py', commit='d'
+    version='2',
+    versions={'jax': '2.0'},
+    command='python other.py',
+    commit='d',
+    attention='attention by splash',
   )
   train.open_run(tmp_path, again)
   assert json.loads((tmp_path / 'config.json').read_text()) == again

@@ -290,27 +290,3 @@ def test_errors_say_what_is_possible():
   with pytest.raises(ValueError, match='multiple of kv_heads=3'):
     sizes.load('toy', 100, kv_heads=3)
   assert sizes.load('toy', 267).vocab_size == 272
-
-
-@pytest.mark.parametrize('window', [0, 5])
-def test_long_rows_go_piece_by_piece(monkeypatch, window):
-  """Values and gradients are those of the whole, in packed rows."""
-  rng = np.random.default_rng(0)
-  q, k, v = (
-    jnp.asarray(rng.normal(size=(2, 22, heads, 4)), jnp.float32)
-    for heads in (4, 2, 2)
-  )
-  segment = np.sort(rng.integers(0, 3, (2, 22))).astype(np.int32)
-  form = attention.Form(0.5, 0.0, window)
-
-  def total(q, k, v):
-    context = attention.Packed(segment, segment)
-    return jnp.sum(jnp.sin(context.attend(q, k, v, None, form)[0]))
-
-  found = []
-  for size in (64, 8):
-    monkeypatch.setattr(attention, '_ROWS', size)
-    found.append(jax.value_and_grad(total, (0, 1, 2))(q, k, v))
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), *found
-  )

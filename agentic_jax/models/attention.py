@@ -5,19 +5,15 @@ does not know which of the two it runs under: that is how one forward function
 serves both.
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from agentic_jax.models import causal
 from agentic_jax.types import Array
-
-# Finite, so that a row without any visible key stays free of NaN.
-MASKED = -1e30
-
-# Longer rows are attended to in pieces of this many queries.
-_ROWS = 512
 
 
 class Cache(NamedTuple):
@@ -106,82 +102,31 @@ def rotate(x: Array, cosine: Array, sine: Array) -> Array:
   return turned.astype(x.dtype)
 
 
-class Packed(NamedTuple):
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=('segment', 'position'),
+  meta_fields=('kernel',),
+)
+@dataclasses.dataclass(frozen=True)
+class Packed:
   """Causal attention inside each segment of a row.
 
   Attributes:
     segment: int32 [B, T], 0 is padding.
     position: int32 [B, T], restarts with each segment.
+    kernel: which of `causal.KERNELS` computes it.
   """
 
   segment: Array
   position: Array
+  kernel: str = 'pieces'
 
   def attend(
     self, q: Array, k: Array, v: Array, cache: None, form: Form
   ) -> tuple:
-    """Attention output [B, T, heads, H] of q [B, T, heads, H], and no cache.
-
-    Rows of more than `_ROWS` tokens go piece by piece, in a loop: a piece of
-    queries sees all keys, and its scores are computed again for the gradient.
-    The scores of one piece are held at a time, so memory is linear in T.
-    """
+    """Attention output [B, T, heads, H] of q [B, T, heads, H], and no cache."""
     del cache
-    length = q.shape[1]
-    index = jnp.arange(length)
-    if length <= _ROWS:
-      segment = self.segment
-      return _look_back(form, q, k, v, segment, segment, index, index), None
-    more = -length % _ROWS
-    padded = jnp.pad(q, ((0, 0), (0, more), (0, 0), (0, 0)))
-    segments = jnp.pad(self.segment, ((0, 0), (0, more)))
-
-    @jax.checkpoint
-    def piece(start):
-      cut = lambda x: jax.lax.dynamic_slice_in_dim(x, start, _ROWS, axis=1)
-      here = start + jnp.arange(_ROWS)
-      return _look_back(
-        form, cut(padded), k, v, cut(segments), self.segment, here, index
-      )
-
-    pieces = jax.lax.map(piece, jnp.arange(0, length, _ROWS))
-    out = jnp.moveaxis(pieces, 0, 1)  # [B, pieces, _ROWS, heads, H]
-    return out.reshape(padded.shape)[:, :length], None
-
-
-def _look_back(form, q, k, v, segment, key_segment, index, key_index):
-  """Attention of queries [B, Q, heads, H] to keys and values [B, S, K, H].
-
-  Args:
-    form: a `Form`.
-    q: queries.
-    k: keys.
-    v: values.
-    segment: int32 [B, Q], of the queries.
-    key_segment: int32 [B, S], of the keys.
-    index: int32 [Q], where the queries stand in their row.
-    key_index: int32 [S], where the keys do.
-  """
-  b, t, heads, h = q.shape
-  s, kv_heads = k.shape[1:3]
-  g = heads // kv_heads
-  q = q.reshape(b, t, kv_heads, g, h).transpose(0, 2, 3, 1, 4)
-  q = q.reshape(b, kv_heads, g * t, h)
-  k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)  # [B, K, S, H]
-  scores = jnp.einsum('bkqh,bksh->bkqs', q, k)  # [B, K, g Q, S]
-  scores = form.cap_scores(_softmax_dtype(scores))
-  visible = (segment[:, :, None] == key_segment[:, None, :]) & (
-    index[:, None] >= key_index[None, :]
-  )
-  if form.limited:
-    visible &= form.reaches(index[:, None] - key_index[None, :])
-  scores = scores.reshape(b, kv_heads, g, t, s)
-  scores = jnp.where(visible[:, None, None], scores, MASKED)
-  weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-  weights = weights.reshape(b, kv_heads, g * t, s)
-  out = jnp.einsum('bkqs,bksh->bkqh', weights, v)
-  out = out.reshape(b, kv_heads, g, t, h).transpose(0, 3, 1, 2, 4)
-  return out.reshape(b, t, heads, h)
+    return causal.KERNELS[self.kernel](form, q, k, v, self.segment), None
 
 
 class Cached(NamedTuple):
@@ -247,7 +192,7 @@ class Cached(NamedTuple):
     visible = index <= position
     if form.limited:
       visible &= form.reaches(position - index)
-    scores = jnp.where(visible, scores, MASKED)
+    scores = jnp.where(visible, scores, causal.MASKED)
     top = jnp.max(scores, axis=-1)
     if carry is not None:
       top = jnp.maximum(carry[0], top)

@@ -90,7 +90,8 @@ class Block(nn.Module):
       x [B, T, D], and (cache, an `experts.Routing` or None).
     """
     c = self.config
-    window = 0 if window is None else window
+    if window is None:
+      window = c.windows[0] if c.windows else 0
     norm = lambda name, y, wanted: Norm(c, name=name)(y) if wanted else y
     rotation = self._rotation(rotations, window)
     normed = norm('input_norm', x, c.pre_norms)

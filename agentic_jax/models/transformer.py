@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from agentic_jax import types
 from agentic_jax.models import attention
 from agentic_jax.models import block
+from agentic_jax.models import causal
 from agentic_jax.models import chunks
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import experts as experts_lib
@@ -139,7 +140,9 @@ class Transformer(nn.Module):
     if self.fused:
       x, cache, routing = self._layer_by_layer(x, cache, context, rotations)
     else:
-      windows = jnp.asarray(c.windows, jnp.int32) if any(c.windows) else None
+      windows = None  # One for all layers is the blocks' own affair.
+      if len(set(c.windows)) > 1:
+        windows = jnp.asarray(c.windows, jnp.int32)
       if recorded is not None:
         recorded = jnp.moveaxis(recorded, 2, 0)  # [L, B, T, k]
       x, (cache, routing) = self.blocks(
@@ -266,7 +269,9 @@ def hidden(
 
   With them the routing of feeding the tokens; see `Transformer.routed`.
   """
-  context = attention.Packed(trajectory.segment, trajectory.position)
+  context = attention.Packed(
+    trajectory.segment, trajectory.position, causal.chosen(config).kernel
+  )
   model, variables = Transformer(config), {'params': params}
   sights = None
   if trajectory.images is not None:

@@ -127,6 +127,7 @@ def _identity(run: reading.Run) -> str:
     ('Granularity of credit', describe.get('credit', '')),
     ('Recipe', recipe.get('name', '')),
     ('Model', _one_line(model)),
+    ('Attention in training', config.get('attention', '')),
     ('Seed', config.get('seed', '')),
     ('Version', config.get('version') or run.summary.get('version', '')),
     ('Commit', config.get('commit', '')),

@@ -13,7 +13,7 @@ from agentic_jax.models import config as config_lib
 from agentic_jax.models import lora
 
 # What may change between two starts of one run.
-_FREE = ('command', 'commit', 'version', 'versions')
+_FREE = ('command', 'commit', 'version', 'versions', 'attention')
 
 
 def open_run(
