@@ -10,9 +10,16 @@ Paper: outcome: Training language models to follow instructions with human
   arXiv:2312.08935.
 Changes: from supervised, the loss is that of a reward head or of a head for the
   classes of steps, on episodes that the policy samples.
-Command: python experiments/reward_model.py --environment=corridor \\
-  --init_from=runs/warm_start
-Result: not run.
+Command: python experiments/reward_model.py --environment=tool_math \\
+  --model=mini --init_from=runs/quickstart/warm_start \\
+  --limit=turns=6 --limit=action_tokens=40 --limit=segment_tokens=127 \\
+  --limit=token_price=0.0002 --steps=30 --tasks_per_step=8 \\
+  --set learning_rate=1e-3
+Result: one seed, 2 busy CPU cores, 3 min of training. form=outcome: of 32 pairs
+  of held-out tasks 93.8 % are ordered right after 30 steps (90.6 and 87.5 % of
+  validation pairs after 10 and 20), 50 % before, when the head is 0; with
+  form=process, without rollouts, 89.1 %. Success of the policy stays at 4.8 %,
+  as it must. The papers' numbers are of other data.
 Differences: the world's return is the label, where the papers ask people; of a
   group the best episode is compared with the worst. The reward of an episode is
   read after its last action token. A step is a turn; it is good if its episode
