@@ -1,10 +1,10 @@
 """A run, built from its flags.
 
-A paper's script imports this module, changes a few defaults and calls `train`.
+A script of a paper or of your own imports this module and calls `main`, with
+a function that calls `train_run(build(recipe))`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import dataclasses
 import functools
 import json
 import logging
@@ -32,7 +32,6 @@ from agentic_jax.sampling import grammars
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.tasks import pool
-from experiments import inspecting
 from experiments import pages
 from experiments import policies
 from experiments import run_config
@@ -385,45 +384,3 @@ def finish(run: Run, result: train.Result, **more: Any) -> dict[str, Any]:
   path = run.workdir / 'summary.json'
   path.write_text(json.dumps(summary, indent=2) + '\n')
   return summary
-
-
-def introduce(run: Run) -> None:
-  """Says what is about to happen; with --inspect, shows episodes and exits."""
-  counts = ', '.join(f'{len(v)} {k}' for k, v in run.splits.items())
-  shown = run.recipe.demonstrations
-  which = f', {shown} of each group demonstrated' if shown else ''
-  print(
-    f'{FLAGS.recipe} on {FLAGS.environment}: {counts} tasks, model '
-    f'{FLAGS.model}, {FLAGS.steps} steps of {FLAGS.tasks_per_step} x '
-    f'{run.recipe.group_size} episodes{which}, in {run.workdir}; '
-    f'{run_config.attention_of(run)}',
-    flush=True,
-  )
-  if told := worlds.telling(run.world):
-    print(told, flush=True)
-  if FLAGS.inspect:
-    inspect_episodes(run)
-    sys.exit()
-
-
-def inspect_episodes(run: Run) -> None:
-  """Prints the episodes of one group as the model sees them."""
-  params = initial_state(run).policy
-  # No more than is shown.
-  few = -(-4 // run.recipe.group_size)
-  group = source(run, few).batch(0, params).episodes
-  stacked = train.probed(
-    run.recipe,
-    run.config,
-    params,
-    group,
-    run.world,
-    batch_shape(run, len(group), 1),
-  )
-  teacher = train.place_teacher(run.config, run.recipe, run.mesh)
-  recipe = dataclasses.replace(run.recipe, teacher=teacher)
-  inspecting.show_group(
-    group,
-    run.world.tokenizer,
-    inspecting.credit_of(recipe, train.apply_of(run.config), params, stacked),
-  )

@@ -16,6 +16,7 @@ from agentic_jax import train
 from agentic_jax.environments import demonstrations
 from agentic_jax.tasks import pool
 from experiments import common
+from experiments import introducing
 from experiments import pages
 from experiments import run_config
 
@@ -89,7 +90,7 @@ def train_both(run: common.Run) -> dict[str, Any]:
       'imitation. To train on from a run use experiments/run.py '
       '--init_from=...'
     )
-  common.introduce(run)
+  introducing.introduce(run)
   warm = warm_start(run)
   result = common.train_run(run, warm.state.policy, what='RL')
   before = metrics.read(run.workdir / 'warm_start')[0]['evaluate/success']

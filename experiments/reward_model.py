@@ -48,6 +48,7 @@ from agentic_jax import rollout
 from agentic_jax import train
 from agentic_jax import types
 from experiments import common
+from experiments import introducing
 
 FORMS: dict[str, dict[str, Any]] = {
   'outcome': {'margin': 0.0, 'centring': 0.0},
@@ -278,7 +279,7 @@ def _rewards(apply, params, trajectory):
 def main() -> None:
   """Trains, and writes the report."""
   run = common.build()
-  common.introduce(run)
+  introducing.introduce(run)
   steps = common.FLAGS.steps
   greedy = common.evaluator(run, steps)
 

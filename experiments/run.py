@@ -17,6 +17,7 @@ from absl import flags
 
 from agentic_jax import report
 from experiments import common
+from experiments import introducing
 
 
 def page(name: str) -> None:
@@ -28,7 +29,7 @@ def page(name: str) -> None:
 def main() -> None:
   """Trains, and writes the report."""
   run = common.build()
-  common.introduce(run)
+  introducing.introduce(run)
   result = common.train_run(run)
   summary = common.finish(run, result)
   page = report.write(run.workdir)

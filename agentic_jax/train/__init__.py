@@ -1,9 +1,9 @@
 """The one loop, and the pure step that it compiles."""
 
-from agentic_jax.train.compiled import begin_with
+from agentic_jax.train.beginning import begin_with
+from agentic_jax.train.beginning import init_state
+from agentic_jax.train.beginning import place_teacher
 from agentic_jax.train.compiled import compile_programs
-from agentic_jax.train.compiled import init_state
-from agentic_jax.train.compiled import place_teacher
 from agentic_jax.train.directory import digests
 from agentic_jax.train.directory import frozen_of
 from agentic_jax.train.directory import git_commit

@@ -2,20 +2,18 @@
 
 from collections.abc import Callable
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from agentic_jax import batching
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import sharding
 from agentic_jax import types
 from agentic_jax.models import config as config_lib
-from agentic_jax.models import heads
 from agentic_jax.models import lora
-from agentic_jax.models import transformer
+from agentic_jax.train import beginning
 from agentic_jax.train import step as step_lib
 
 
@@ -55,150 +53,6 @@ class Programs(NamedTuple):
   scored_fields: tuple[str, ...]
 
 
-@functools.cache
-def _shapes(config):
-  """The shapes and types of all parameters, a tree."""
-  init = functools.partial(transformer.init, config)
-  return jax.eval_shape(init, jax.random.key(0))
-
-
-def policy_shardings(config, mesh) -> Any:
-  """Where all parameters live."""
-  axes = transformer.logical_axes(config)
-  return sharding.parameter_shardings(axes, _shapes(config), mesh)
-
-
-def state_shardings(config, recipe, mesh) -> step_lib.TrainState:
-  """Where the parameters and the optimiser's state live."""
-  shapes, _ = lora.split(config, _shapes(config))
-  params, frozen = lora.split(config, policy_shardings(config, mesh))
-  optimizer_state = sharding.like_parameters(
-    jax.eval_shape(recipe.optimizer.init, shapes), shapes, params, mesh
-  )
-  return step_lib.TrainState(params, optimizer_state, frozen)
-
-
-def init_state(
-  config, recipe, mesh, key, params: Any = None
-) -> step_lib.TrainState:
-  """A fresh state, made where it is to live.
-
-  Args:
-    config: of the transformer.
-    recipe: its optimiser is used.
-    mesh: to live on.
-    key: of what is random.
-    params: to begin with, placed where they are to live; they are given up to
-      the state. What they lack, such as heads, is fresh, and nothing else is
-      made at random; a trunk that heads have begins as a copy of theirs.
-  """
-  shapes = _shapes(config)
-  shardings = state_shardings(config, recipe, mesh)
-  given = {} if params is None else params
-  # In one program with its original, a copy would be the same buffer.
-  copied = lambda path: path[0].key == 'critic'
-  is_fresh = lambda path: not copied(path) and not _holds(given, path)
-
-  def make(key):
-    made = transformer.init(config, key)
-    # What is not returned is not computed.
-    fresh = [x for path, x in jax.tree.leaves_with_path(made) if is_fresh(path)]
-    return fresh, recipe.optimizer.init(lora.split(config, made)[0])
-
-  paths = jax.tree.leaves_with_path(policy_shardings(config, mesh))
-  wanted = [sharding for path, sharding in paths if is_fresh(path)]
-  fresh, optimizer_state = jax.jit(
-    make, out_shardings=(wanted, shardings.optimizer_state)
-  )(key)
-  left = iter(fresh)
-  whole = jax.tree.map_with_path(
-    lambda path, _: next(left) if is_fresh(path) else _at(given, path),
-    {k: v for k, v in shapes.items() if k != 'critic'},
-  )
-  trains, frozen = lora.split(config, heads.with_critic(config, whole))
-  return step_lib.TrainState(trains, optimizer_state, frozen)
-
-
-def _at(tree: Any, path: tuple) -> Any:
-  """The leaf of nested dictionaries at a path."""
-  return functools.reduce(lambda inner, key: inner[key.key], path, tree)
-
-
-def _holds(tree: Any, path: tuple) -> bool:
-  try:
-    _at(tree, path)
-  except KeyError:
-    return False
-  return True
-
-
-def begin_with(state: step_lib.TrainState, params: Any) -> step_lib.TrainState:
-  """The state with other parameters, where it has parameters of that name.
-
-  Heads or adapters that `params` lack stay as they are, and heads too many are
-  dropped; a trunk that heads have, and that `params` lack, begins as a copy of
-  theirs. `params` stay usable: the new state holds copies.
-
-  Raises:
-    ValueError: the names or the shapes differ.
-  """
-  found = _by_name(params)
-  _refuse_unknown(state.policy, found)
-  copies = 'critic' not in params
-
-  def take(path, leaf):
-    name = jax.tree_util.keystr(path)
-    other = found.get(name)
-    if path[0].key == 'critic' and copies:
-      other = found.get(jax.tree_util.keystr(path[1:]))
-    if other is None and not _is_own(path):
-      raise ValueError(
-        f'The parameters to begin with lack {name}; use those of a model of '
-        'the same size.'
-      )
-    if other is None:
-      return leaf
-    if other.shape != leaf.shape and path[0].key == 'heads':
-      raise ValueError(
-        f'The parameters to begin with have a head {name} of shape '
-        f'{other.shape}, this recipe wants {leaf.shape}; begin with a run '
-        'without heads, such as one of --recipe=supervised, or with the same '
-        'recipe and settings.'
-      )
-    if other.shape != leaf.shape:
-      raise ValueError(
-        f'The parameters to begin with have {name} of shape {other.shape}, '
-        f'this model {leaf.shape}; use the --model they were trained with.'
-      )
-    if isinstance(other, np.ndarray):
-      # On a CPU it would be taken as it is, whatever may_alias says.
-      other = other.copy()
-    return jax.device_put(other, leaf.sharding, may_alias=False)
-
-  fresh, frozen = (
-    jax.tree_util.tree_map_with_path(take, tree)
-    for tree in (state.params, state.frozen)
-  )
-  return state._replace(params=fresh, frozen=frozen)
-
-
-def _by_name(params: Any) -> dict[str, Any]:
-  known = jax.tree_util.tree_leaves_with_path(params)
-  return {jax.tree_util.keystr(path): leaf for path, leaf in known}
-
-
-def _refuse_unknown(params: Any, found: dict[str, Any]) -> None:
-  own = tuple(f"['{name}']" for name in config_lib.OWN)
-  more = found.keys() - _by_name(params).keys()
-  unknown = sorted(name for name in more if not name.startswith(own))
-  if unknown:
-    raise ValueError(
-      f'The parameters given have {", ".join(unknown)}, which this model '
-      'lacks; use the --model they were trained with, or write them by '
-      'experiments/export.py, which adds adapters to their base.'
-    )
-
-
 def compile_programs(
   config: config_lib.TransformerConfig,
   recipe: recipe_lib.Recipe,
@@ -216,7 +70,7 @@ def compile_programs(
   recipe = recipe_lib.with_routing_losses(recipe, config.experts)
   apply = step_lib.apply_of(config)
   whole, rows = sharding.replicated(mesh), sharding.rows(mesh)
-  states = state_shardings(config, recipe, mesh)
+  states = beginning.state_shardings(config, recipe, mesh)
 
   def take(tree, start):
     part = step_lib.take_rows(tree, start, shape.microbatch_rows)
@@ -227,7 +81,7 @@ def compile_programs(
     return apply(params, spread).logprobs
 
   def zero():
-    trains, _ = lora.split(config, _shapes(config))
+    trains, _ = lora.split(config, beginning.shapes_of(config))
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), trains)
 
   compiled = functools.partial(jax.jit, out_shardings=whole)
@@ -331,45 +185,6 @@ def _prepare(recipe, apply, take, shape: batching.Shape, compiled) -> Callable:
   return prepare
 
 
-def place_teacher(
-  config, recipe: recipe_lib.Recipe, mesh: jax.sharding.Mesh
-) -> Any:
-  """The parameters of a teacher, if there is one, where the policy's live.
-
-  It has no heads: nobody asks for what they would say. Adapters that it lacks
-  add nothing.
-
-  Raises:
-    ValueError: they are not of the size of the policy, or its adapters are of
-      another scale.
-  """
-  teacher = recipe.teacher
-  if teacher is None:
-    return None
-  lora.refuse_rescaled(config.lora, recipe.teacher_adapters, 'the teacher')
-  found, shapes = _by_name(teacher), heads.strip(_shapes(config))
-  _refuse_unknown(shapes, found)
-
-  def take(path, shape):
-    leaf = found.get(jax.tree_util.keystr(path))
-    if leaf is None and lora.is_adapter(path[-1].key):
-      return jnp.zeros(shape.shape, shape.dtype)
-    if leaf is None or leaf.shape != shape.shape:
-      raise ValueError(
-        'The teacher is not of the size of the policy; use the --model that it '
-        'was trained with, or another --set teacher=RUN_DIRECTORY.'
-      )
-    return leaf
-
-  placed = jax.tree_util.tree_map_with_path(take, shapes)
-  return jax.device_put(placed, heads.strip(policy_shardings(config, mesh)))
-
-
-def _is_own(path: Any) -> bool:
-  """Whether parameters from elsewhere may lack this one."""
-  return path[0].key in config_lib.OWN or lora.is_adapter(path[-1].key)
-
-
 def _refuse(config, recipe, shape, mesh) -> None:
   devices = mesh.shape['data'] * mesh.shape['fsdp']
   if shape.microbatch_rows % devices:
@@ -396,7 +211,7 @@ def _refuse(config, recipe, shape, mesh) -> None:
 
 def _scored_fields(config, recipe, apply, shape) -> tuple[str, ...]:
   """Which fields of a trajectory the recipe's `score` fills in."""
-  params = _shapes(config)
+  params = beginning.shapes_of(config)
   networks = recipe_lib.Networks(params, params)
   stacked = batching.stack([], shape._replace(rows=shape.microbatch_rows))
   scored = jax.eval_shape(

@@ -16,6 +16,7 @@ from agentic_jax import types
 from agentic_jax.models import experts as experts_lib
 from agentic_jax.models import heads
 from agentic_jax.models import lora
+from agentic_jax.train import beginning
 from agentic_jax.train import compiled
 from agentic_jax.train import probing
 from agentic_jax.train import step as step_lib
@@ -63,7 +64,7 @@ class Learner:
       # Of the types that programs return, so that they compile once.
       jax.tree.map(lambda x: np.asarray(x, jnp.result_type(x)), recipe.carried)
     )
-    self._teacher = compiled.place_teacher(plan.config, recipe, plan.mesh)
+    self._teacher = beginning.place_teacher(plan.config, recipe, plan.mesh)
 
   def arrays(self) -> dict[str, Any]:
     """What changes in a run, on the device."""
