@@ -96,6 +96,7 @@ def of_published() -> Policy:
     positions=bounds.segment_tokens,
     dtype=FLAGS.dtype,
   )
+  policies.refuse_untrained(FLAGS.model, published, config)
   sampler = sampler_lib.Sampler(
     config,
     programs.shape_for(bounds.segment_tokens, FLAGS.slots),
