@@ -30,11 +30,15 @@ CORE = [
 EXTRAS = {
   'test': [
     'gguf>=0.17,<1',
+    'httpx2>=2.16,<3',
     'hypothesis>=6.100',
     'llguidance>=1.9,<2',
+    'openai>=3.50,<4',
     'pillow>=10,<14',
     'pytest>=8.0',
     'pytest-xdist>=3.6',
+    'starlette>=1.0,<2',
+    'uvicorn>=0.40,<1',
   ],
   'check': ['mypy>=1.15', 'ruff>=0.12'],
   'cuda12': ['jax[cuda12]>=0.10.2,<0.12'],
@@ -43,6 +47,7 @@ EXTRAS = {
   'grammar': ['llguidance>=1.9,<2'],
   'ray': ['ray>=2.40,<3'],
   'images': ['pillow>=10,<14'],
+  'serve': ['starlette>=1.0,<2', 'uvicorn>=0.40,<1'],
   'tpu': ['jax[tpu]>=0.10.2,<0.12'],
 }
 

@@ -24,6 +24,7 @@ train/             the pure step, its compiled programs, the one loop
 checkpoint/        save and restore everything a restart needs
 metrics/           definitions; JSONL and TensorBoard; the progress display
 evaluate.py        success and cost on held-out tasks
+serve/             an OpenAI-compatible endpoint that records what it sampled
 report/            run directory -> one HTML page
 """
 

@@ -140,6 +140,22 @@ DEFINITIONS: Mapping[str, Definition] = {
   'rollout/failures_garbage': Definition(
     'episodes whose environment returned the wrong type', 'episodes'
   ),
+  'serve/breaks': Definition(
+    'times that clients came with another history, in the sessions of a step',
+    'breaks',
+  ),
+  'serve/stale_tokens': Definition(
+    'share of action tokens that earlier parameters sampled', 'share'
+  ),
+  'serve/sessions_open': Definition(
+    'sessions that no reward has ended yet', 'sessions'
+  ),
+  'serve/sessions_dropped': Definition(
+    'sessions dropped so far, unused for long or too many', 'sessions'
+  ),
+  'serve/turns_given_up': Definition(
+    'turns so far whose clients left before they ended', 'turns'
+  ),
   'rollout/episodes': Definition('episodes of this step', 'episodes'),
   'evaluate/success': Definition(
     'share of held-out tasks solved, greedy decoding', 'share'

@@ -1,10 +1,10 @@
 """The host's view of the slots: spans in, finished turns out."""
 
 from collections.abc import Callable, Sequence
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from agentic_jax.models import config as config_lib
@@ -14,6 +14,7 @@ from agentic_jax.sampling import eyes
 from agentic_jax.sampling import following
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import recording
+from agentic_jax.sampling import slots as slots_lib
 
 
 class Generated(NamedTuple):
@@ -29,27 +30,6 @@ class Generated(NamedTuple):
     None  # uint8 [n, W]: what might have been drawn, see
   )
   #                                 `controls`; None where nobody records it.
-
-
-# Ids, and the bytes of the images among them: equal ones have equal caches.
-_Prompt = tuple[tuple[int, ...], tuple[bytes, ...]]
-
-
-@dataclasses.dataclass
-class _Slot:
-  """Host-side state of one slot."""
-
-  first_span: _Prompt = ((), ())  # What lies at the cache's start, intact.
-  span: list[int] = dataclasses.field(default_factory=list)  # To be fed.
-  length: int = 0  # Tokens in the cache that count.
-  active: bool = False
-  left: int = 0
-  draw: int = 0
-  member: int = 0
-  turn: int = 0
-  temperature: float = 1.0
-  tokens: list[int] = dataclasses.field(default_factory=list)
-  logprobs: list[float] = dataclasses.field(default_factory=list)
 
 
 class Sampler:
@@ -103,7 +83,8 @@ class Sampler:
       self._key = jax.random.key(seed)
       self._caches: Any = programs.empty_caches(config, shape)
     self._params: Any = None
-    self._slots = [_Slot() for _ in range(shape.slots)]
+    self._kind = jnp.promote_types(config.dtype, jnp.float32)
+    self._slots = [slots_lib.Slot() for _ in range(shape.slots)]
     self._recorder = recording.Recorder(config, shape)
     self._eyes = eyes.Eyes(config, shape, self._device)
     self._follower = following.Follower(
@@ -132,7 +113,7 @@ class Sampler:
     first = self._params is None
     self._params = self._programs.layout(params)
     self.policy_step = policy_step
-    self._slots = [_Slot() for _ in self._slots]
+    self._slots = [slots_lib.Slot() for _ in self._slots]
     self._eyes.forget()
     self._follower.forget()
     if first:
@@ -188,8 +169,15 @@ class Sampler:
     turn: int,
     limit_tokens: int,
     images: Sequence[tuple[int, np.ndarray]] = (),
+    chance: slots_lib.Chance | None = None,
   ) -> None:
-    """Adds an observation to a slot's segment and asks for the next turn."""
+    """Adds an observation to a slot's segment and asks for the next turn.
+
+    `chance` is that of this turn and those after it; by default that of `open`.
+    """
+    if chance is not None:
+      slot = self._slots[index]
+      slot.draw, slot.member, slot.temperature = chance
     self._ask(index, tokens, turn, limit_tokens, images)
 
   def _ask(self, index, tokens, turn, limit_tokens, images):
@@ -207,6 +195,45 @@ class Sampler:
     slot.tokens, slot.logprobs = [], []
     self._follower.ask(index, tokens)
     slot.active = True
+
+  def said(self, index: int) -> tuple[list[int], list[float]]:
+    """What a slot's turn has so far: its ids and their log-probabilities."""
+    slot = self._slots[index]
+    return list(slot.tokens), list(slot.logprobs)
+
+  def stop(self, index: int, keep: int) -> Generated:
+    """Ends a slot's turn from outside.
+
+    Args:
+      index: of a slot whose turn goes on, or ended in the last `tick`.
+      keep: how many of the turn's tokens stay, at least 1.
+
+    Returns:
+      The turn, as `tick` would have returned it. The slot may be extended.
+    """
+    assert 1 <= keep <= len(self._slots[index].tokens)
+    self._keep(index, keep)
+    self._slots[index].span = [self._slots[index].tokens[-1]]
+    return self._finish(index, True)
+
+  def _keep(self, index: int, keep: int) -> None:
+    """Takes back what a slot's turn has after its first tokens."""
+    slot = self._slots[index]
+    self._follower.cut(index, len(slot.tokens) - keep)
+    slot.length -= len(slot.tokens) - keep
+    del slot.tokens[keep:], slot.logprobs[keep:]
+
+  def _finish(self, index: int, stopped: bool) -> Generated:
+    slot = self._slots[index]
+    slot.active = False
+    return Generated(
+      index,
+      np.asarray(slot.tokens, np.int32),
+      np.asarray(slot.logprobs, self._kind),
+      stopped,
+      self._recorder.of(index, slot.length),
+      self._follower.kept(index),
+    )
 
   def close(self, index: int) -> None:
     """Gives a slot up. Its prompt may still serve as a source of copies."""
@@ -243,17 +270,7 @@ class Sampler:
       slot.length += len(slot.span) - 1 + count
       slot.span = [slot.tokens[-1]]
       if done is not None:
-        slot.active = False
-        finished.append(
-          Generated(
-            index,
-            np.asarray(slot.tokens, np.int32),
-            np.asarray(slot.logprobs, sampled.logprobs.dtype),
-            done,
-            self._recorder.of(index, slot.length),
-            self._follower.kept(index),
-          )
-        )
+        finished.append(self._finish(index, done))
     return finished
 
   def _cut(self, index: int, running: bool) -> bool | None:
@@ -262,28 +279,14 @@ class Sampler:
     if self._find_stop is not None:
       keep = self._find_stop(slot.tokens)
       if keep is not None:
-        self._follower.cut(index, len(slot.tokens) - keep)
-        slot.length -= len(slot.tokens) - keep
-        del slot.tokens[keep:], slot.logprobs[keep:]
+        self._keep(index, keep)
         return True
     if running:
       return None
     return slot.tokens[-1] in self.stop_ids
 
   def _decode(self, busy: bool) -> programs.Sampled:
-    column = lambda name, kind: np.asarray(
-      [getattr(slot, name) for slot in self._slots], kind
-    )
-    slots = programs.Slots(
-      token=np.asarray([(s.span or [0])[-1] for s in self._slots], np.int32),
-      position=column('length', np.int32),
-      active=column('active', bool),
-      left=column('left', np.int32),
-      draw=column('draw', np.int32),
-      member=column('member', np.int32),
-      turn=column('turn', np.int32),
-      temperature=column('temperature', np.float32),
-    )
+    slots = slots_lib.standing(self._slots)
     size = self.shape.decode_block
     steps = max(1, size // 4) if busy else size
     steps = 1 if self._follower.single else steps
@@ -333,7 +336,7 @@ class Sampler:
         source[prompt] = i
     return leaders, followers
 
-  def _prompt_of(self, index: int) -> _Prompt:
+  def _prompt_of(self, index: int) -> slots_lib.Prompt:
     return tuple(self._slots[index].span), self._eyes.images(index)
 
   def _prefill(self, indices: list[int]) -> None:

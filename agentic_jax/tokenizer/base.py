@@ -74,6 +74,17 @@ class Tokenizer(Protocol):
       tool: whether the policy is answered by a tool.
     """
 
+  def continuation(
+    self, messages: Messages, *, closed: bool = False, images: int = 0
+  ) -> list[int]:
+    """As `observation`, of messages of any role.
+
+    Args:
+      messages: what follows a message of the policy.
+      closed: the policy itself sampled the token that closes its message.
+      images: how many IMAGE there are, before the text of the last message.
+    """
+
   def stop_ids(self, stop_strings: Sequence[str]) -> tuple[int, ...]:
     """Ids that end an action: end tokens, and stop strings of one token."""
 

@@ -87,8 +87,19 @@ class ByteTokenizer:
     Among messages those of the assistant are actions, those of a tool are
     observations, all others plain lines.
     """
-    ids = [self._specials['<bos>']]
     messages = base.messages_of(prompt)
+    return [
+      self._specials['<bos>'],
+      *self.continuation(messages, images=images),
+    ]
+
+  def continuation(
+    self, messages: base.Messages, *, closed: bool = False, images: int = 0
+  ) -> list[int]:
+    """See `base.Tokenizer.continuation`; nothing needs closing here."""
+    del closed
+    ids: list[int] = []
+    messages = base.messages_of(messages)
     for left, message in enumerate(messages, start=1 - len(messages)):
       content = message['content']
       if not left:

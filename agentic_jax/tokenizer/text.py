@@ -179,35 +179,45 @@ class TextTokenizer:
   ) -> list[int]:
     """See `base.Tokenizer.observation`.
 
+    A tool speaks in the role of tools where the template has one of its own,
+    and like any other observation as the user elsewhere.
+    """
+    answer = {'role': self._role(tool), 'content': text}
+    return self.continuation([answer], closed=closed, images=images)
+
+  def continuation(
+    self, messages: base.Messages, *, closed: bool = False, images: int = 0
+  ) -> list[int]:
+    """See `base.Tokenizer.continuation`.
+
     What the template writes after a message of the policy; what it makes of
-    all that came before is never asked, so that nothing is rendered again. A
-    tool speaks in the role of tools where the template has one of its own, and
-    like any other observation as the user elsewhere.
+    all that came before is never asked, so that nothing is rendered again.
 
     Raises:
       ValueError: the template does not write the policy's message, or writes
         something of the past after it.
     """
-    role = self._role(tool)
-    after, escaped = self._answer({'role': role, 'content': text}, images)
+    after, escaped = self._after(base.messages_of(messages), images)
     ids = self._tokens(after, escaped, later=self._prefixes, images=images)
     return ids[1:] if closed and ids[:1] == [self.eos_id] else ids
 
   def _role(self, tool: bool) -> str:
     return _TOOL if tool and self._knows_tool else _USER
 
-  def _answer(
-    self, answer: Mapping[str, Any], images: int = 0
+  def _after(
+    self, answers: base.Messages, images: int = 0
   ) -> tuple[str, dict[str, str]]:
     """What stands after a message of the policy that is answered so."""
-    whole, escaped = self._render([_QUESTION, _POLICY, answer], images=images)
+    asked = [_QUESTION, _POLICY, *answers]
+    whole, escaped = self._render(asked, images=images)
     _, said, after = whole.partition(_POLICY['content'])
     past = (_QUESTION['content'], _POLICY['content'])
     if not said or any(content in after for content in past):
       raise ValueError(
         'The chat template must write a message of the policy once, and after '
         f'it nothing but what answers it; of a question, {said or "it"!r} and '
-        f'an observation of role {answer["role"]!r} it makes {whole[-200:]!r}. '
+        f'what answers it, of role {" and ".join(m["role"] for m in answers)}, '
+        f'it makes {whole[-200:]!r}. '
         'Pass chat_template=... with a template that writes messages one '
         'after the other.'
       )
@@ -218,7 +228,7 @@ class TextTokenizer:
 
     def write(role):
       try:
-        return self._answer({'role': role, 'content': 'Answer'})[0]
+        return self._after([{'role': role, 'content': 'Answer'}])[0]
       except (TypeError, ValueError, jinja2.TemplateError):
         return ''
 

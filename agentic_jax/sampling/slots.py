@@ -1,0 +1,54 @@
+"""What the host knows of a slot."""
+
+from collections.abc import Sequence
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from agentic_jax.sampling import programs
+
+# Ids, and the bytes of the images among them: equal ones have equal caches.
+Prompt = tuple[tuple[int, ...], tuple[bytes, ...]]
+
+
+class Chance(NamedTuple):
+  """What, besides the turn and the position, says which tokens are drawn."""
+
+  draw: int
+  member: int
+  temperature: float
+
+
+@dataclasses.dataclass
+class Slot:
+  """Where a slot stands."""
+
+  first_span: Prompt = ((), ())  # What lies at the cache's start, intact.
+  span: list[int] = dataclasses.field(default_factory=list)  # To be fed.
+  length: int = 0  # Tokens in the cache that count.
+  active: bool = False
+  left: int = 0
+  draw: int = 0
+  member: int = 0
+  turn: int = 0
+  temperature: float = 1.0
+  tokens: list[int] = dataclasses.field(default_factory=list)
+  logprobs: list[float] = dataclasses.field(default_factory=list)
+
+
+def standing(slots: Sequence[Slot]) -> programs.Slots:
+  """All slots as the programs take them."""
+  column = lambda name, kind: np.asarray(
+    [getattr(s, name) for s in slots], kind
+  )
+  return programs.Slots(
+    token=np.asarray([(s.span or [0])[-1] for s in slots], np.int32),
+    position=column('length', np.int32),
+    active=column('active', bool),
+    left=column('left', np.int32),
+    draw=column('draw', np.int32),
+    member=column('member', np.int32),
+    turn=column('turn', np.int32),
+    temperature=column('temperature', np.float32),
+  )
