@@ -49,10 +49,9 @@ def main() -> None:
   print(f'The report: {report.write(run.workdir)}')
 
 
-common.define_defaults(workdir='runs/quickstart', steps=80)
-
 flags.adopt_module_key_flags(common)
 flags.adopt_module_key_flags(imitation)
 
 if __name__ == '__main__':
+  common.define_defaults(workdir='runs/quickstart', steps=80)
   common.main(main)

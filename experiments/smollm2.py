@@ -14,7 +14,8 @@ Differences: none.
 
 Unless --set and --limit say otherwise, learning_rate is 2e-4, decay_steps is
 the whole RL phase, group_size is 8, and an episode has 5 turns of 48 tokens in
-a segment of 255, at a price of 0.0002 a token.
+a segment of 255. Neither tokens nor calls cost anything: with the quickstart's
+prices the policy unlearned the tool (BUILD_NOTES, Negative results).
 """
 
 from absl import flags
@@ -24,9 +25,7 @@ from agentic_jax import rollout
 from experiments import common
 from experiments import imitation
 
-LIMITS = rollout.Limits(
-  turns=5, action_tokens=48, segment_tokens=255, token_price=0.0002
-)
+LIMITS = rollout.Limits(turns=5, action_tokens=48, segment_tokens=255)
 
 
 def main() -> None:
@@ -41,24 +40,24 @@ def main() -> None:
   print(f'The report: {report.write(run.workdir)}')
 
 
-common.define_defaults(
-  workdir='runs/smollm2',
-  model='smollm2-135m?rank=16',
-  recipe='torl',
-  steps=40,
-  tasks_per_step=8,
-  slots=32,
-  microbatch_rows=8,
-  warm_steps=30,
-  warm_episodes=16,
-  warm_rate=1e-3,
-  skill=0.1,
-  evaluate_every=10,
-  checkpoint_every=5,
-)
-
 flags.adopt_module_key_flags(common)
 flags.adopt_module_key_flags(imitation)
 
 if __name__ == '__main__':
+  common.define_defaults(
+    workdir='runs/smollm2',
+    environment='tool_math?call_price=0&invalid_price=0',
+    model='smollm2-135m?rank=16',
+    recipe='torl',
+    steps=40,
+    tasks_per_step=8,
+    slots=32,
+    microbatch_rows=8,
+    warm_steps=30,
+    warm_episodes=16,
+    warm_rate=1e-3,
+    skill=0.1,
+    evaluate_every=10,
+    checkpoint_every=5,
+  )
   common.main(main)
