@@ -13,13 +13,19 @@ from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
 from agentic_jax.models import heads
 from experiments import reward_model
-from tests import pages_test
+from tests import settings_walk
 from tests import tiny_training
 
-OWN = {
-  'outcome': {'group_size': 4, 'margin': 0.5, 'centring': 0.1},
-  'process': {'group_size': 4, 'rollouts': 2},
-}
+FORMS = ('outcome', 'process')
+OTHERS = (
+  # Pairs want groups whose returns differ, labels do not.
+  settings_walk.Others(
+    {'form': 'process'}, host={'form': 'process', 'group_size': 4}
+  ),
+  settings_walk.Others({'margin': 0.5, 'centring': 0.1}),
+  # What they give is a value of turns, tested below.
+  settings_walk.Others(given={'form': 'process'}, host={'rollouts': 2}),
+)
 
 
 @functools.cache
@@ -152,24 +158,24 @@ def test_accuracy_is_of_pairs():
   assert reward_model.pair_accuracy(score, alike) == (0.5, 0)
 
 
-@pytest.mark.parametrize('form', OWN)
-def test_every_setting_makes_a_difference(form):
-  _, trajectory, _ = _batch()
+def test_every_setting_makes_a_difference():
+  _, trajectory, turns = _batch()
   outputs = _outputs(trajectory)
-  plain = reward_model.recipe(form=form)
-  for setting, value in OWN[form].items():
-    made = reward_model.recipe(form=form, **{setting: value})
-    if pages_test.decided(made) == pages_test.decided(plain):
-      one, two = _total(plain, outputs), _total(made, outputs)
-      assert abs(float(one) - float(two)) > 1e-3, setting
+
+  def find(**settings):
+    made = reward_model.recipe(**settings)
+    credit = made.credit(trajectory, turns)
+    weights = made.weigh(trajectory, turns)['policy']
+    loss = made.loss(outputs, trajectory, credit)['policy']
+    arrays = jax.tree.leaves((jnp.sum(weights * loss), weights, credit))
+    host = settings_walk.decided(made, turns)
+    return settings_walk.Found(host, [*map(np.asarray, arrays)])
+
+  settings = settings_walk.own_settings(reward_model.recipe)
+  settings_walk.walk(settings, OTHERS, find)
 
 
-def test_every_setting_is_tried():
-  own = pages_test.own_settings(reward_model.recipe)
-  assert own == {'form', *OWN['outcome'], *OWN['process']}
-
-
-@pytest.mark.parametrize('form', OWN)
+@pytest.mark.parametrize('form', FORMS)
 def test_the_model_learns_beside_a_policy_that_stays(form, tmp_path):
   recipe = reward_model.recipe(form=form, group_size=2, learning_rate=1e-2)
   played = tiny_training.episodes()
