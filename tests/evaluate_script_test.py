@@ -93,6 +93,7 @@ def test_scripted_agents(tmp_path, capsys):
     _scores(tmp_path / 'x', agent='random', samples=4, pass_at=[5])
 
 
+@pytest.mark.thorough
 def test_a_run_is_scored_as_it_was_trained(tmp_path):
   workdir = tmp_path / 'run'
   with flagsaver.flagsaver(
