@@ -18,7 +18,7 @@ from tests import tiny_training
 
 FORMS = ('outcome', 'process')
 OTHERS = (
-  # Pairs want groups whose returns differ, labels do not.
+  # Of other heads.
   settings_walk.Others(
     {'form': 'process'}, host={'form': 'process', 'group_size': 4}
   ),

@@ -23,7 +23,18 @@ _OPTIMIZER = {
   'beta2': 0.5,
   'max_gradient_norm': 0.5,
 }
-_FIELDS = {
+# What may be drawn at all.
+_CUTS = {
+  'top_k': 5,
+  'top_p': 0.9,
+  'min_p': 0.1,
+  'forbidden': ('a',),
+  'forced': 'a',
+  'grammar': 'actions',
+}
+# No recipe can be trained with it.
+_PENALTY = {'repetition_penalty': 1.2}
+_FIELDS = _CUTS | {
   'epochs': 2,
   'minibatches': 2,
   'temperature': 0.5,
@@ -58,14 +69,19 @@ def _find(fields) -> settings_walk.Found:
 def test_every_setting_of_training_makes_a_difference():
   settings_walk.walk(
     {*recipe_lib.settings_of(recipe_lib.training)},
-    [Others(_OPTIMIZER, {'learning_rate': 0.5}), Others(host=_FIELDS)],
+    [
+      Others(_OPTIMIZER, {'learning_rate': 0.5}),
+      Others(host=_FIELDS | _PENALTY),
+    ],
     lambda **settings: _find(recipe_lib.training(**settings)),
   )
 
 
+_KNOWN = recipe_lib.settings_of(recipe_lib.training)
 # What some pages refuse, each for a reason of its own.
 _REFUSED = {name: {'epochs': 1} for name in _ONE_EPOCH} | {
-  'reward_model': {'weight_decay': 0.0}
+  'gkd': {setting: _KNOWN[setting].default for setting in _CUTS},
+  'reward_model': {'weight_decay': 0.0},
 }
 
 
@@ -85,6 +101,9 @@ def test_every_recipe_passes_the_settings_of_training_on(name):
   assert not settings_walk.differ(
     found.arrays, _trained(tuple(changes.items())).arrays
   )
+
+  with pytest.raises(ValueError, match='repetition_penalty=1.2 cannot be'):
+    pages.load(name)(**_PENALTY)
 
 
 # What a walk notices.
