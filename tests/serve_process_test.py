@@ -53,7 +53,7 @@ def served(tmp_path):
     assert process.stdout is not None
     line = process.stdout.readline()
     url = re.search(r'small on (http://127.0.0.1:\d+/v1), 2 answers', line)
-    assert url, line
+    assert url, (line, process.poll())
     yield process, url.group(1)
   finally:
     process.kill()
