@@ -287,6 +287,7 @@ def _penalised(**settings):
   return dataclasses.replace(base, group_size=2)
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_to_the_bit_and_its_reference_has_no_heads(tmp_path):
   recipe, played = _penalised(), tiny_training.episodes()
   learn = functools.partial(tiny_training.learn, recipe, played)
