@@ -19,6 +19,7 @@ import functools
 import json
 import pathlib
 import re
+import sys
 import time
 from typing import Any
 
@@ -32,6 +33,7 @@ from agentic_jax import report
 from agentic_jax import train
 from agentic_jax import types
 from experiments import common
+from experiments import policies
 from experiments import run_config
 from experiments import sample_flags
 from experiments import worlds
@@ -67,11 +69,8 @@ def build() -> common.Run:
   """The run that is evaluated, or what the flags describe."""
   if not FLAGS.init_from:
     return common.build(sampling=sample_flags.chosen)
-  asked = list(FLAGS.limit)
   bounds = run_config.restore_flags(pathlib.Path(FLAGS.init_from))
-  return common.build(
-    base_limits=worlds.limits(asked, bounds), sampling=sample_flags.chosen
-  )
+  return common.build(base_limits=bounds, sampling=sample_flags.chosen)
 
 
 def play(
@@ -83,8 +82,9 @@ def play(
     ValueError: there is no such agent here.
   """
   if FLAGS.agent == 'policy':
+    _warn(run)
     if FLAGS.init_from:
-      params = train.load_params(pathlib.Path(FLAGS.init_from))
+      params = policies.of_run(FLAGS.init_from, run.config)
     else:
       params = common.initial_state(run).policy
     _, played = evaluate.evaluate(
@@ -117,6 +117,22 @@ def play(
   )
 
 
+def _warn(run: common.Run) -> None:
+  """Says what may be a mistake."""
+  if not FLAGS.init_from and run.published is None:
+    print(
+      'Warning: this policy is fresh, its parameters are random; name a run by '
+      '--init_from, or a published --model.',
+      file=sys.stderr,
+    )
+  if FLAGS.samples > 1 and not run.sampling.temperature:
+    print(
+      f'Warning: --samples={FLAGS.samples} of a greedy policy are alike unless '
+      'the world is random; add --sample temperature=1.',
+      file=sys.stderr,
+    )
+
+
 def folder(run: common.Run) -> pathlib.Path:
   """Where to write: named after what is asked for."""
   if FLAGS.into:
@@ -124,6 +140,9 @@ def folder(run: common.Run) -> pathlib.Path:
   parts = [FLAGS.agent, FLAGS.split, *FLAGS.sample]
   parts += [f'first={FLAGS.first}'] * bool(FLAGS.first)
   parts += [f'samples={FLAGS.samples}'] * (FLAGS.samples > 1)
+  for name in ('environment', 'tasks', 'context', 'model', 'limit', 'seed'):
+    if FLAGS[name].present:
+      parts.append(f'{name}={FLAGS[name].value}')
   name = re.sub(r'[^\w=.-]+', '-', '_'.join(parts))
   return run.workdir / 'evaluations' / name
 

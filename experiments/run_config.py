@@ -92,7 +92,7 @@ def restore_flags(workdir: pathlib.Path) -> rollout.Limits:
   """Takes the flags of a run, but for those given on the command line.
 
   Returns:
-    The run's limits.
+    The run's limits; --limit goes before them still.
 
   Raises:
     ValueError: the directory holds no run.
@@ -104,9 +104,10 @@ def restore_flags(workdir: pathlib.Path) -> rollout.Limits:
       f'--init_from={str(workdir)!r} is no run directory: it has no '
       'config.json of a run. Name one, such as runs/quickstart.'
     )
+  asked = FLAGS.limit
   for name, value in config['flags'].items():
     if name in FLAGS and not FLAGS[name].present and name != 'init_from':
       setattr(FLAGS, name, value)
   FLAGS['workdir'].value = str(workdir)
-  FLAGS['limit'].value = []
+  FLAGS['limit'].value = asked
   return rollout.Limits(**config['limits'])

@@ -18,7 +18,6 @@ from agentic_jax import rollout
 from agentic_jax import serve
 from agentic_jax import sharding
 from agentic_jax import tokenizer
-from agentic_jax import train
 from agentic_jax.models import pretrained
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
@@ -69,7 +68,7 @@ def of_run(workdir: pathlib.Path) -> Policy:
     run.world.tokenizer,
     serve.Tags(run.world.grammar),
     run.world.limits,
-    train.load_params(workdir),
+    policies.of_run(str(workdir), run.config),
   )
 
 

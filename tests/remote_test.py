@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 import time
 
 import pytest
@@ -65,11 +67,12 @@ def test_a_call_that_kills_twice_costs_its_episode(calm):
 
 
 def _alive(pid):
+  status = pathlib.Path(f'/proc/{pid}/stat')
   try:
-    os.kill(pid, 0)
-  except ProcessLookupError:
+    # One that has ended may wait for whoever asks how.
+    return status.read_text().rpartition(')')[2].split()[0] != 'Z'
+  except FileNotFoundError:
     return False
-  return True
 
 
 def test_a_process_that_hangs_is_ended(tmp_path):
@@ -85,6 +88,37 @@ def test_a_process_that_hangs_is_ended(tmp_path):
   deadline = time.monotonic() + 30
   while any(_alive(pid) for pid in pids):
     assert time.monotonic() < deadline, 'a hanging process lives on'
+    time.sleep(0.05)
+
+
+_ABANDON = """
+import os, pathlib, signal, sys, threading, time
+from agentic_jax import environments, types
+from agentic_jax.rollout import remote
+asked = sys.argv[1] + ':Hanging', {'folder': sys.argv[2]}
+environments.load(asked[0], **asked[1])
+host = remote.Process(*asked)
+host.wait()
+state = host.call('reset', (types.Task(0, 'x'), 0), 60)[1].state
+call = lambda: host.call('step', (state, 'a', 0), 600)
+threading.Thread(target=call, daemon=True).start()
+while not list(pathlib.Path(sys.argv[2]).iterdir()):
+  time.sleep(0.05)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_process_that_hangs_ends_with_its_parent(tmp_path):
+  subprocess.run(
+    [sys.executable, '-c', _ABANDON, str(_FILE), str(tmp_path)],
+    cwd=_FILE.parent.parent,
+    check=False,
+    timeout=120,
+  )
+  (pid,) = (int(path.name) for path in tmp_path.iterdir())
+  deadline = time.monotonic() + 30
+  while _alive(pid):
+    assert time.monotonic() < deadline, 'it lives on'
     time.sleep(0.05)
 
 

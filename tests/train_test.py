@@ -170,9 +170,7 @@ def _plain_grpo(config, params, prompts, responses, old, rewards):
   hidden, _ = model.apply(
     {'params': params},
     tokens[:, :-1],
-    context._replace(
-      segment=context.segment[:, :-1], position=position[:, :-1]
-    ),
+    attention.Packed(context.segment[:, :-1], position[:, :-1]),
   )
   logits = model.apply(
     {'params': params}, hidden, method=transformer.Transformer.logits

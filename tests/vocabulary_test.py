@@ -49,7 +49,8 @@ def _rows(rows=4, length=21):
 
 def _logits(config, params, rows):
   """What is never held: [B, T, V]."""
-  hidden, _ = transformer._before(config, params, rows, None)
+  after, _ = transformer.hidden(config, params, rows, None)
+  hidden = transformer._before(after)
   scores = transformer._score(config, params)(hidden)
   return scores / rows.temperature[..., None]
 

@@ -135,6 +135,8 @@ def dense_ids(
   Returns:
     int32 [M], the index of the first entry alike; -1 where not `counted`.
   """
+  # A loop looks up entries of them: numpy arrays would not do.
+  first, second = jnp.asarray(first), jnp.asarray(second)
   size = counted.size
   bits = size.bit_length()
   index = jnp.arange(size, dtype=jnp.int32)

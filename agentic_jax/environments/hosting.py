@@ -2,13 +2,17 @@
 
 The process is started as `python -m agentic_jax.environments.hosting FD`, with
 one end of a socket as file descriptor FD. It never imports jax. It ends when
-the other end is closed, so it does not outlive who started it.
+the other end is closed, and, even if its environment hangs, soon after the
+process that started it.
 """
 
 from multiprocessing import connection
+import os
 import pickle
 import signal
 import sys
+import threading
+import time
 from typing import Any
 
 from agentic_jax import environments
@@ -67,7 +71,16 @@ def serve(end: connection.Connection) -> None:
     pass
 
 
+def end_with(parent: int) -> None:
+  """Ends this process once another one, its parent, has ended."""
+  while os.getppid() == parent:
+    time.sleep(1)
+  os._exit(1)
+
+
 if __name__ == '__main__':
   # Whoever started it is told, and closes the socket.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
+  watch = threading.Thread(target=end_with, args=[os.getppid()], daemon=True)
+  watch.start()
   serve(connection.Connection(int(sys.argv[1])))

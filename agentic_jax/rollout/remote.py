@@ -15,6 +15,8 @@ from agentic_jax.environments import hosting
 KINDS = ('thread', 'process', 'ray')
 # How much longer than the loop a host waits for an answer that never comes.
 _GRACE_SECONDS = 1.0
+# What loading an environment may take.
+_START_SECONDS = 300.0
 
 
 class Died(RuntimeError):
@@ -64,6 +66,8 @@ class Process:
   def wait(self) -> None:
     """See `Host`."""
     try:
+      if not self._end.poll(_START_SECONDS):
+        raise Died(f'no environment after {_START_SECONDS:.0f} s')
       self._end.recv()
     except (EOFError, ConnectionResetError) as error:
       raise Died(f'exit code {self._process.wait()}, at its start') from error
@@ -108,7 +112,7 @@ class RayActor:
   def wait(self) -> None:
     """See `Host`."""
     try:
-      self._ray.get(self._actor.__ray_ready__.remote())
+      self._ray.get(self._actor.__ray_ready__.remote(), timeout=_START_SECONDS)
     except self._ray.exceptions.RayActorError as error:
       raise Died(f'{error}, at its start') from error
 

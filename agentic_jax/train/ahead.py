@@ -86,9 +86,9 @@ class Ahead:
   def _forget(self, step: int) -> None:
     """Drops what neither a batch from `step` on nor a checkpoint will want."""
     oldest = max(step - self._staleness, 0)
-    for version in [v for v in self._versions if v < oldest]:
+    for version in [v for v in list(self._versions) if v < oldest]:
       del self._versions[version]
-    for place in [p for p in self._positions if p < step]:
+    for place in [p for p in list(self._positions) if p < step]:
       del self._positions[place]
 
   def _admit(self, step: int, last: int) -> None:
