@@ -258,7 +258,7 @@ def held_out(run: common.Run, params, split: str) -> dict[str, float]:
   )
   shape = common.batch_shape(run, len(tasks), size)
   trajectory, turns, _ = batching.stack(played, shape)
-  read = jax.jit(functools.partial(_rewards, train.apply_of(run.config)))
+  read = _compiled(run.config)
   rows = shape.microbatch_rows
   parts = [
     read(params, jax.tree.map(lambda x, at=at: x[at : at + rows], trajectory))
@@ -269,6 +269,12 @@ def held_out(run: common.Run, params, split: str) -> dict[str, float]:
   accuracy, pairs = pair_accuracy(np.asarray(scores), turns)
   name = 'evaluate' if split == 'test' else split
   return {f'{name}/pair_accuracy': accuracy, f'{name}/pairs': float(pairs)}
+
+
+@functools.cache
+def _compiled(config):
+  """`_rewards` of a policy, compiled once a run."""
+  return jax.jit(functools.partial(_rewards, train.apply_of(config)))
 
 
 def _rewards(apply, params, trajectory):

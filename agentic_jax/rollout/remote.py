@@ -70,7 +70,7 @@ class Process:
         raise Died(f'no environment after {_START_SECONDS:.0f} s')
       self._end.recv()
     except (EOFError, ConnectionResetError) as error:
-      raise Died(f'exit code {self._process.wait()}, at its start') from error
+      raise Died(f'exit code {self._ended()}, at its start') from error
 
   def call(
     self, method: str, arguments: tuple, seconds: float
@@ -82,8 +82,15 @@ class Process:
         raise TimeoutError(f'no answer within {seconds} s')
       return self._end.recv()
     except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-      code = self._process.wait()
-      raise Died(f'exit code {code}') from error
+      raise Died(f'exit code {self._ended()}') from error
+
+  def _ended(self) -> int:
+    """The exit code, once the other end is closed."""
+    try:
+      return self._process.wait(_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+      self._process.kill()
+      return self._process.wait()
 
   def kill(self) -> None:
     """Ends the process and waits for its end."""
@@ -194,9 +201,15 @@ class Remote:
     self._start = start
     self._seconds = seconds + _GRACE_SECONDS
     self._idle: queue.SimpleQueue[Host] = queue.SimpleQueue()
-    for host in [start() for _ in range(number)]:
-      host.wait()
-      self._idle.put(host)
+    hosts = [start() for _ in range(number)]
+    try:
+      for host in hosts:
+        host.wait()
+        self._idle.put(host)
+    except BaseException:
+      for host in hosts:
+        host.kill()
+      raise
 
   def __getattr__(self, name: str) -> Any:
     if name.startswith('_'):
@@ -232,12 +245,15 @@ class Remote:
 
   def _ask(self, method: str, arguments: tuple) -> tuple[str, Any]:
     """Asks a host that is idle, or a new one; it is kept if it lives."""
+    fresh = False
     try:
       host = self._idle.get_nowait()
     except queue.Empty:
+      fresh = True
       host = self._start()
-      host.wait()
     try:
+      if fresh:
+        host.wait()
       answered = host.call(method, arguments, self._seconds)
     except BaseException:
       host.kill()
@@ -247,8 +263,11 @@ class Remote:
 
   def close(self) -> None:
     """Ends the hosts that are idle."""
-    while not self._idle.empty():
-      self._idle.get().kill()
+    try:
+      while True:
+        self._idle.get_nowait().kill()
+    except queue.Empty:
+      pass
 
 
 def parse(text: str) -> tuple[str, int]:

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+# What a batch that nobody wants any more may take to its end.
+_CLOSE_SECONDS = 10.0
+
 
 class Sampled(NamedTuple):
   """A batch, and how it came about."""
@@ -39,8 +42,8 @@ class Ahead:
 
     Args:
       source: a `loop.Source`.
-      staleness: how many batches the parameters that sample lag behind; as
-        many copies of what trains are kept.
+      staleness: how many batches the parameters that sample lag behind; so
+        many copies of what trains are kept, and one more.
       policy_of: (what trains) -> all parameters of the policy.
 
     Raises:
@@ -132,7 +135,9 @@ class Ahead:
 
   def position(self, step: int) -> Mapping[str, Any]:
     """Where the source stood before batch `step`, for a checkpoint."""
-    return self._positions.get(step) or self._source.position()
+    if step in self._positions:
+      return self._positions[step]
+    return self._source.position()
 
   def arrays(self, step: int, params: Any) -> list[Any]:
     """What trained when the next batches are to be sampled, oldest first.
@@ -160,6 +165,8 @@ class Ahead:
       self._versions[max(number - self._staleness, 0)] = params
 
   def close(self) -> None:
-    """Admits nothing more; a batch that is being sampled is left alone."""
+    """Admits nothing more; waits a little for a batch that is being sampled."""
     self._closed = True
     self._work.put(None)
+    if self._thread is not None:
+      self._thread.join(_CLOSE_SECONDS)
