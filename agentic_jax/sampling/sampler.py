@@ -26,10 +26,8 @@ class Generated(NamedTuple):
   stopped: bool  # By a stop token or string; otherwise by the token limit.
   experts: np.ndarray | None = None  # int16 [n, L, k], that saw the segment so
   #                                    far, but for its last token.
-  kept: np.ndarray | None = (
-    None  # uint8 [n, W]: what might have been drawn, see
-  )
-  #                                 `controls`; None where nobody records it.
+  kept: np.ndarray | None = None  # uint8 [n, W]: what might have been drawn,
+  #                                 see `controls`; None if nobody records it.
 
 
 class Sampler:
