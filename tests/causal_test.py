@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from agentic_jax import types
 from agentic_jax.models import attention
 from agentic_jax.models import causal
 from agentic_jax.models import sizes
@@ -147,6 +148,38 @@ def test_choice(platform, devices, settings, kernel, reason):
   choice = causal.choose(_config(**settings), platform, devices)
   assert choice.kernel == kernel and reason in choice.reason
   assert str(choice).startswith(f'attention by {kernel}: ')
+
+
+def test_a_mask_of_the_square_is_for_short_rows():
+  config = _config(dtype='bfloat16')
+  assert causal.choose(config, 'gpu', 1, 2048).kernel == 'cudnn'
+  kernel, reason = causal.choose(config, 'gpu', 1, 2049)
+  assert kernel == 'pieces' and 'rows of 2049 tokens: a mask of T x T' in reason
+  assert (
+    'pieces for rows of more than' in causal.choose(config, 'gpu', 1).reason
+  )
+  assert causal.choose(_config(), 'tpu', 1, 2049).kernel == 'splash'
+
+
+def test_training_says_how_long_its_rows_are(monkeypatch):
+  asked = []
+
+  def choose(config, platform, devices, tokens):
+    asked.append(tokens)
+    return causal.Choice('pieces', '')
+
+  monkeypatch.setattr(causal, 'choose', choose)
+  config = _config()
+  init = functools.partial(transformer.init, config)
+  params = jax.eval_shape(init, jax.random.key(0))
+  rows = jnp.zeros((2, 24), 'int32')
+  trajectory = types.Trajectory(
+    **dict.fromkeys(types.Trajectory._fields)
+  )._replace(tokens=rows, segment=rows, position=rows)
+  jax.eval_shape(
+    lambda params: transformer.hidden(config, params, trajectory)[0], params
+  )
+  assert asked == [24]
 
 
 def test_the_chosen_kernel_is_called(monkeypatch):

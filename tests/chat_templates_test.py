@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 from agentic_jax import tokenizer as tokenizer_lib
+from agentic_jax.tokenizer import template
 from tests import chat_templates
 
 NAMES = tuple(chat_templates.TEMPLATES)
@@ -262,3 +263,47 @@ def test_the_published_template_of_smollm2(tmp_path):
   for settings in {}, {'tool': True}:
     answer = theirs.observation('A', **settings)
     assert answer == ours.observation('A')
+
+
+def _write(source, **values):
+  return template.Template(source, 'the test').render(**values)
+
+
+@pytest.mark.parametrize(
+  'settings, wanted',
+  [
+    ('', '{"b": "é", "a": [1]}'),
+    ('(ensure_ascii=True)', r'{"b": "\u00e9", "a": [1]}'),
+    ('(sort_keys=True)', '{"a": [1], "b": "é"}'),
+    ("(separators=(',', ':'))", '{"b":"é","a":[1]}'),
+    ('(indent=1)', '{\n "b": "é",\n "a": [\n  1\n ]\n}'),
+    # Without names they are in the order of `transformers`.
+    ('(True, 1)', '{\n "b": "\\u00e9",\n "a": [\n  1\n ]\n}'),
+  ],
+)
+def test_settings_of_tojson(settings, wanted):
+  value = {'b': 'é', 'a': [1]}
+  assert _write(f'{{{{ x | tojson{settings} }}}}', x=value) == wanted
+
+
+def test_blocks_of_generation_are_text():
+  source = (
+    '{% for m in x %}{% set said = 0 %}{% if m %}'
+    '{% generation %}{% set said = m %}<{{ said }}{{ loop.index }}>'
+    '{% endgeneration %}{% endif %}{{ said }}{% endfor %}'
+  )
+  assert _write(source, x=['a', '', 'b']) == '<a1>00<b3>0'
+
+
+@pytest.mark.parametrize(
+  'source, why',
+  [
+    ('{{ nothing.at.all }}', "'nothing' is undefined"),
+    ("{{ 'a' + 1 }}", 'can only concatenate str'),
+    ('{{ x.append(1) }}', "'append' of 'list' object is unsafe"),
+    ('{{ x.__class__.__mro__ }}', "'__class__' .* is unsafe"),
+  ],
+)
+def test_a_template_that_fails_is_named(source, why):
+  with pytest.raises(ValueError, match=f'of the test fails with .*{why}.*Mend'):
+    _write(source, x=[])

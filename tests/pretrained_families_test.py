@@ -112,6 +112,9 @@ def test_settings_of_the_run_win():
     (dict(quantization_config={'bits': 4}), 'quantization_config=.*remove the'),
     (dict(clip_qkv=8.0), "clip_qkv=8.0.*of the family 'mistral'"),
     (dict(use_sliding_window=True), 'use_sliding_window=True'),
+    (dict(sliding_window_size=8), 'sliding_window_size=8.*remove the field'),
+    (dict(layer_types=['full_attention']), 'of 1 layers.*num_hidden_layers=2'),
+    (dict(layer_types=['full_attention'] * 3), 'of 3 layers and num_hidden_'),
     (dict(hidden_act='relu'), "activation 'relu'; there are .*'silu'"),
     (dict(layer_types=['chunked_attention'] * 2), 'chunked_attention.*known'),
     (
@@ -133,3 +136,58 @@ def test_refused_by_name(changes, text):
 def test_what_is_off_is_not_refused():
   off = dict(clip_qkv=None, use_mystery=False, layers_of_mystery=[])
   assert _read('llama2.narrow', **off) == _read('llama2.narrow')
+
+
+# Of SmolLM2-135M-Instruct: with fields that no fixture has, since
+# `transformers` drops them when it writes a configuration anew.
+_SMOLLM2 = {
+  'architectures': ['LlamaForCausalLM'],
+  'attention_bias': False,
+  'attention_dropout': 0.0,
+  'bos_token_id': 1,
+  'eos_token_id': 2,
+  'hidden_act': 'silu',
+  'hidden_size': 576,
+  'initializer_range': 0.041666666666666664,
+  'intermediate_size': 1536,
+  'is_llama_config': True,
+  'max_position_embeddings': 8192,
+  'mlp_bias': False,
+  'model_type': 'llama',
+  'num_attention_heads': 9,
+  'num_hidden_layers': 30,
+  'num_key_value_heads': 3,
+  'pad_token_id': 2,
+  'pretraining_tp': 1,
+  'rms_norm_eps': 1e-05,
+  'rope_interleaved': False,
+  'rope_scaling': None,
+  'rope_theta': 100000,
+  'tie_word_embeddings': True,
+  'torch_dtype': 'bfloat16',
+  'transformers.js_config': {
+    'kv_cache_dtype': {'q4f16': 'float16', 'fp16': 'float16'}
+  },
+  'transformers_version': '4.42.3',
+  'use_cache': True,
+  'vocab_size': 49152,
+}
+
+
+def test_a_published_config_is_read():
+  made = families.read(_SMOLLM2)
+  assert (made.width, made.layers, made.mlp_width) == (576, 30, 1536)
+  assert (made.heads, made.kv_heads, made.head_dim) == (9, 3, 64)
+  assert (made.rope.theta, made.norm_epsilon, made.tied) == (1e5, 1e-5, True)
+  with pytest.raises(ValueError, match='rope_interleaved=True'):
+    families.read(_SMOLLM2 | {'rope_interleaved': True})
+
+
+def test_what_says_how_to_sample_is_not_refused():
+  old = dict(max_length=4096, temperature=0.6, top_p=0.9, do_sample=True)
+  assert _read('llama2.narrow', **old) == _read('llama2.narrow')
+
+
+def test_a_window_said_twice_is_one():
+  twice = _read('gemma2.narrow', sliding_window_size=7)
+  assert twice == _read('gemma2.narrow')

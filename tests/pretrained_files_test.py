@@ -1,5 +1,6 @@
 """Checkpoints in and out to the bit; read by pieces; broken ones refused."""
 
+import dataclasses
 import math
 import shutil
 
@@ -203,9 +204,11 @@ def test_what_lies_beside_the_weights_goes_along(tmp_path):
 
 
 @pytest.mark.parametrize('case', ['llama2.narrow', 'qwen3.narrow'])
-def test_a_model_without_a_directory_is_written(case, tmp_path):
+@pytest.mark.parametrize('remat', ['', 'block'])
+def test_a_model_without_a_directory_is_written(case, remat, tmp_path):
   model = cases.load(cases.FOLDER / case)
-  saving.export(tmp_path, model.params, model.config)
+  trained = dataclasses.replace(model.config, remat=remat)
+  saving.export(tmp_path, model.params, trained)
   _assert_same(_tensors(tmp_path), _tensors(cases.FOLDER / case))
   assert cases.load(tmp_path).config == model.config
 

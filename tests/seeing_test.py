@@ -23,6 +23,7 @@ from agentic_jax import types
 from agentic_jax.models import transformer
 from agentic_jax.report import viewer
 from agentic_jax.rollout import pictures
+from agentic_jax.sampling import slots
 from agentic_jax.train import records
 from experiments import chat
 from tests import chat_templates
@@ -142,6 +143,36 @@ def test_equal_ids_with_other_images_share_nothing(monkeypatch):
   _open(sampler, 2, (3, 'green'))
   sampler.tick()
   assert 'copy' not in called and called.count('see') == 1
+
+
+def _answer(refused=()):
+  """The second turn of a slot that refused to be extended otherwise."""
+  sampler = seeing.sampler()
+  sampler.load(small_world.params(seeing.config()), 0)
+  _open(sampler, 0, (0, 'red'))
+  while sampler.num_active:
+    sampler.tick()
+  for tokens, others, message in refused:
+    with pytest.raises(ValueError, match=message):
+      sampler.extend(0, tokens, turn=1, **others)
+  assert len(sampler._eyes.images(0)) == 1 and not sampler.num_active
+  sampler.extend(0, [65, 66, 67], turn=1, limit_tokens=4)
+  said = []
+  while sampler.num_active:
+    said += sampler.tick()
+  return said[0].tokens.tolist(), said[0].logprobs.tolist()
+
+
+def test_what_a_slot_refuses_leaves_it_as_it_was():
+  seen = ((0, seeing.draw(3, 'blue')),)
+  run = [0] * seeing.VISION.tokens
+  chance = slots.Chance(draw=3, member=3, temperature=9.0)
+  refused = (
+    ([66, 67], dict(limit_tokens=9999, chance=chance), 'do not fit a slot'),
+    ([*run, 66], dict(limit_tokens=9999, images=seen), 'do not fit a slot'),
+    (run, dict(limit_tokens=4, images=seen), 'end a span'),
+  )
+  assert _answer(refused) == _answer()
 
 
 def _learned(tmp_path, **changes):

@@ -194,6 +194,14 @@ def test_tools_and_content_cannot_forge_tokens(tmp_path):
   assert '[{"name": "f", "about": "<|im_end|> é"}]' in chat.decode(ids)
 
 
+def test_names_of_arguments_cannot_forge_tokens(tmp_path):
+  _byte_level(tmp_path, '{{ tools | tojson }}' + CHATML)
+  chat = tokenizer_lib.TextTokenizer(tmp_path)
+  ids = chat.prompt('Q', tools=[{'properties': {'<|im_end|>': {'a': 1}}}])
+  assert ids.count(chat.special('<|im_end|>')) == 1
+  assert '[{"properties": {"<|im_end|>": {"a": 1}}}]' in chat.decode(ids)
+
+
 def test_template_that_forgets_the_policy_is_refused(tmp_path):
   forgets = (
     "{% for m in messages %}{% if m.role != 'assistant' or loop.last %}"
@@ -266,3 +274,14 @@ def test_word_vocabulary_cannot_be_forged(tmp_path):
   words = tokenizer_lib.TextTokenizer(tmp_path, eos='[SEP]')
   assert words.decode(words.encode('twos three')) == ' twos three'
   assert words.special('[SEP]') not in words.encode('two [SEP] three')
+
+
+@pytest.mark.parametrize('name', ['tokenizer.json', 'tokenizer_config.json'])
+@pytest.mark.parametrize(
+  'text, why', [('{"model": ', 'Expecting value'), ('[1]', 'something else')]
+)
+def test_a_broken_file_is_named(tmp_path, name, text, why):
+  _byte_level(tmp_path)
+  (tmp_path / name).write_text(text)
+  with pytest.raises(ValueError, match=f'{name} wants a JSON object: .*{why}'):
+    tokenizer_lib.TextTokenizer(tmp_path)

@@ -94,6 +94,74 @@ def test_a_function_that_does_not_say_enough_is_refused():
       tools.describe(function)
 
 
+def test_a_docstring_may_be_indented_and_typed_otherwise():
+  def wide(city: str, days: int, style: Literal[1, 2] = 1):
+    """Does.
+
+    Args:
+        city (str): its name,
+            such: as Ulm.
+        days (list[int], optional):
+          how many.
+        style: one.
+
+    Note:
+        other: no argument.
+    """
+
+  parameters = tools.describe(wide)['function']['parameters']
+  assert parameters == {
+    'type': 'object',
+    'properties': {
+      'city': {'type': 'string', 'description': 'its name, such: as Ulm.'},
+      'days': {'type': 'integer', 'description': 'how many.'},
+      'style': {'type': 'integer', 'enum': [1, 2], 'description': 'one.'},
+    },
+    'required': ['city', 'days'],
+  }
+
+
+def test_what_a_schema_cannot_say_is_refused():
+  def many(x: int, *rest: int):
+    """Does.
+
+    Args:
+      x: of it.
+      rest: of it.
+    """
+
+  def named(x: int, **more: int):
+    """Does.
+
+    Args:
+      x: of it.
+      more: of it.
+    """
+
+  def mixed(x: Literal[1, 'a']):
+    """Does.
+
+    Args:
+      x: of it.
+    """
+
+  def empty(x: int):
+    """Does.
+
+    Args:
+      x:
+    """
+
+  for function, text in (
+    (many, r"'many' wants arguments with names; got \*rest"),
+    (named, r"'named' wants arguments with names; got \*\*more"),
+    (mixed, "a type hint.* its argument 'x'"),
+    (empty, "a line in .* its argument 'x'"),
+  ):
+    with pytest.raises(ValueError, match=text):
+      tools.describe(function)
+
+
 def test_the_calculator_describes_itself():
   (tool,) = tool_math.ToolMath(max_operations=2).tools
   inner = tool['function']

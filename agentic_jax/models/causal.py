@@ -22,6 +22,10 @@ _QUERIES = 128
 _KEPT = 512
 _PREFIXES = 4
 
+# Longest rows of NVIDIA's kernel: its mask of segments is T x T, 4 MB a row
+# here and 1 GB at 32,768, where `pieces` is linear in T.
+_MASKED_TOKENS = 2048
+
 # The kernel on a TPU goes through tiles of this many positions.
 _TILE = 128
 
@@ -164,7 +168,8 @@ def cudnn(
 ) -> Array:
   """The same by NVIDIA's kernel, through JAX; see `pieces`.
 
-  Segments are a mask [B, 1, T, T], which all layers share.
+  Segments are a mask [B, 1, T, T], which all layers share: `choose` takes this
+  kernel for short rows only.
 
   Args:
     form: as in `pieces`; its window is an int, and it has no cap.
@@ -205,7 +210,10 @@ class Choice(NamedTuple):
 
 
 def choose(
-  config: config_lib.TransformerConfig, platform: str, devices: int
+  config: config_lib.TransformerConfig,
+  platform: str,
+  devices: int,
+  tokens: int = 0,
 ) -> Choice:
   """The kernel for a model on a kind of device.
 
@@ -213,6 +221,8 @@ def choose(
     config: of the model.
     platform: as `jax.default_backend` calls it.
     devices: how many a run may use.
+    tokens: T, how long rows are; 0 is not known yet, and the reason then says
+      from where on it is another.
   """
   half = config.dtype in ('bfloat16', 'float16')
   mixed = len(set(config.windows)) > 1  # Then a scan over layers traces them.
@@ -228,6 +238,8 @@ def choose(
       'scores have a cap': config.score_cap != 0,
       f'heads of {config.head_dim} are not at most 128 wide and a multiple '
       'of 8': config.head_dim > 128 or config.head_dim % 8 != 0,
+      f'rows of {tokens} tokens: a mask of T x T is held up to '
+      f'{_MASKED_TOKENS} only': tokens > _MASKED_TOKENS,
     },
   }
   if platform not in against:
@@ -236,9 +248,12 @@ def choose(
   if reasons:
     return Choice('pieces', '; '.join(reasons))
   kernel = {'tpu': 'splash', 'gpu': 'cudnn'}[platform]
-  return Choice(kernel, f'all that the model asks for is there on {platform!r}')
+  reason = f'all that the model asks for is there on {platform!r}'
+  if kernel == 'cudnn' and not tokens:
+    reason += f'; pieces for rows of more than {_MASKED_TOKENS} tokens'
+  return Choice(kernel, reason)
 
 
-def chosen(config: config_lib.TransformerConfig) -> Choice:
+def chosen(config: config_lib.TransformerConfig, tokens: int = 0) -> Choice:
   """`choose` for the devices of this process."""
-  return choose(config, jax.default_backend(), jax.device_count())
+  return choose(config, jax.default_backend(), jax.device_count(), tokens)

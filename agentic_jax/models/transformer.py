@@ -269,9 +269,8 @@ def hidden(
 
   With them the routing of feeding the tokens; see `Transformer.routed`.
   """
-  context = attention.Packed(
-    trajectory.segment, trajectory.position, causal.chosen(config).kernel
-  )
+  kernel = causal.chosen(config, trajectory.tokens.shape[1]).kernel
+  context = attention.Packed(trajectory.segment, trajectory.position, kernel)
   model, variables = Transformer(config), {'params': params}
   sights = None
   if trajectory.images is not None:

@@ -90,10 +90,11 @@ class Eyes:
       images: the place where the tokens of each begin, and its pixels.
 
     Raises:
-      ValueError: there is no room for so many, or they end the span.
+      ValueError: there is no room for so many, or they end the span; then
+        nothing has changed.
     """
-    self._sight[slot] = []
     if not images:
+      self._sight[slot] = []
       return
     total = len(self._images[slot]) + len(images)
     most = self._shape.segment_images if self._vision else 0
@@ -103,16 +104,16 @@ class Eyes:
         '--limit=segment_images=N, or take a --model with vision.'
       )
     sight = [-1] * (lead + length)
-    for at, pixels in images:
-      size = self._vision.tokens
-      first = len(self._images[slot]) * size
-      self._images[slot].append(pixels)
+    size = self._vision.tokens
+    for number, (at, _) in enumerate(images, len(self._images[slot])):
+      first = number * size
       sight[lead + at : lead + at + size] = range(first, first + size)
     if len(sight) > lead + length or sight[-1] >= 0:
       raise ValueError(
         'The tokens of an image end a span, which its last token cannot; let '
         'the chat template write something after it.'
       )
+    self._images[slot] += [pixels for _, pixels in images]
     self._sight[slot] = sight
 
   def encode(self, params: Any, slots: Sequence[int]) -> None:

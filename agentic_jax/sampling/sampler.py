@@ -172,23 +172,25 @@ class Sampler:
     """Adds an observation to a slot's segment and asks for the next turn.
 
     `chance` is that of this turn and those after it; by default that of `open`.
+    What is refused leaves the slot as it was.
     """
+    self._ask(index, tokens, turn, limit_tokens, images)
     if chance is not None:
       slot = self._slots[index]
       slot.draw, slot.member, slot.temperature = chance
-    self._ask(index, tokens, turn, limit_tokens, images)
 
   def _ask(self, index, tokens, turn, limit_tokens, images):
     slot = self._slots[index]
+    length = slot.length + len(slot.span) + len(tokens)
+    if length + limit_tokens > self.limit_tokens:
+      raise ValueError(
+        f'{length} tokens and {limit_tokens} to come do not fit a slot of '
+        f'{self.limit_tokens}; raise --limit=segment_tokens=N or lower '
+        '--limit=action_tokens=N.'
+      )
     self._eyes.look(index, len(slot.span), len(tokens), images)
     # The last sampled token is not in the cache yet: it leads the span.
     slot.span = slot.span + [int(token) for token in tokens]
-    if slot.length + len(slot.span) + limit_tokens > self.limit_tokens:
-      raise ValueError(
-        f'{slot.length + len(slot.span)} tokens and {limit_tokens} to come do '
-        f'not fit a slot of {self.limit_tokens}; raise '
-        '--limit=segment_tokens=N or lower --limit=action_tokens=N.'
-      )
     slot.turn, slot.left = turn, limit_tokens
     slot.tokens, slot.logprobs = [], []
     self._follower.ask(index, tokens)

@@ -7,6 +7,9 @@ import pathlib
 from typing import Any, NamedTuple, NoReturn
 
 import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
 import jinja2.sandbox
 
 # The form of `ByteTokenizer`, for a tokenizer.json without a chat template.
@@ -76,7 +79,7 @@ def form_of(
   def write(content):
     try:
       return render([{'role': 'user', 'content': content}])
-    except (TypeError, ValueError, jinja2.TemplateError):
+    except ValueError:
       return ''
 
   part = {'type': 'text', 'text': _QUESTION}
@@ -89,15 +92,37 @@ def form_of(
   return Form(parts, new[0] if len(new) == 1 else '')
 
 
+def read_object(path: pathlib.Path) -> dict[str, Any]:
+  """What a file of JSON holds.
+
+  Raises:
+    ValueError: it is no JSON, or no object.
+  """
+  found, why = None, 'it holds something else'
+  try:
+    found = json.loads(path.read_text(encoding='utf-8'))
+  except ValueError as error:
+    why = str(error)
+  if not isinstance(found, dict):
+    raise ValueError(
+      f'{path} wants a JSON object: {why}. It may be cut off, or a pointer to '
+      'the file in its place; fetch it again.'
+    )
+  return found
+
+
 def read_config(directory: pathlib.Path) -> dict[str, Any]:
   """tokenizer_config.json, with the template of chat_template.jinja if any.
 
   Returns:
     The configuration, empty without a file. `chat_template` is one string:
     of several named templates the one called 'default'.
+
+  Raises:
+    ValueError: the file is broken.
   """
   path = directory / 'tokenizer_config.json'
-  config = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
+  config = read_object(path) if path.exists() else {}
   template = config.get('chat_template')
   if isinstance(template, list):
     named = {entry['name']: entry['template'] for entry in template}
@@ -119,32 +144,82 @@ def token_names(config: Mapping[str, Any]) -> dict[str, str]:
   return names
 
 
-def compile_source(source: str) -> jinja2.Template:
-  """A template that can compute but touch nothing outside its arguments.
+class Template:
+  """A template that can compute but touch nothing outside its arguments."""
 
-  Raises:
-    ValueError: the source is not valid jinja2.
+  def __init__(self, source: str, name: str) -> None:
+    """Compiles it.
+
+    Args:
+      source: jinja2.
+      name: where it came from, for messages.
+
+    Raises:
+      ValueError: the source is not valid jinja2.
+    """
+    self._name = name
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+      trim_blocks=True,
+      lstrip_blocks=True,
+      extensions=['jinja2.ext.loopcontrols', _Generation],
+    )
+    environment.filters['tojson'] = _to_json
+    environment.globals['raise_exception'] = _raise
+    environment.globals['strftime_now'] = _now
+    try:
+      self._compiled = environment.from_string(source)
+    except jinja2.TemplateSyntaxError as error:
+      raise ValueError(
+        f'The chat template of {name} wants valid jinja2; line {error.lineno} '
+        f'says: {error.message}. Mend it, or pass chat_template=...'
+      ) from error
+
+  def render(self, **values: Any) -> str:
+    """What it writes.
+
+    Raises:
+      ValueError: it refuses, or fails with these values.
+    """
+    try:
+      return self._compiled.render(**values)
+    except (jinja2.TemplateError, TypeError) as error:
+      raise ValueError(
+        f'The chat template of {self._name} fails with these messages: '
+        f'{str(error).rstrip(".")}. Mend it, or pass chat_template=...'
+      ) from error
+
+
+class _Generation(jinja2.ext.Extension):
+  """{% generation %} marks what the policy says; the text stays as it is."""
+
+  tags = {'generation'}
+
+  def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+    """The block, with variables of its own."""
+    line = next(parser.stream).lineno
+    body = parser.parse_statements(('name:endgeneration',), drop_needle=True)
+    return jinja2.nodes.Scope(body, lineno=line)
+
+
+def _to_json(
+  value: Any,
+  ensure_ascii: bool = False,
+  indent: int | None = None,
+  separators: tuple[str, str] | None = None,
+  sort_keys: bool = False,
+) -> str:
+  """JSON as templates expect it: characters of any script, no HTML escapes.
+
+  The order of the settings is that of `transformers`, for templates that give
+  them without names.
   """
-  environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-    trim_blocks=True,
-    lstrip_blocks=True,
-    extensions=['jinja2.ext.loopcontrols'],
+  return json.dumps(
+    value,
+    ensure_ascii=ensure_ascii,
+    indent=indent,
+    separators=separators,
+    sort_keys=sort_keys,
   )
-  environment.filters['tojson'] = _to_json
-  environment.globals['raise_exception'] = _raise
-  environment.globals['strftime_now'] = _now
-  try:
-    return environment.from_string(source)
-  except jinja2.TemplateSyntaxError as error:
-    raise ValueError(
-      f'The chat template wants valid jinja2; line {error.lineno} says: '
-      f'{error.message}. Mend it, or pass chat_template=...'
-    ) from error
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-  """JSON as templates expect it: characters of any script, no HTML escapes."""
-  return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 def _raise(message: str) -> NoReturn:

@@ -1,12 +1,9 @@
 """Any `tokenizer.json`, with its chat template."""
 
 from collections.abc import Iterable, Mapping, Sequence
-import json
 import pathlib
 import re
 from typing import Any, NamedTuple
-
-import jinja2
 
 from agentic_jax.tokenizer import base
 from agentic_jax.tokenizer import encoders
@@ -47,6 +44,7 @@ def read(path: str | pathlib.Path) -> Source:
 
   Raises:
     FileNotFoundError: there is no tokenizer.json.
+    ValueError: it or tokenizer_config.json is broken.
   """
   path = pathlib.Path(path)
   path = path / 'tokenizer.json' if path.is_dir() else path
@@ -55,7 +53,7 @@ def read(path: str | pathlib.Path) -> Source:
       f'TextTokenizer wants a tokenizer.json; {path} does not exist. Pass '
       'the file or the directory that holds it.'
     )
-  data = json.loads(path.read_text(encoding='utf-8'))
+  data = template.read_object(path)
   return Source(str(path), data, template.read_config(path.parent))
 
 
@@ -113,8 +111,9 @@ class TextTokenizer:
         f'possible are {sorted(self._specials)[:20]}. Pass eos=... or name '
         'eos_token in tokenizer_config.json beside it.'
       )
-    self._template = template.compile_source(
-      chat_template or config.get('chat_template') or template.PLAIN
+    self._template = template.Template(
+      chat_template or config.get('chat_template') or template.PLAIN,
+      'chat_template=...' if chat_template else source.name,
     )
     self._form = template.form_of(
       lambda messages: self._write(messages, (), True), self._specials_in
@@ -229,7 +228,7 @@ class TextTokenizer:
     def write(role):
       try:
         return self._after([{'role': role, 'content': 'Answer'}])[0]
-      except (TypeError, ValueError, jinja2.TemplateError):
+      except ValueError:
         return ''
 
     made = write(_TOOL)
@@ -306,7 +305,7 @@ class TextTokenizer:
       if isinstance(value, str):
         return self._escapable.sub(escape, base.clean(value))
       if isinstance(value, Mapping):
-        return {key: safe(item) for key, item in value.items()}
+        return {safe(key): safe(item) for key, item in value.items()}
       if isinstance(value, list | tuple):
         return [safe(item) for item in value]
       return value

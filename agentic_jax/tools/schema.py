@@ -16,7 +16,14 @@ _KINDS = {
   dict: 'object',
 }
 _SECTION = re.compile(r'^(Args|Returns|Raises|References|Yields):$', re.M)
-_ARGUMENT = re.compile(r'^  (\w+): (.*(?:\n    .*)*)', re.M)
+# After the indentation that all of them have: `x: text` or `x (int): text`,
+# whose further lines stand deeper.
+_ARGUMENT = r'^{0}(\w+)(?: ?\(.*?\))?:(.*(?:\n{0} +.*)*)'
+# Arguments that take any number of values, which a schema cannot name.
+_MANY = {
+  inspect.Parameter.VAR_POSITIONAL: '*',
+  inspect.Parameter.VAR_KEYWORD: '**',
+}
 
 
 def describe(
@@ -38,7 +45,8 @@ def describe(
     the parameters as JSON schema.
 
   Raises:
-    ValueError: an argument has no type that JSON has, or no description.
+    ValueError: an argument has no type that JSON has, or no description, or
+      it is one of *args and **kwargs.
   """
   name = name or function.__name__
   says = inspect.getdoc(function) or ''
@@ -49,8 +57,14 @@ def describe(
     if argument.kind is inspect.Parameter.KEYWORD_ONLY:
       continue
     own = argument.name
+    if argument.kind in _MANY:
+      raise ValueError(
+        f'The tool {name!r} wants arguments with names; got '
+        f'{_MANY[argument.kind]}{own}. Give describe a function without it, '
+        'such as one that takes a list.'
+      )
     kind = _kind(hints.get(own))
-    if kind is None or own not in told:
+    if kind is None or not told.get(own):
       raise ValueError(
         f'The tool {name!r} wants a type hint that JSON has, and a line in the '
         f'section Args of its docstring, for its argument {own!r}; got '
@@ -89,9 +103,11 @@ def _read(docstring: str) -> tuple[str, dict[str, str]]:
   """What it says first, on one line, and of each argument."""
   parts = _SECTION.split(docstring)
   sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+  section = sections.get('Args', '')
+  indent = re.match(r'\s*\n( *)', section)
+  form = _ARGUMENT.format(indent[1] if indent else '')
   told = {
-    own: ' '.join(text.split())
-    for own, text in _ARGUMENT.findall(sections.get('Args', ''))
+    own: ' '.join(text.split()) for own, text in re.findall(form, section, re.M)
   }
   return ' '.join(parts[0].split()), told
 
@@ -100,7 +116,9 @@ def _kind(hint: Any) -> dict[str, Any] | None:
   """The JSON schema of a type; None if JSON has no such type."""
   origin, inner = typing.get_origin(hint), typing.get_args(hint)
   if origin is typing.Literal:
-    return {'type': 'string', 'enum': list(inner)}
+    kinds = {_KINDS.get(type(each)) for each in inner}
+    known = kinds.pop() if len(kinds) == 1 else None
+    return {'type': known, 'enum': list(inner)} if known else None
   if origin in (typing.Union, python_types.UnionType):
     some = [each for each in inner if each is not type(None)]
     kind = _kind(some[0]) if len(some) == 1 else None

@@ -8,32 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from agentic_jax.models import config as config_lib
+from agentic_jax.models.pretrained import fields
 from agentic_jax.models.pretrained import places
 from agentic_jax.models.pretrained import ropes
-
-# Fields of config.json that change nothing of what a forward pass computes.
-_HARMLESS = frozenset(
-  """
-  _attn_implementation _name_or_path architectures attention_dropout auto_map
-  bos_token_id cache_implementation chunk_size_feed_forward dtype embd_pdrop
-  eos_token_id hidden_dropout_prob id2label initializer_range label2id
-  max_position_embeddings model_type output_attentions output_hidden_states
-  output_router_logits pad_token_id pretraining_tp problem_type resid_pdrop
-  return_dict router_aux_loss_coef router_jitter_noise torch_dtype
-  transformers_version unk_token_id use_cache
-  """.split()
-)
-
-# What `read` understands of every family.
-_COMMON = frozenset(
-  """
-  attention_bias head_dim hidden_act hidden_activation hidden_size
-  intermediate_size layer_types mlp_bias num_attention_heads num_hidden_layers
-  num_key_value_heads original_max_position_embeddings partial_rotary_factor
-  rms_norm_eps rope_parameters rope_scaling rope_theta sliding_window
-  tie_word_embeddings vocab_size
-  """.split()
-)
 
 # Of these null says that there is none, and not that it is as usual.
 _NONE_IF_NULL = frozenset(
@@ -163,6 +140,11 @@ def _windows(c: Json, limited: Callable[[int], bool]) -> tuple[int, ...]:
       raise ValueError(
         f'config.json has layer_types {sorted(unknown)}; known are '
         'sliding_attention and full_attention.'
+      )
+    if len(kinds) != c['num_hidden_layers']:
+      raise ValueError(
+        f'config.json has layer_types of {len(kinds)} layers and '
+        f'num_hidden_layers={c["num_hidden_layers"]}; they must be as many.'
       )
     limited = lambda layer: kinds[layer] == 'sliding_attention'
   if not window:
@@ -298,7 +280,8 @@ def read(
       unknown, or one is missing; names it.
   """
   family = find(source.get('model_type'))
-  _refuse_unknown(source, family)
+  own = {*family.fields, *family.defaults}
+  fields.refuse_unknown(source, own)
   missing = [name for name in _NEEDED if source.get(name) is None]
   if missing:
     raise ValueError(
@@ -311,7 +294,7 @@ def read(
   }
   heads = c['num_attention_heads']
   head_dim = c.get('head_dim') or c['hidden_size'] // heads
-  fields = dict(
+  found = dict(
     vocab_size=c['vocab_size'],
     width=c['hidden_size'],
     layers=c['num_hidden_layers'],
@@ -325,19 +308,7 @@ def read(
     tied=c['tie_word_embeddings'],
     **_ropes(c, head_dim, positions),
   )
-  return config_lib.TransformerConfig(**fields | family.build(c) | settings)
-
-
-def _refuse_unknown(source: Json, family: Family) -> None:
-  known = _HARMLESS | _COMMON | set(family.fields) | family.defaults.keys()
-  for name, value in source.items():
-    # Whatever is off by its value changes nothing.
-    if name not in known and value not in (None, False, 0, '', [], {}):
-      raise ValueError(
-        f'config.json has {name}={value!r}, which this transformer does not '
-        f'know of the family {source["model_type"]!r} and which may change '
-        'what it computes; if it does not, remove the field.'
-      )
+  return config_lib.TransformerConfig(**found | family.build(c) | settings)
 
 
 def _activation(name: str) -> str:

@@ -185,7 +185,10 @@ def describe(config: config_lib.TransformerConfig) -> dict[str, Any]:
     found['norm_topk_prob'] = config.renormalise_experts
     found['num_experts'] = found.pop('num_local_experts')
   again = families.read(
-    found, output_heads=config.output_heads, dtype=config.dtype
+    found,
+    output_heads=config.output_heads,
+    dtype=config.dtype,
+    remat=config.remat,
   )
   if again != config:
     raise ValueError(
