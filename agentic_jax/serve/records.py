@@ -10,7 +10,6 @@ from agentic_jax import types
 from agentic_jax.serve import dialects
 from agentic_jax.serve import wire
 
-
 # Of turns that are trained on: scores are divided by the temperature.
 LEAST_TEMPERATURE = 0.01
 
