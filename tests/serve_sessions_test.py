@@ -39,7 +39,7 @@ def _asked(*messages: dict, **more) -> wire.Asked:
   return wire.read_chat(json.loads(json.dumps(body)), 'm')
 
 
-def _say(store, due, ids, message) -> dict:
+def _say(store, due, ids, message, temperature=1.0) -> dict:
   """Records a turn; returns the message that the client gets."""
   meant = serve.Meant(message.get('content') or '')
   store.record(
@@ -50,7 +50,7 @@ def _say(store, due, ids, message) -> dict:
       due.heard,
       np.asarray(ids, np.int32),
       np.linspace(-1, -2, len(ids)).astype(np.float32),
-      1.0,
+      temperature,
       3,
       message.get('content') or '',
       wire.form_of({'content': '', **message}),
@@ -339,6 +339,52 @@ def test_unused_sessions_are_dropped(monkeypatch):
   with pytest.raises(refusal.Refusal, match='All 3 sessions wait') as error:
     store.begin(_asked(_user('g')))
   assert error.value.status == 429
+
+
+def test_a_refused_request_drops_no_session():
+  store = _store(limit_sessions=4)
+  paid = [_answer(store, _user(text))[0].session.name for text in 'ab']
+  half, _ = _answer(store, _user('c'))
+  plain, _ = _answer(store, _user('d'))
+  for name in paid:
+    store.reward(name, {'final': 1.0})
+  store.reward(half.session.name, {'process': 1.0}, finished=False)
+  names = list(store._known)
+  with pytest.raises(refusal.Refusal, match='All 4 sessions wait') as error:
+    store.begin(_asked(_user('e'), n=9))
+  assert error.value.status == 429
+
+  def refuse(dues):
+    raise refusal.Refusal(400, f'{len(dues)} turns are too long')
+
+  with pytest.raises(refusal.Refusal, match='2 turns are too long'):
+    store.begin(_asked(_user('e'), n=2), refuse)
+  assert list(store._known) == names and store.counts['dropped'] == 0
+  # First who has no reward, then who is not finished, then the others.
+  order = [plain.session.name, half.session.name, *paid]
+  for number, name in enumerate(order):
+    assert name in store._known
+    store.begin(_asked(_user(f'e {number}')))
+    assert name not in store._known
+
+
+def test_greedy_turns_are_context():
+  store = _store()
+  first = _user('hi')
+  (due,) = store.begin(_asked(first))
+  said = _say(store, due, (250, 1), {'content': 'a'}, temperature=0.0)
+  (due,) = store.begin(_asked(first, said, first))
+  again = _say(store, due, (7, 8), {'content': 'b'}, temperature=1e-39)
+  (due,) = store.begin(_asked(first, said, first, again, first))
+  _say(store, due, (9,), {'content': 'c'}, temperature=0.5)
+  assert [turn.greedy for turn in due.session.turns] == [True, True, False]
+  episode = _episode(due.session)
+  (segment,) = episode.segments
+  assert segment.tokens[segment.action_mask].tolist() == [9]
+  assert segment.turn[segment.action_mask].tolist() == [2]
+  assert set(segment.temperature.tolist()) == {0.5, 1.0}
+  assert set(segment.tokens) >= {250, 1, 7, 8}
+  assert len(episode.turns) == 3
 
 
 def test_a_judge_that_raises_costs_its_episode():

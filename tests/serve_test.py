@@ -1,5 +1,6 @@
 """The endpoint over HTTP: what it answers, what it refuses, what it frees."""
 
+import asyncio
 import concurrent.futures
 import json
 import socket
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from agentic_jax import serve
+from agentic_jax.sampling import slots as slots_lib
+from agentic_jax.serve import engine as engine_lib
 from agentic_jax.serve import text as text_lib
 from tests import plain_model
 from tests import serve_world
@@ -399,7 +402,8 @@ def test_floods_are_slowed_down(served):
 
 
 def test_too_many_waiting_turns():
-  with serve_world.endpoint(limit_waiting=5, loaded=False) as endpoint:
+  bounds = dict(limit_waiting=5, limit_sessions=5)
+  with serve_world.endpoint(loaded=False, **bounds) as endpoint:
     app = serve.application(endpoint)
     client = testclient.TestClient(app, base_url='http://localhost')
     assert client.get('/health').status_code == 503
@@ -414,6 +418,88 @@ def test_too_many_waiting_turns():
       serve_world.eventually(lambda: endpoint.engine.waiting == 5)
       endpoint.engine.load(small_world.params(), 9)
       assert asked.result().status_code == 200
+    # No session is dropped for a request that is not served.
+    for body in (
+      serve_world.chat('y', n=6),
+      serve_world.chat('y' * 200, n=5),
+    ):
+      assert client.post(CHAT, json=body).status_code in (400, 429)
+    assert endpoint.sessions.open == 5
+    assert endpoint.sessions.counts['dropped'] == 0
+
+
+# What fails.
+
+
+@pytest.mark.filterwarnings(
+  'ignore::pytest.PytestUnhandledThreadExceptionWarning'
+)
+def test_turns_that_are_admitted_are_told_of_a_failure(monkeypatch):
+  def fail(*arguments, **asked):
+    raise MemoryError('no room')
+
+  monkeypatch.setattr(type(serve_world.sampler()), 'open', fail)
+  chance = slots_lib.Chance(0, 0, 1.0)
+  told = []
+  with serve_world.endpoint() as endpoint:
+    asks = [
+      engine_lib.Ask(np.zeros(2, np.int32), 0, chance, 1, (), told.append)
+      for _ in range(3)
+    ]
+    endpoint.engine.submit(asks)
+    serve_world.eventually(lambda: len(told) == 3)
+    assert {progress.error for progress in told} == {'the sampler has failed'}
+  with serve_world.endpoint() as endpoint:
+    with pytest.raises(RuntimeError, match='MemoryError: no room'):
+      endpoint.engine.warm_up()
+
+
+def test_who_waits_for_a_batch_is_answered_when_training_raises():
+  with (
+    concurrent.futures.ThreadPoolExecutor(1) as pool,
+    serve_world.endpoint(judge=lambda messages, session: 1.0) as endpoint,
+  ):
+    app = serve.application(endpoint)
+    client = testclient.TestClient(app, base_url='http://localhost')
+    greedy = serve_world.chat('x', temperature=0, max_tokens=1)
+    with pytest.raises(FloatingPointError):
+      with serve.Served(endpoint, groups_per_step=1, group_size=1) as source:
+        pool.submit(client.post, CHAT, json=greedy)
+        batch = source.batch(0, small_world.params())
+        assert batch.metrics['serve/greedy_turns'] == 1
+        assert not batch.episodes[0].segments[0].action_mask.any()
+        waiting = pool.submit(client.post, CHAT, json=greedy)
+        serve_world.eventually(lambda: endpoint.engine.waiting == 1)
+        time.sleep(0.2)
+        assert not waiting.done()
+        raise FloatingPointError
+    assert waiting.result(60).status_code == 200
+
+
+def test_a_judge_may_ask_a_model_here():
+  """Though one thread reads requests."""
+
+  def judge(messages, session):
+    if session.metadata:
+      return None
+    body = serve_world.chat('good?', metadata={'by': 'judge'}, max_tokens=1)
+    return float(client.post(CHAT, json=body, timeout=60).status_code == 200)
+
+  with (
+    serve_world.endpoint(judge=judge) as endpoint,
+    testclient.TestClient(
+      serve.application(endpoint), base_url='http://localhost'
+    ) as client,
+  ):
+    one = concurrent.futures.ThreadPoolExecutor(1)
+
+    async def narrow():
+      asyncio.get_running_loop().set_default_executor(one)
+
+    client.portal.call(narrow)
+    name = _choice(client, serve_world.chat('x', max_tokens=1))['session']
+    (turn,) = client.get(f'/v1/sessions/{name}').json()['turns']
+    assert turn['rewards'] == {'final': 1.0}
 
 
 # What is freed.

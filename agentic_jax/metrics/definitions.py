@@ -144,6 +144,9 @@ DEFINITIONS: Mapping[str, Definition] = {
     'times that clients came with another history, in the sessions of a step',
     'breaks',
   ),
+  'serve/greedy_turns': Definition(
+    'turns of a step at a temperature of about 0, not trained on', 'turns'
+  ),
   'serve/stale_tokens': Definition(
     'share of action tokens that earlier parameters sampled', 'share'
   ),

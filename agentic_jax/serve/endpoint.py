@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent import futures
 from typing import Any, NamedTuple
 
 from agentic_jax import rollout
@@ -12,6 +13,7 @@ from agentic_jax.serve import answers
 from agentic_jax.serve import dialects
 from agentic_jax.serve import engine as engine_lib
 from agentic_jax.serve import matching
+from agentic_jax.serve import records
 from agentic_jax.serve import refusal
 from agentic_jax.serve import sessions as sessions_lib
 from agentic_jax.serve import wire
@@ -35,6 +37,7 @@ class Endpoint:
     name: of the model, as clients know it.
     engine: owns the sampler.
     sessions: all that is recorded.
+    judges: the threads in which turns are recorded and judged.
   """
 
   def __init__(
@@ -60,10 +63,13 @@ class Endpoint:
       limits: `turns` of a session, `action_tokens` of a turn, where a client
         may ask for fewer, and `segment_tokens` of a context.
       limit_waiting: turns that may wait for a slot.
-      limit_sessions: kept at once; past it the longest unused one is dropped.
+      limit_sessions: kept at once; past it the longest unused one is dropped,
+        those with rewards last.
       idle_seconds: after which an unused session is dropped.
       judge: called after every turn of every session; what it returns is the
-        session's reward, and ends it.
+        session's reward, and ends it. Up to `limit_waiting` run at once, in
+        threads of their own: one may ask a model of this endpoint, whose turn
+        is judged in one more.
     """
     self.name = name
     self._words, self._dialect, self._limits = words, dialect, limits
@@ -82,6 +88,7 @@ class Endpoint:
       idle_seconds=idle_seconds,
       judge=judge,
     )
+    self.judges = futures.ThreadPoolExecutor(limit_waiting, 'judge')
     self.engine = engine_lib.Engine(
       sampler, words.pieces, limit_waiting=limit_waiting
     )
@@ -102,8 +109,9 @@ class Endpoint:
     return self._limits
 
   def close(self) -> None:
-    """Ends the thread of the sampler."""
+    """Ends the thread of the sampler; judges end by themselves."""
     self.engine.close()
+    self.judges.shutdown(wait=False)
 
   def begin(self, asked: wire.Asked) -> list[answers.Answer]:
     """The turns that answer a request, not yet asked of the sampler.
@@ -114,8 +122,9 @@ class Endpoint:
     self._dialect.check(asked.tools)
     for prompt in asked.prompts:
       self._check_ids(prompt)
+    self.engine.check_room(asked.choices * max(1, len(asked.prompts)))
     try:
-      dues = self.sessions.begin(asked)
+      dues = self.sessions.begin(asked, self._check_lengths(asked))
     except refusal.Refusal:
       raise
     except Exception as error:  # Of a template, which is not ours.
@@ -125,18 +134,6 @@ class Endpoint:
         f'{type(error).__name__}: {error!s:.300}',
         param='messages',
       ) from error
-    longest = max(len(due.ids) for due in dues)
-    shortest = min(len(due.ids) for due in dues)
-    if longest >= self.room or not shortest:
-      self.sessions.give_up(dues)
-      raise refusal.Refusal(
-        400,
-        f'A context has 1 to {self.room - 1} tokens here; this request has '
-        f'{longest if shortest else 0}. Shorten it, or start the server with '
-        '--limit=segment_tokens=N.',
-        param='messages' if asked.messages else 'prompt',
-        code='context_length_exceeded',
-      )
     return [
       answers.Answer(asked, due, index, self._wording, self._ends)
       for index, due in enumerate(dues)
@@ -146,6 +143,24 @@ class Endpoint:
   def room(self) -> int:
     """The most tokens of a context with its answer."""
     return min(self._limits.segment_tokens, self.engine.limit_tokens)
+
+  def _check_lengths(
+    self, asked: wire.Asked
+  ) -> Callable[[Sequence[records.Due]], None]:
+    def check(dues: Sequence[records.Due]) -> None:
+      longest = max(len(due.ids) for due in dues)
+      shortest = min(len(due.ids) for due in dues)
+      if longest >= self.room or not shortest:
+        raise refusal.Refusal(
+          400,
+          f'A context has 1 to {self.room - 1} tokens here; this request has '
+          f'{longest if shortest else 0}. Shorten it, or start the server with '
+          '--limit=segment_tokens=N.',
+          param='messages' if asked.messages else 'prompt',
+          code='context_length_exceeded',
+        )
+
+    return check
 
   def _check_ids(self, prompt: Any) -> None:
     most = self._words.vocab_size - 1
@@ -237,9 +252,12 @@ class Playing:
         self._left.remove(index)
         told = [*messages, answer.message]
         record = self._endpoint.sessions.record
+        judges = self._endpoint.judges
         # Even if the client leaves now: the turn is over.
         await asyncio.shield(
-          asyncio.to_thread(record, answer.due, answer.said, told)
+          self._loop.run_in_executor(
+            judges, record, answer.due, answer.said, told
+          )
         )
       yield Event(answer, part, answer.said is not None)
 

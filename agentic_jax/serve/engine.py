@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 import dataclasses
+import queue
 import threading
 from typing import Any, NamedTuple
 
@@ -103,6 +104,7 @@ class Engine:
     self._limit_waiting = limit_waiting
     self._changed = threading.Condition()
     self._waiting: deque[Ask] = deque()
+    self._admitting: deque[Ask] = deque()  # Neither waiting nor playing.
     self._orders: deque[_Order] = deque()
     self._playing: dict[int, _Playing] = {}  # By slot.
     slots = sampler.shape.slots
@@ -146,19 +148,24 @@ class Engine:
       refusal.Refusal: too many wait, or the engine has stopped.
     """
     with self._changed:
+      self.check_room(len(asks))
+      self._waiting.extend(asks)
+      self._changed.notify_all()
+
+  def check_room(self, turns: int) -> None:
+    """Raises what `submit` would of so many turns."""
+    with self._changed:
       if self.fault or self._closing:
         raise refusal.Refusal(503, f'The sampler has stopped: {self.fault}')
-      if len(self._waiting) + len(asks) > self._limit_waiting:
+      if len(self._waiting) + turns > self._limit_waiting:
         raise refusal.Refusal(
           429,
           f'{len(self._waiting)} turns wait for {self.slots} slots, and '
-          f'{len(asks)} more would pass the limit of {self._limit_waiting}. '
+          f'{turns} more would pass the limit of {self._limit_waiting}. '
           'Try again later.',
           code='queue_full',
           headers={'retry-after': '1'},
         )
-      self._waiting.extend(asks)
-      self._changed.notify_all()
 
   def cancel(self, ask: Ask) -> None:
     """Nobody waits for this turn any more; its slot is freed."""
@@ -188,17 +195,28 @@ class Engine:
         raise RuntimeError(f'The sampler has stopped: {self.fault}')
 
   def warm_up(self) -> None:
-    """Answers a turn of one token, so that everything has compiled."""
-    over = threading.Event()
+    """Answers a turn of one token, so that everything has compiled.
+
+    Raises:
+      RuntimeError: the sampler has failed, and how.
+    """
+    told: queue.SimpleQueue[Progress] = queue.SimpleQueue()
     chance = slots_lib.Chance(0, 0, 0.0)
     ids = np.zeros(2, np.int32)
-    self.submit([Ask(ids, 0, chance, 1, (), lambda _: over.set())])
-    over.wait()
+    self.submit([Ask(ids, 0, chance, 1, (), told.put)])
+    if error := told.get().error:
+      raise RuntimeError(f'No answer: {error}. {self.fault}')
 
   def hold(self) -> None:
-    """No turn begins before the next `load`; those under way go on."""
+    """No turn begins before `load` or `release`; those under way go on."""
     with self._changed:
       self._holding = True
+
+  def release(self) -> None:
+    """Turns begin again, by the parameters that are loaded."""
+    with self._changed:
+      self._holding = False
+      self._changed.notify_all()
 
   def close(self) -> None:
     """Ends the thread; turns under way end with an error."""
@@ -226,7 +244,6 @@ class Engine:
         return False
       gone = [s for s, own in self._playing.items() if own.ask.cancelled]
       order: _Order | None = None
-      admitted: list[Ask] = []
       if self._orders:
         # A turn that nobody waits for holds up nothing.
         if len(gone) == len(self._playing):
@@ -234,15 +251,16 @@ class Engine:
           self._holding = False
       elif self._loaded and not self._holding:
         room = len(self._idle) + len(gone)
-        while self._waiting and len(admitted) < room:
-          admitted.append(self._waiting.popleft())
+        while self._waiting and len(self._admitting) < room:
+          self._admitting.append(self._waiting.popleft())
     for slot in gone:
       self._sampler.close(slot)
       self._free(slot, b'')
     if order is not None:
       self._take(order)
-    for ask in admitted:
-      self._admit(ask)
+    while self._admitting:
+      self._admit(self._admitting[0])
+      self._admitting.popleft()
     if self._playing:
       self._advance()
     return True
@@ -314,8 +332,10 @@ class Engine:
     self._idle.append(slot)
 
   def _end_all(self, error: str) -> None:
-    asks = [own.ask for own in self._playing.values()] + list(self._waiting)
+    asks = [own.ask for own in self._playing.values()]
+    asks += [*self._admitting, *self._waiting]
     self._playing.clear()
+    self._admitting.clear()
     self._waiting.clear()
     for ask in asks:
       self._tell(ask, Progress([], [], error=error))

@@ -10,6 +10,9 @@ from agentic_jax import types
 from agentic_jax.serve import dialects
 from agentic_jax.serve import wire
 
+# Of turns that are trained on: scores are divided by the temperature.
+LEAST_TEMPERATURE = 0.01
+
 
 class Said(NamedTuple):
   """A turn of the policy, with what came before it in its context."""
@@ -28,6 +31,11 @@ class Said(NamedTuple):
   number: int  # Of the turn in the session; -1 is of another one.
   experts: np.ndarray | None = None  # int16 [k, L, x], of the first k ids.
   kept: np.ndarray | None = None  # uint8 [n, W]: what might have been sampled.
+
+  @property
+  def greedy(self) -> bool:
+    """Whether it is context only, not to be trained on."""
+    return self.temperature < LEAST_TEMPERATURE
 
 
 @dataclasses.dataclass(eq=False)
@@ -143,6 +151,9 @@ def episode_of(
 ) -> types.Episode:
   """The episode that a session was.
 
+  The tokens of greedy turns, of a temperature below `LEAST_TEMPERATURE`, are
+  context: they have no `action_mask`.
+
   Args:
     session: finished.
     dialect: says the roles of tokens.
@@ -186,7 +197,7 @@ def _segment(
 ) -> types.Segment:
   """The arrays of a context; turns up to `taken` are trained elsewhere."""
   ids = [part for t in turns for part in (t.asked, t.tokens)]
-  own = [turn.number > taken for turn in turns]
+  own = [turn.number > taken and not turn.greedy for turn in turns]
   lengths = [(len(turn.asked), len(turn.tokens)) for turn in turns]
   roles = [dialect.roles(pieces(turn.tokens.tolist())) for turn in turns]
   kind = np.result_type(np.float32, *(turn.logprobs.dtype for turn in turns))

@@ -41,7 +41,8 @@ class Sessions:
     Args:
       wording: messages to ids.
       limit_turns: of a session.
-      limit_sessions: kept at once; past it the longest unused one is dropped.
+      limit_sessions: kept at once; past it the longest unused one is dropped,
+        those with rewards last.
       idle_seconds: after which an unused session is dropped.
       judge: called after every turn, in the thread that records it.
     """
@@ -55,15 +56,20 @@ class Sessions:
     self.number = 0  # Of the next session.
     self.counts: Counter[str] = Counter()
 
-  def begin(self, asked: wire.Asked) -> list[records.Due]:
+  def begin(
+    self,
+    asked: wire.Asked,
+    check: Callable[[Sequence[records.Due]], None] = lambda dues: None,
+  ) -> list[records.Due]:
     """The turns that answer a request, one a choice; their sessions are busy.
 
     The first choice goes on with the session found, the others begin sessions
-    of their own, with the same context.
+    of their own, with the same context. `check` raises where the turns cannot
+    be served; a request that is refused drops no session.
 
     Raises:
       refusal.Refusal: the session named is busy, finished or has had its
-        turns; or a template refuses the messages.
+        turns; all sessions wait for answers; or `check` raised it.
     """
     with self._lock:
       self._drop_idle()
@@ -72,6 +78,8 @@ class Sessions:
         for number, prompt in enumerate(asked.prompts or (None,)):
           name = '' if number else asked.session
           self._dues(asked, prompt, name, made)
+        check(made)
+        self._make_room()
       except BaseException:
         self.give_up(made)
         raise
@@ -168,16 +176,6 @@ class Sessions:
 
   def _new(self, name: str, asked: wire.Asked, first) -> records.Session:
     """A session that nobody has used yet."""
-    if len(self._known) >= self._limit_sessions:
-      idle = [s for s in self._known.values() if not s.busy]
-      if not idle:
-        raise refusal.Refusal(
-          429,
-          f'All {self._limit_sessions} sessions wait for answers. Try later.',
-          code='too_many_sessions',
-          headers={'retry-after': '1'},
-        )
-      self._drop(idle[0])
     said = [m['content'] for m in asked.messages if m['role'] == 'user']
     group = asked.metadata.get('group')
     if group is None:
@@ -194,6 +192,21 @@ class Sessions:
     self._known[session.name] = session
     self.counts['begun'] += 1
     return session
+
+  def _make_room(self) -> None:
+    """Drops sessions down to the limit, those with rewards last; or none."""
+    over = max(0, len(self._known) - self._limit_sessions)
+    idle = [s for s in self._known.values() if not s.busy]
+    if over > len(idle):
+      raise refusal.Refusal(
+        429,
+        f'All {self._limit_sessions} sessions wait for answers. Try later.',
+        code='too_many_sessions',
+        headers={'retry-after': '1'},
+      )
+    idle.sort(key=lambda s: (s.finished, any(s.rewards)))
+    for session in idle[:over]:
+      self._drop(session)
 
   def give_up(self, dues: Iterable[records.Due]) -> None:
     """These turns never came; what was recorded before stays."""

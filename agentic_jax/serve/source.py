@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import time
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -22,7 +22,15 @@ class Served:
   begin with. Unlike rollouts it follows from what clients do and when, and no
   seed repeats it.
 
-  After the last step, `endpoint.engine.load` answers whoever waits.
+  Turns of a temperature below `records.LEAST_TEMPERATURE`, such as a client's
+  `temperature: 0`, are context and are not trained on.
+
+    with Served(endpoint, ...) as source:
+      train.run(recipe, source, plan)
+
+  At the end of `with`, whoever waits while a batch is trained on is answered by
+  the parameters of before, also where training raised. `endpoint.engine.load`
+  before it answers by others.
   """
 
   def __init__(
@@ -57,6 +65,14 @@ class Served:
     self._hold = hold
     self._draws = 0
 
+  def __enter__(self) -> Self:
+    """Nothing waits yet."""
+    return self
+
+  def __exit__(self, *raised: object) -> None:
+    """Nothing waits any more."""
+    self._endpoint.engine.release()
+
   def batch(self, step: int, params: Any) -> rollout.Batch:
     """The next groups; from now on `params` answer.
 
@@ -70,13 +86,14 @@ class Served:
     self._endpoint.engine.load(params, step)
     accepted: list[list[types.Episode]] = []
     everything: list[types.Episode] = []
-    breaks, rejected = 0, 0
+    breaks, greedy, rejected = 0, 0, 0
     deadline = time.monotonic() + self._limit_seconds
     most = self._groups_per_step * self._resample_limit
     while len(accepted) < self._groups_per_step and rejected <= most:
       sessions = self._wait(deadline, len(accepted))
       group = self._episodes(sessions)
       breaks += sum(session.breaks for session in sessions)
+      greedy += sum(turn.greedy for s in sessions for turn in s.turns)
       everything += group
       if self._keeps(group):
         accepted.append(group)
@@ -90,7 +107,9 @@ class Served:
     metrics['rollout/groups_resampled'] = float(rejected)
     missing = self._groups_per_step - len(accepted)
     metrics['rollout/groups_missing'] = float(missing)
-    metrics |= self._metrics(everything, step, breaks)
+    metrics['serve/breaks'] = float(breaks)
+    metrics['serve/greedy_turns'] = float(greedy)
+    metrics |= self._metrics(everything, step)
     return rollout.Batch([e for group in accepted for e in group], metrics)
 
   def _wait(self, deadline: float, have: int) -> list[records.Session]:
@@ -133,7 +152,7 @@ class Served:
     return bool(np.all(self._keep(batching.turns_of(group))))
 
   def _metrics(
-    self, played: list[types.Episode], step: int, breaks: int
+    self, played: list[types.Episode], step: int
   ) -> dict[str, float]:
     steps = [
       segment.policy_step[segment.action_mask]
@@ -143,7 +162,6 @@ class Served:
     late = np.concatenate(steps) < step
     counts = self._endpoint.sessions.counts
     return {
-      'serve/breaks': float(breaks),
       'serve/stale_tokens': float(np.mean(late)) if late.size else 0.0,
       'serve/sessions_open': float(self._endpoint.sessions.open),
       'serve/sessions_dropped': float(counts['dropped']),
