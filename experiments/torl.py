@@ -5,7 +5,7 @@ Changes: from grpo, every token of a batch counts the same (the paper trains
   with verl, whose loss is a mean over tokens), and a task has 16 episodes;
   no divergence, no entropy bonus.
 Command: python experiments/torl.py --environment=tool_math
-Result: not run.
+Result: not compared with grpo; experiments/smollm2.py trains with it.
 Differences: the paper begins with a base model that was trained on mathematics
   and needs no imitation; its tool is a Python interpreter, ours a pocket
   calculator that costs a little a call, where the paper tried, and dropped, a
