@@ -27,6 +27,7 @@ from absl import flags
 import rich.console
 import rich.table
 
+from agentic_jax import checkpoint
 from agentic_jax import evaluate
 from agentic_jax import metrics
 from agentic_jax import report
@@ -187,6 +188,14 @@ def as_json(found: evaluate.Scores) -> dict[str, Any]:
   return record
 
 
+def _step() -> int | None:
+  """After how many steps the run's parameters are; None without a run."""
+  if FLAGS.agent != 'policy' or not FLAGS.init_from:
+    return None
+  checkpoints = pathlib.Path(FLAGS.init_from) / 'checkpoints'
+  return checkpoint.Checkpoints(checkpoints).latest_step()
+
+
 def main() -> None:
   """Plays, and writes what came of it."""
   ks = FLAGS.pass_at or powers(FLAGS.samples)
@@ -213,9 +222,10 @@ def main() -> None:
     'samples': FLAGS.samples,
     'sampling': run.sampling._asdict() if FLAGS.agent == 'policy' else None,
     'of': FLAGS.init_from or FLAGS.model,
+    'step': _step(),
     'environment': FLAGS.environment,
     'command': config['command'],
-    'seconds': seconds,
+    'seconds': round(seconds, 1),
     'scores': [as_json(own) for own in found],
   }
   (into / 'scores.json').write_text(json.dumps(record, indent=2) + '\n')

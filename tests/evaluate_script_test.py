@@ -113,7 +113,9 @@ def test_a_run_is_scored_as_it_was_trained(tmp_path):
   ):
     evaluate.main()
   into = workdir / 'evaluations' / 'policy_test_first=2_samples=2'
-  sampling = json.loads((into / 'scores.json').read_text())['sampling']
+  scores = json.loads((into / 'scores.json').read_text())
+  assert scores['step'] == 1
+  sampling = scores['sampling']
   assert (sampling['temperature'], sampling['top_k']) == (0.0, 9)
   lines = (into / 'episodes' / 'evaluate_000000.jsonl').read_text()
   turns = [t for x in lines.splitlines() for t in json.loads(x)['turns']]

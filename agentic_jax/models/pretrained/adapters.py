@@ -91,6 +91,7 @@ def export_adapter(
   text = json.dumps(described, indent=2) + '\n'
   (directory / CONFIG).write_text(text, encoding='utf-8')
   safetensors.numpy.save_file(found, directory / WEIGHTS, {'format': 'pt'})
+  (directory / WEIGHTS).chmod(0o644)  # The library keeps it to its writer.
 
 
 def read_lora(

@@ -99,6 +99,7 @@ def write(directory: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
     _write_json(directory / loading.INDEX, index)
   for name, part in zip(names, files, strict=True):
     safetensors.numpy.save_file(part, directory / name, {'format': 'pt'})
+    (directory / name).chmod(0o644)  # The library keeps it to its writer.
 
 
 def export(
