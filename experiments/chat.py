@@ -124,29 +124,13 @@ class Conversation:
     return self.words.decode(said[:-1] if found[0].stopped else said)
 
 
-def _find() -> pretrained.Published:
-  """The published model of --model.
-
-  Raises:
-    ValueError: it is not published.
-  """
-  published = policies.find(FLAGS.model)
-  if published is None:
-    raise ValueError(
-      f'--model={FLAGS.model!r} is a size, and a fresh model has nothing to '
-      'say. Name a run by --init_from, or a published model, such as '
-      f'--model={min(pretrained.PACKAGED)}.'
-    )
-  return published
-
-
 def converse() -> Conversation:
   """A conversation with the published model of --model.
 
   Raises:
     ValueError: it is not published.
   """
-  published = _find()
+  published = policies.find_speaking(FLAGS.model)
   bounds = worlds.limits(FLAGS.limit, _LIMITS)
   sampling = sample_flags.chosen(recipe_lib.Sampling())
   if sampling.grammar:
@@ -251,7 +235,7 @@ def main() -> None:
     run = common.build(base_limits=bounds, sampling=sample_flags.chosen)
     _play(console, run, policies.of_run(str(workdir), run.config))
   elif FLAGS['environment'].present:
-    _find()
+    policies.find_speaking(FLAGS.model)
     if not FLAGS['slots'].present:
       FLAGS['slots'].value = 1  # One task at a time.
     run = common.build(base_limits=_LIMITS, sampling=sample_flags.chosen)

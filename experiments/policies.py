@@ -48,6 +48,22 @@ def find(model: str) -> pretrained.Published | None:
   return None
 
 
+def find_speaking(model: str) -> pretrained.Published:
+  """The published model of a name, which has something to say.
+
+  Raises:
+    ValueError: it is not published.
+  """
+  published = find(model)
+  if published is None:
+    raise ValueError(
+      f'--model={model!r} is a size, and a fresh model has nothing to say. '
+      'Name a run by --init_from, or a published model, such as '
+      f'--model={min(pretrained.PACKAGED)}.'
+    )
+  return published
+
+
 def read_settings(
   model: str,
   *,

@@ -78,13 +78,7 @@ def of_published() -> Policy:
   Raises:
     ValueError: it is not published.
   """
-  published = policies.find(FLAGS.model)
-  if published is None:
-    raise ValueError(
-      f'--model={FLAGS.model!r} is a size, and a fresh model has nothing to '
-      'say. Name a run by --init_from, or a published model, such as '
-      f'--model={min(pretrained.PACKAGED)}.'
-    )
+  published = policies.find_speaking(FLAGS.model)
   bounds = worlds.limits(FLAGS.limit, _LIMITS)
   words = policies.tokenizer_of(FLAGS.tokenizer, published, ())
   dialect = serve.Json()
