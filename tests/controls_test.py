@@ -11,6 +11,7 @@ import pytest
 from agentic_jax import metrics
 from agentic_jax import recipe as recipe_lib
 from agentic_jax.models import attention
+from agentic_jax.models import chunks
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
 from agentic_jax.sampling import controls as controls_lib
@@ -167,7 +168,7 @@ def test_sets_as_bits(size):
   np.testing.assert_array_equal(
     bits, np.packbits(sets, axis=-1, bitorder='little')
   )
-  np.testing.assert_array_equal(controls_lib.unpack(bits, size), sets)
+  np.testing.assert_array_equal(chunks.unpack(bits, size), sets)
 
 
 def _surprise(counts, probabilities):

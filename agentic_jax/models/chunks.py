@@ -21,6 +21,13 @@ Score = Callable[[Array], Array]
 Vocabulary = Callable[[types.Chunk], dict[str, Array]]
 
 
+def unpack(bits: Array, size: int) -> Array:
+  """Sets bool [..., size] from bits uint8 [..., ceil(size / 8)]."""
+  places = jnp.arange(8, dtype=jnp.uint8)
+  sets = (bits[..., None] >> places) & 1
+  return sets.reshape(*bits.shape[:-1], -1)[..., :size] > 0
+
+
 def within(scores: Array, kept: Array) -> Array:
   """Scores of the tokens that might have been sampled; the least elsewhere.
 
@@ -28,11 +35,9 @@ def within(scores: Array, kept: Array) -> Array:
     scores: float [..., V].
     kept: uint8 [..., W], see `types.Segment`.
   """
-  places = jnp.arange(8, dtype=jnp.uint8)
-  sets = (kept[..., None] >> places) & 1
-  sets = sets.reshape(*kept.shape[:-1], -1)[..., : scores.shape[-1]]
+  sets = unpack(kept, scores.shape[-1])
   # Finite, so that 0 of them in a sum is 0.
-  return jnp.where(sets > 0, scores, jnp.finfo(scores.dtype).min)
+  return jnp.where(sets, scores, jnp.finfo(scores.dtype).min)
 
 
 def said(scores: Array, tokens: Array) -> tuple[Array, Array]:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import tokenizer as tokenizer_lib
+from agentic_jax.models import chunks
 from agentic_jax.types import Array
 
 
@@ -156,7 +157,7 @@ def steer(
   if controls.forbidden:
     allowed = allowed.at[:, jnp.asarray(controls.forbidden)].set(False)
   if known.allowed is not None:
-    allowed &= unpack(known.allowed, logits.shape[-1])
+    allowed &= chunks.unpack(known.allowed, logits.shape[-1])
   scale = jnp.where(temperature <= 0, 1.0, temperature)[:, None]
   scaled = jnp.where(allowed, logits / scale.astype(logits.dtype), -jnp.inf)
   kept = allowed & likely(
@@ -265,10 +266,3 @@ def pack(sets: Array) -> Array:
   eights = jnp.pad(sets, pad).reshape(*sets.shape[:-1], -1, 8)
   places = jnp.uint8(1) << jnp.arange(8, dtype=jnp.uint8)
   return jnp.sum(jnp.where(eights, places, 0), axis=-1, dtype=jnp.uint8)
-
-
-def unpack(bits: Array, size: int) -> Array:
-  """Sets bool [..., size] from bits uint8 [..., ceil(size / 8)]."""
-  places = jnp.arange(8, dtype=jnp.uint8)
-  sets = (bits[..., None] >> places) & 1
-  return sets.reshape(*bits.shape[:-1], -1)[..., :size] > 0
