@@ -29,7 +29,10 @@ from experiments import worlds
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string(
-  'host', '127.0.0.1', 'Where to listen; others than this machine want a key.'
+  'host',
+  '127.0.0.1',
+  'Where to listen; others than this machine want a key, and something before '
+  'it that speaks TLS.',
 )
 flags.DEFINE_integer('port', 8000, 'Where to listen; 0 is any.', 0, 65535)
 flags.DEFINE_string(
@@ -126,8 +129,8 @@ def main() -> None:
       endpoint, host=FLAGS.host, port=FLAGS.port, rules=rules
     )
     print('Compiling, which is done once ...', file=sys.stderr, flush=True)
-    endpoint.engine.load(policy.params, 0)
-    endpoint.engine.warm_up()
+    endpoint.dispatcher.load(policy.params, 0)
+    endpoint.dispatcher.warm_up()
     print(
       f'{policy.name} on {server.url}, {FLAGS.slots} answers at once, contexts '
       f'of {endpoint.room} tokens.',

@@ -140,8 +140,14 @@ def test_a_recipe_counts_the_error_where_there_is_a_target(form):
   'settings, message',
   [
     (dict(critic='own'), "critic='own' is unknown.* shared, separate"),
-    (dict(value_form='bins'), "form='bins' is unknown; use one of scalar, two"),
-    (dict(value_bins=9), "value_bins=9 plays no part in form='scalar'"),
+    (
+      dict(value_form='bins'),
+      "value_form='bins' is unknown. Choose one of scalar",
+    ),
+    (
+      dict(value_bins=9),
+      "value_bins=9 plays no part in value_form='scalar', which has",
+    ),
     (dict(value_form='two_hot'), 'value_clip=0.2 is for scalar.*value_clip=0'),
     (
       dict(value_form='two_hot', value_clip=0.0, value_quantiles=3),

@@ -464,7 +464,7 @@ def test_no_demonstrations_are_refused(page):
     (luffy, dict(shaping=0.0), 'shaping=0.0 must be .* shaping=0.1'),
     (rl_plus, dict(exploration=-1.0), 'exploration=-1.0 .* use 0 or above'),
     (spin, dict(beta=0.0), 'beta=0.0 prefers nothing'),
-    (chord, dict(form='psi'), "form='psi' is unknown; use one of mu, con"),
+    (chord, dict(form='psi'), "form='psi' is unknown.*Choose one of mu, con"),
     (chord, dict(share=0.5), "share=0.5 plays no part in form='mu'"),
     (chord, dict(form='phi', peak=0.5), "peak=0.5 plays no part in form='phi'"),
     (chord, dict(form='constant', share=0.0), 'share=0.0.* --recipe=grpo'),

@@ -552,7 +552,7 @@ def test_seats_of_a_microbatch_are_numbered_from_0():
 @pytest.mark.parametrize(
   'page, settings, message',
   [
-    ('dpo', {'form': 'rpo'}, "form='rpo' is unknown; use one of dpo, cdpo"),
+    ('dpo', {'form': 'rpo'}, "form='rpo' is unknown.*Choose one of dpo, cdpo"),
     ('dpo', {'flip_rate': 0.1}, 'plays no part .* cdpo, robust'),
     ('dpo', {'target': 1.0, 'form': 'ipo'}, 'plays no part .* have it: hinge'),
     ('dpo', {'beta': -1.0}, 'must be positive'),

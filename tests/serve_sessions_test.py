@@ -59,6 +59,7 @@ def _say(store, due, ids, message, temperature=1.0) -> dict:
       due.number,
     ),
   )
+  store.judge(due, [])
   return {'role': 'assistant', **message}
 
 
@@ -399,6 +400,16 @@ def test_a_judge_that_raises_costs_its_episode():
   assert episode.failure == 'raised' and "KeyError: 'gone'" in episode.detail
 
 
+def test_only_the_first_fault_of_a_session_counts():
+  store = _store()
+  due, _ = _answer(store, _user('a'))
+  store.fail(due.session, 'hung', 'one')
+  store.fail(due.session, 'raised', 'two')
+  (session,) = store.take(1)
+  assert (session.failure, session.detail) == ('hung', 'one')
+  assert store.counts['finished'] == 1
+
+
 # With a model.
 
 
@@ -455,6 +466,10 @@ def test_tags_become_calls():
   assert tags.render(meant) == '<tool>2*3</tool>'
   assert tags.parse('<answer>6</answer>', tools) == serve.Meant('6')
   assert not tags.parse('six', tools).valid
+  with pytest.raises(refusal.Refusal, match='one tool a turn.* has 2 calls'):
+    tags.render(serve.Meant('', meant.calls * 2))
+  with pytest.raises(refusal.Refusal, match='arguments wants an object'):
+    tags.render(serve.Meant('', (serve.Call('f', '3'),)))
   made = serve.Json()
   text = 'Well. <tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>\n'
   two = made.parse(text * 2, ())

@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import json
 import socket
+import threading
 import time
 
 import hypothesis
@@ -14,7 +15,7 @@ import pytest
 
 from agentic_jax import serve
 from agentic_jax.sampling import slots as slots_lib
-from agentic_jax.serve import engine as engine_lib
+from agentic_jax.serve import dispatcher as dispatcher_lib
 from agentic_jax.serve import text as text_lib
 from tests import plain_model
 from tests import serve_world
@@ -323,7 +324,9 @@ def test_models_and_paths_that_are_not_there(client):
   for answer in answers:
     assert answer.status_code == 404
     assert answer.json()['error']['type'] == 'not_found_error'
-  assert client.get(CHAT).status_code == 405
+  wrong = client.get(CHAT)
+  assert wrong.status_code == 405
+  assert 'wants another method: POST' in wrong.json()['error']['message']
   assert client.get('/v1/models').json()['data'][0]['id'] == 'tiny'
   assert client.get('/v1/models/tiny').json()['max_model_len'] == 110
   health = client.get('/health').json()
@@ -415,8 +418,8 @@ def test_too_many_waiting_turns():
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
       body = serve_world.chat('x', n=5)
       asked = pool.submit(client.post, CHAT, json=body)
-      serve_world.eventually(lambda: endpoint.engine.waiting == 5)
-      endpoint.engine.load(small_world.params(), 9)
+      serve_world.eventually(lambda: endpoint.dispatcher.waiting == 5)
+      endpoint.dispatcher.load(small_world.params(), 9)
       assert asked.result().status_code == 200
     # No session is dropped for a request that is not served.
     for body in (
@@ -443,15 +446,15 @@ def test_turns_that_are_admitted_are_told_of_a_failure(monkeypatch):
   told = []
   with serve_world.endpoint() as endpoint:
     asks = [
-      engine_lib.Ask(np.zeros(2, np.int32), 0, chance, 1, (), told.append)
+      dispatcher_lib.Ask(np.zeros(2, np.int32), 0, chance, 1, (), told.append)
       for _ in range(3)
     ]
-    endpoint.engine.submit(asks)
+    endpoint.dispatcher.submit(asks)
     serve_world.eventually(lambda: len(told) == 3)
     assert {progress.error for progress in told} == {'the sampler has failed'}
   with serve_world.endpoint() as endpoint:
     with pytest.raises(RuntimeError, match='MemoryError: no room'):
-      endpoint.engine.warm_up()
+      endpoint.dispatcher.warm_up()
 
 
 def test_who_waits_for_a_batch_is_answered_when_training_raises():
@@ -469,7 +472,7 @@ def test_who_waits_for_a_batch_is_answered_when_training_raises():
         assert batch.metrics['serve/greedy_turns'] == 1
         assert not batch.episodes[0].segments[0].action_mask.any()
         waiting = pool.submit(client.post, CHAT, json=greedy)
-        serve_world.eventually(lambda: endpoint.engine.waiting == 1)
+        serve_world.eventually(lambda: endpoint.dispatcher.waiting == 1)
         time.sleep(0.2)
         assert not waiting.done()
         raise FloatingPointError
@@ -500,6 +503,26 @@ def test_a_judge_may_ask_a_model_here():
     name = _choice(client, serve_world.chat('x', max_tokens=1))['session']
     (turn,) = client.get(f'/v1/sessions/{name}').json()['turns']
     assert turn['rewards'] == {'final': 1.0}
+
+
+def test_a_judge_that_hangs_costs_its_episode_and_no_answer():
+  leave = threading.Event()
+
+  def judge(messages, session):
+    del messages, session
+    leave.wait(60)
+    return 1.0
+
+  with serve_world.endpoint(judge=judge, judge_seconds=0.1) as endpoint:
+    app = serve.application(endpoint)
+    client = testclient.TestClient(app, base_url='http://localhost')
+    try:
+      assert _choice(client, serve_world.chat('x', max_tokens=1))
+      (session,) = endpoint.sessions.take(1)
+    finally:
+      leave.set()
+    assert session.failure == 'hung' and '0.1 s' in session.detail
+    assert session.rewards == [{}]
 
 
 # What is freed.
@@ -539,12 +562,12 @@ def test_who_leaves_frees_the_slots(slow, stream):
   # A seed whose turn has 38 tokens, two a round.
   body = serve_world.chat('hello', seed=29, stream=stream)
   leaving = _send(server.port, body)
-  serve_world.eventually(lambda: endpoint.engine.active == 1)
+  serve_world.eventually(lambda: endpoint.dispatcher.active == 1)
   if stream:
     assert leaving.recv(1000).startswith(b'HTTP/1.1 200')
-  assert endpoint.engine.active == 1
+  assert endpoint.dispatcher.active == 1
   leaving.close()
-  serve_world.eventually(lambda: endpoint.engine.active == 0, 1.0)
+  serve_world.eventually(lambda: endpoint.dispatcher.active == 0, 1.0)
   serve_world.eventually(lambda: endpoint.sessions.counts['given_up'] == 1)
   # Sessions without a turn are gone, and whoever comes next is served.
   assert endpoint.sessions.open == 0

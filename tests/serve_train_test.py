@@ -210,7 +210,7 @@ def _learn(endpoint, workdir, recipe):
     params = result.state.policy
   finally:
     # Whoever waits is answered: nobody is while a batch is trained on.
-    endpoint.engine.load(params, 3)
+    endpoint.dispatcher.load(params, 3)
   return result, source.batches
 
 

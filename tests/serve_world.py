@@ -46,7 +46,7 @@ def endpoint(**changes: Any) -> Iterator[serve.Endpoint]:
   made = serve.Endpoint(own, words, dialect, **chosen)
   try:
     if loaded:
-      made.engine.load(small_world.params(own.config), 7)
+      made.dispatcher.load(small_world.params(own.config), 7)
     yield made
   finally:
     made.close()

@@ -80,6 +80,7 @@ def critic(
   chosen = choices.choose_form(
     FORMS,
     value_form,
+    setting='value_form',
     value_bins=value_bins,
     value_low=value_low,
     value_high=value_high,

@@ -9,8 +9,11 @@ from agentic_jax import types
 from agentic_jax.recipe import branching
 
 _ADVICE = {
-  'raised': 'Mend the environment',
-  'hung': 'Mend the environment, or raise --limit=environment_seconds=N',
+  'raised': 'Mend the environment, or the judge',
+  'hung': (
+    'Mend the environment, or raise --limit=environment_seconds=N; of a judge, '
+    'judge_seconds'
+  ),
   'garbage': 'Mend what the environment returns',
   'long': 'Raise --limit=segment_tokens=N, or take shorter prompts',
 }

@@ -1,7 +1,7 @@
 """An OpenAI-compatible endpoint that records what it sampled.
 
   endpoint = serve.Endpoint(sampler, tokenizer, serve.Tags(grammar), ...)
-  endpoint.engine.load(params, 0)
+  endpoint.dispatcher.load(params, 0)
   with serve.Listening(endpoint).in_thread() as server:
     client = openai.OpenAI(base_url=server.url, api_key='none')
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import uuid
 
 from agentic_jax.serve import dialects
-from agentic_jax.serve import engine
+from agentic_jax.serve import dispatcher
 from agentic_jax.serve import matching
 from agentic_jax.serve import records
 from agentic_jax.serve import text
@@ -66,7 +66,7 @@ class Answer:
     """Of the session."""
     return self.due.session.name
 
-  def take(self, progress: engine.Progress) -> Part:
+  def take(self, progress: dispatcher.Progress) -> Part:
     """Takes what was sampled; returns what can be said of it."""
     pieces = self._wording.tokenizer.pieces(progress.tokens)
     new = tuple(
@@ -87,7 +87,7 @@ class Answer:
     self.content = content
     return part
 
-  def _end(self, done: engine.Done, pieces: Sequence[bytes]) -> str:
+  def _end(self, done: dispatcher.Done, pieces: Sequence[bytes]) -> str:
     """Takes the last tokens; returns the content of the message."""
     if done.stopped and int(done.tokens[-1]) in self._ends:
       pieces = pieces[:-1]
@@ -107,7 +107,9 @@ class Answer:
     self.said = self._record(done, meant)
     return meant.content
 
-  def _record(self, done: engine.Done, meant: dialects.Meant) -> records.Said:
+  def _record(
+    self, done: dispatcher.Done, meant: dialects.Meant
+  ) -> records.Said:
     due = self.due
     return records.Said(
       due.asked,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from agentic_jax import protocol
+from agentic_jax.serve import fields
 from agentic_jax.serve import refusal
 
 
@@ -179,8 +180,17 @@ class Tags:
     """See `Dialect`."""
     if not meant.calls:
       return self._grammar.render(protocol.Action(answer=meant.content))
-    values = json.loads(meant.calls[0].arguments).values()
-    call = protocol.Call('', ''.join(map(str, values)))
+    if len(meant.calls) > 1:
+      raise refusal.Refusal(
+        400,
+        'This policy calls one tool a turn; a message of the assistant has '
+        f'{len(meant.calls)} calls. Tell them one after the other.',
+        param='messages',
+      )
+    values = json.loads(meant.calls[0].arguments)
+    if not isinstance(values, dict):
+      raise fields.wrong('arguments', 'an object, as JSON', values)
+    call = protocol.Call('', ''.join(map(str, values.values())))
     return self._grammar.render(protocol.Action(calls=(call,)))
 
   def roles(self, pieces: Sequence[bytes]) -> np.ndarray:

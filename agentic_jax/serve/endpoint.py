@@ -11,7 +11,7 @@ from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.sampling import slots as slots_lib
 from agentic_jax.serve import answers
 from agentic_jax.serve import dialects
-from agentic_jax.serve import engine as engine_lib
+from agentic_jax.serve import dispatcher as dispatcher_lib
 from agentic_jax.serve import matching
 from agentic_jax.serve import records
 from agentic_jax.serve import refusal
@@ -35,7 +35,7 @@ class Endpoint:
 
   Attributes:
     name: of the model, as clients know it.
-    engine: owns the sampler.
+    dispatcher: owns the sampler.
     sessions: all that is recorded.
     judges: the threads in which turns are recorded and judged.
   """
@@ -52,8 +52,9 @@ class Endpoint:
     limit_sessions: int = 4096,
     idle_seconds: float = 3600.0,
     judge: sessions_lib.Judge | None = None,
+    judge_seconds: float = 300.0,
   ):
-    """Starts the thread of the sampler; `engine.load` comes next.
+    """Starts the thread of the sampler; `dispatcher.load` comes next.
 
     Args:
       sampler: made with `stop_ids(words, dialect)`; nobody else may use it.
@@ -70,9 +71,14 @@ class Endpoint:
         session's reward, and ends it. Up to `limit_waiting` run at once, in
         threads of their own: one may ask a model of this endpoint, whose turn
         is judged in one more.
+      judge_seconds: for one verdict; past it the session has failed as hung.
+
+    Clients are not kept apart: who repeats what was said in a session goes on
+    with it, unless it waits for an answer.
     """
     self.name = name
     self._words, self._dialect, self._limits = words, dialect, limits
+    self._judge_seconds = judge_seconds
     self._wording = matching.Wording(words, dialect)
     self._ends = frozenset(words.stop_ids(()))
     single = set(sampler.stop_ids)
@@ -89,7 +95,7 @@ class Endpoint:
       judge=judge,
     )
     self.judges = futures.ThreadPoolExecutor(limit_waiting, 'judge')
-    self.engine = engine_lib.Engine(
+    self.dispatcher = dispatcher_lib.Dispatcher(
       sampler, words.pieces, limit_waiting=limit_waiting
     )
 
@@ -108,9 +114,28 @@ class Endpoint:
     """Of a session and its turns."""
     return self._limits
 
+  async def record(
+    self, answer: answers.Answer, messages: Sequence[Any]
+  ) -> None:
+    """Records a turn that is over, and waits for the judge's verdict.
+
+    Args:
+      answer: with its turn.
+      messages: of the conversation with this answer.
+    """
+    assert answer.said is not None
+    run = asyncio.get_running_loop().run_in_executor
+    session = answer.due.session
+    await run(self.judges, self.sessions.record, answer.due, answer.said)
+    judged = run(self.judges, self.sessions.judge, answer.due, messages)
+    done, _ = await asyncio.wait({judged}, timeout=self._judge_seconds)
+    if not done:
+      limit = f'{self._judge_seconds:g} s'
+      self.sessions.fail(session, 'hung', f'judge: no verdict within {limit}')
+
   def close(self) -> None:
     """Ends the thread of the sampler; judges end by themselves."""
-    self.engine.close()
+    self.dispatcher.close()
     self.judges.shutdown(wait=False)
 
   def begin(self, asked: wire.Asked) -> list[answers.Answer]:
@@ -122,7 +147,7 @@ class Endpoint:
     self._dialect.check(asked.tools)
     for prompt in asked.prompts:
       self._check_ids(prompt)
-    self.engine.check_room(asked.choices * max(1, len(asked.prompts)))
+    self.dispatcher.check_room(asked.choices * max(1, len(asked.prompts)))
     try:
       dues = self.sessions.begin(asked, self._check_lengths(asked))
     except refusal.Refusal:
@@ -142,7 +167,7 @@ class Endpoint:
   @property
   def room(self) -> int:
     """The most tokens of a context with its answer."""
-    return min(self._limits.segment_tokens, self.engine.limit_tokens)
+    return min(self._limits.segment_tokens, self.dispatcher.limit_tokens)
 
   def _check_lengths(
     self, asked: wire.Asked
@@ -184,7 +209,7 @@ class Endpoint:
       self._ask(asked, answer, playing.sink(answer.index)) for answer in begun
     ]
     try:
-      self.engine.submit(asks)
+      self.dispatcher.submit(asks)
     except refusal.Refusal:
       self.sessions.give_up(answer.due for answer in begun)
       raise
@@ -204,7 +229,7 @@ class Endpoint:
       chance = slots_lib.Chance(draw, answer.index, asked.temperature)
       turn = _SEEDED
     stops = (*asked.stop, *self._stops)
-    return engine_lib.Ask(due.ids, turn, chance, limit, stops, sink)
+    return dispatcher_lib.Ask(due.ids, turn, chance, limit, stops, sink)
 
 
 class Playing:
@@ -216,19 +241,19 @@ class Playing:
 
   def __init__(self, endpoint: Endpoint, begun: Sequence[answers.Answer]):
     """Made by `Endpoint.start`."""
-    self.asks: list[engine_lib.Ask] = []
+    self.asks: list[dispatcher_lib.Ask] = []
     self._endpoint, self._begun = endpoint, begun
     self._loop = asyncio.get_running_loop()
-    self._queue: asyncio.Queue[tuple[int, engine_lib.Progress]] = (
+    self._queue: asyncio.Queue[tuple[int, dispatcher_lib.Progress]] = (
       asyncio.Queue()
     )
     self._left = {answer.index for answer in begun}
 
-  def sink(self, index: int) -> Callable[[engine_lib.Progress], None]:
+  def sink(self, index: int) -> Callable[[dispatcher_lib.Progress], None]:
     """Takes the progress of a turn, in any thread."""
     loop, put = self._loop, self._queue.put_nowait
 
-    def take(progress: engine_lib.Progress) -> None:
+    def take(progress: dispatcher_lib.Progress) -> None:
       loop.call_soon_threadsafe(put, (index, progress))
 
     return take
@@ -251,14 +276,8 @@ class Playing:
       if answer.said is not None:
         self._left.remove(index)
         told = [*messages, answer.message]
-        record = self._endpoint.sessions.record
-        judges = self._endpoint.judges
         # Even if the client leaves now: the turn is over.
-        await asyncio.shield(
-          self._loop.run_in_executor(
-            judges, record, answer.due, answer.said, told
-          )
-        )
+        await asyncio.shield(self._endpoint.record(answer, told))
       yield Event(answer, part, answer.said is not None)
 
   def close(self) -> None:
@@ -267,7 +286,7 @@ class Playing:
     Their slots are free again, and their sessions are as before.
     """
     for index in self._left:
-      self._endpoint.engine.cancel(self.asks[index])
+      self._endpoint.dispatcher.cancel(self.asks[index])
     left = [self._begun[index].due for index in self._left]
     self._left.clear()
     self._endpoint.sessions.give_up(left)

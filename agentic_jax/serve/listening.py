@@ -11,6 +11,9 @@ from typing import Any
 from agentic_jax.serve import endpoint as endpoint_lib
 from agentic_jax.serve import guard
 
+# Open at once; whoever comes later is told to try again.
+_CONNECTIONS = 1024
+
 
 def application(
   endpoint: endpoint_lib.Endpoint, rules: guard.Rules | None = None
@@ -104,7 +107,11 @@ class Listening:
     self.url = f'http://{shown}:{self.port}/v1'
     self._server = uvicorn.Server(
       uvicorn.Config(
-        app, log_level='warning', timeout_graceful_shutdown=2, lifespan='off'
+        app,
+        log_level='warning',
+        timeout_graceful_shutdown=2,
+        lifespan='off',
+        limit_concurrency=_CONNECTIONS,
       )
     )
 

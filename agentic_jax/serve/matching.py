@@ -24,6 +24,25 @@ class Agreement(NamedTuple):
   messages: int  # How many messages of the request these are.
 
 
+def rank(found: Agreement) -> tuple[int, bool, bool, float]:
+  """Of agreements the best has most turns, then one that it goes on with."""
+  session = found.context.session
+  free = not session.busy
+  on = goes_on(found, session) is not None
+  return found.turns, free and on, free, session.touched
+
+
+def goes_on(
+  found: Agreement | None, session: records.Session
+) -> records.Context | None:
+  """The context that a request goes on with, if it is the session's last."""
+  if found is None or not session.contexts:
+    return None
+  whole = found.turns == len(found.context.turns)
+  last = found.context is session.contexts[-1]
+  return found.context if whole and last else None
+
+
 class Wording:
   """Messages to ids, for one tokenizer and one dialect."""
 

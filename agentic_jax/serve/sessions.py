@@ -127,7 +127,7 @@ class Sessions:
     return records.Due(
       session,
       shared,
-      _goes_on(found, session),
+      matching.goes_on(found, session),
       np.concatenate([before, rest]),
       rest,
       len(asked.messages) - place,
@@ -151,7 +151,7 @@ class Sessions:
       for found in agreements
       if named is None or found.context.session is named
     ]
-    return max(usable, key=_rank, default=None), ids
+    return max(usable, key=matching.rank, default=None), ids
 
   def _rest(self, asked, ids, found) -> np.ndarray:
     """The ids that come after what agrees."""
@@ -218,19 +218,8 @@ class Sessions:
           self._known.pop(due.session.name, None)
       self.changed.notify_all()
 
-  def record(
-    self,
-    due: records.Due,
-    said: records.Said,
-    messages: Sequence[Mapping[str, Any]] = (),
-  ) -> None:
-    """Takes a turn that was sampled.
-
-    Args:
-      due: from `begin`.
-      said: the turn.
-      messages: of the conversation with this answer, for the judge.
-    """
+  def record(self, due: records.Due, said: records.Said) -> None:
+    """Takes the turn of `due`, from `begin`; `judge` comes next."""
     with self._lock:
       session = due.session
       if due.context is None:
@@ -243,21 +232,39 @@ class Sessions:
         due.context.turns.append(said)
       session.rewards.append({})
       session.touched = time.monotonic()
+
+  def judge(
+    self, due: records.Due, messages: Sequence[Mapping[str, Any]]
+  ) -> None:
+    """Asks the judge about a turn that was recorded; then others may go on.
+
+    Args:
+      due: from `begin`.
+      messages: of the conversation with this answer.
+    """
+    session = due.session
     try:
       verdict = self._judge(messages, session) if self._judge else None
-      if verdict is not None:
+      if verdict is not None and not session.failure:
         given = verdict if isinstance(verdict, Mapping) else {'final': verdict}
         self.reward(session.name, rewards_lib.check(given), by_judge=True)
     except Exception as error:  # Whatever it is costs one episode.
-      with self._lock:
-        session.failure = 'raised'
-        session.detail = f'judge: {type(error).__name__}: {error}'
-        if not session.finished:
-          self._finish(session)
+      self.fail(session, 'raised', f'judge: {type(error).__name__}: {error}')
     finally:
       with self._lock:
         session.busy = False
         self.changed.notify_all()
+
+  def fail(self, session: records.Session, kind: str, detail: str) -> None:
+    """Ends a session by a fault; only the first one counts."""
+    with self._lock:
+      if session.failure:
+        return
+      session.failure, session.detail = kind, detail
+      session.busy = False
+      if not session.finished:
+        self._finish(session)
+      self.changed.notify_all()
 
   def session(self, name: str) -> records.Session:
     """A session by its name.
@@ -379,22 +386,3 @@ class Sessions:
             del self._known[member.name]
           return group
       return None
-
-
-def _rank(found: matching.Agreement) -> tuple[int, bool, bool, float]:
-  """Of agreements the best has most turns, then one that it goes on with."""
-  session = found.context.session
-  free = not session.busy
-  on = _goes_on(found, session) is not None
-  return found.turns, free and on, free, session.touched
-
-
-def _goes_on(
-  found: matching.Agreement | None, session: records.Session
-) -> records.Context | None:
-  """The context that a request goes on with, if it is the session's last."""
-  if found is None or not session.contexts:
-    return None
-  whole = found.turns == len(found.context.turns)
-  last = found.context is session.contexts[-1]
-  return found.context if whole and last else None

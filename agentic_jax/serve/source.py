@@ -29,8 +29,8 @@ class Served:
       train.run(recipe, source, plan)
 
   At the end of `with`, whoever waits while a batch is trained on is answered by
-  the parameters of before, also where training raised. `endpoint.engine.load`
-  before it answers by others.
+  the parameters of before, also where training raised; to answer by others,
+  call `endpoint.dispatcher.load` before that.
   """
 
   def __init__(
@@ -71,7 +71,7 @@ class Served:
 
   def __exit__(self, *raised: object) -> None:
     """Nothing waits any more."""
-    self._endpoint.engine.release()
+    self._endpoint.dispatcher.release()
 
   def batch(self, step: int, params: Any) -> rollout.Batch:
     """The next groups; from now on `params` answer.
@@ -83,7 +83,7 @@ class Served:
       RuntimeError: not enough sessions were finished in time, too many failed,
         or the sampler has stopped.
     """
-    self._endpoint.engine.load(params, step)
+    self._endpoint.dispatcher.load(params, step)
     accepted: list[list[types.Episode]] = []
     everything: list[types.Episode] = []
     breaks, greedy, rejected = 0, 0, 0
@@ -100,7 +100,7 @@ class Served:
       else:
         rejected += 1
     if self._hold:
-      self._endpoint.engine.hold()
+      self._endpoint.dispatcher.hold()
     limit = self._endpoint.limits.failed_share
     counting.refuse_failures(everything, limit)
     metrics = rollout.statistics(everything)
@@ -117,10 +117,7 @@ class Served:
     sessions = self._endpoint.sessions
     with sessions.changed:
       while (group := sessions.take(self._group_size)) is None:
-        if self._endpoint.engine.fault:
-          raise RuntimeError(
-            f'The sampler has stopped: {self._endpoint.engine.fault}'
-          )
+        self._endpoint.dispatcher.check()
         if time.monotonic() > deadline:
           raise RuntimeError(
             f'{have} of {self._groups_per_step} groups of {self._group_size} '

@@ -72,13 +72,16 @@ async def _not_routed(
   request: requests.Request, error: Exception
 ) -> responses.Response:
   assert isinstance(error, exceptions.HTTPException)
-  told = refusal.Refusal(
-    error.status_code,
-    f'There is no {request.method} {request.url.path!a:.80} here; there are '
-    '/v1/chat/completions, /v1/completions, /v1/models, /v1/sessions/NAME, '
-    '/v1/sessions/NAME/reward and /health.',
-    headers=error.headers,
+  asked = f'{request.method} {request.url.path!a:.80}'
+  headers = dict(error.headers or {})
+  message = (
+    f'There is no {asked} here; there are /v1/chat/completions, '
+    '/v1/completions, /v1/models, /v1/sessions/NAME, /v1/sessions/NAME/reward '
+    'and /health.'
   )
+  if error.status_code == 405:
+    message = f'{asked} wants another method: {headers.get("Allow", "POST")}.'
+  told = refusal.Refusal(error.status_code, message, headers=headers)
   return _json(told.body(), told.status, told.headers)
 
 
@@ -98,14 +101,15 @@ class _Routes:
 
   async def health(self, request: requests.Request) -> responses.Response:
     """Whether turns are answered, and how many."""
-    engine = self._endpoint.engine
-    ready = engine.policy_step >= 0 and not engine.fault
+    dispatcher = self._endpoint.dispatcher
+    ready = dispatcher.policy_step >= 0 and not dispatcher.fault
     told = {
-      'status': 'ok' if ready else engine.fault or 'loading',
-      'slots': engine.slots,
-      'active': engine.active,
-      'waiting': engine.waiting,
-      'policy_step': engine.policy_step,
+      # Anybody may ask, so the fault itself is for the log.
+      'status': 'failed' if dispatcher.fault else 'ok' if ready else 'loading',
+      'slots': dispatcher.slots,
+      'active': dispatcher.active,
+      'waiting': dispatcher.waiting,
+      'policy_step': dispatcher.policy_step,
       'sessions': dict(self._endpoint.sessions.counts),
     }
     return _json(told, 200 if ready else 503)
@@ -191,12 +195,13 @@ class _Routes:
   async def session(self, request: requests.Request) -> responses.Response:
     """What is recorded of a session."""
     name = request.path_params['name']
-    return _json(self._endpoint.sessions.describe(name))
+    describe = self._endpoint.sessions.describe
+    return _json(await asyncio.to_thread(describe, name))
 
   async def drop(self, request: requests.Request) -> responses.Response:
     """Forgets a session."""
     name = request.path_params['name']
-    self._endpoint.sessions.drop(name)
+    await asyncio.to_thread(self._endpoint.sessions.drop, name)
     return _json({'id': name, 'object': 'session', 'deleted': True})
 
   async def reward(self, request: requests.Request) -> responses.Response:
@@ -204,7 +209,8 @@ class _Routes:
     body = await self._body(request)
     given = rewards.read(body)
     name = request.path_params['name']
-    return _json(self._endpoint.sessions.reward(name, **given))
+    reward = self._endpoint.sessions.reward
+    return _json(await asyncio.to_thread(reward, name, **given))
 
   async def _body(self, request: requests.Request) -> dict[str, Any]:
     """The object in the body of a request."""

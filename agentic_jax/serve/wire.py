@@ -122,8 +122,9 @@ def _common(body: Mapping[str, Any], limits: Sequence[str]) -> dict[str, Any]:
       possible = ' or '.join(map(repr, neutral)) or 'nothing'
       raise refusal.Refusal(
         400,
-        f'{name}={fields.show(value)} is not possible here, only {possible}: '
-        'the policy is sampled by temperature alone. Leave it out.',
+        f'{name}={fields.show(value)} is not possible here, only {possible}. A '
+        'request sets the temperature; all else is set where the server is '
+        'started. Leave it out.',
         param=name,
         code='unsupported_parameter',
       )
@@ -166,7 +167,7 @@ def _check_names(body: Mapping[str, Any], own: Sequence[str]) -> None:
 def _check_model(body: Mapping[str, Any], model: str) -> None:
   asked = body.get('model')
   if not isinstance(asked, str):
-    raise fields.wrong('model', 'the name of a model', asked)
+    raise fields.wrong('model', f'the name of the model, {model!r}', asked)
   if asked != model:
     raise refusal.Refusal(
       404,

@@ -49,7 +49,7 @@ class Ask:
     chance: the rest of what is drawn.
     limit_tokens: of the turn.
     stops: strings that end it.
-    sink: takes its progress, in the engine's thread; must not block.
+    sink: takes its progress, in the dispatcher's thread; must not block.
   """
 
   ids: np.ndarray
@@ -77,7 +77,7 @@ class _Order(NamedTuple):
   taken: threading.Event
 
 
-class Engine:
+class Dispatcher:
   """Batches turns into the slots of a sampler as they come.
 
   A slot keeps what it holds until another turn needs it: a turn whose context
@@ -145,7 +145,7 @@ class Engine:
     """Asks for turns; all of them, or none.
 
     Raises:
-      refusal.Refusal: too many wait, or the engine has stopped.
+      refusal.Refusal: too many wait, or the dispatcher has stopped.
     """
     with self._changed:
       self.check_room(len(asks))
@@ -156,7 +156,9 @@ class Engine:
     """Raises what `submit` would of so many turns."""
     with self._changed:
       if self.fault or self._closing:
-        raise refusal.Refusal(503, f'The sampler has stopped: {self.fault}')
+        raise refusal.Refusal(
+          503, 'The sampler has stopped; the log of the server says why.'
+        )
       if len(self._waiting) + turns > self._limit_waiting:
         raise refusal.Refusal(
           429,
@@ -183,7 +185,7 @@ class Engine:
     caller may give up their memory.
 
     Raises:
-      RuntimeError: the engine has stopped.
+      RuntimeError: the dispatcher has stopped.
     """
     copied = jax.tree.map(lambda x: jnp.array(x, copy=True), params)
     order = _Order(copied, policy_step, threading.Event())
@@ -191,8 +193,15 @@ class Engine:
       self._orders.append(order)
       self._changed.notify_all()
     while not order.taken.wait(0.1):
-      if self.fault or self._closing:
-        raise RuntimeError(f'The sampler has stopped: {self.fault}')
+      self.check()
+
+  def check(self) -> None:
+    """Raises RuntimeError if no turn will be answered any more."""
+    if self.fault or self._closing:
+      raise RuntimeError(f'The sampler has stopped: {self._stopped()}.')
+
+  def _stopped(self) -> str:
+    return self.fault or 'the server is closing'
 
   def warm_up(self) -> None:
     """Answers a turn of one token, so that everything has compiled.
