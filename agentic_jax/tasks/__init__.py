@@ -1,21 +1,15 @@
 """Where tasks come from."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 import difflib
 
 from agentic_jax import types
+from agentic_jax.tasks import generated
 from agentic_jax.tasks import lines
-from agentic_jax.tasks import tool_math
-from agentic_jax.tasks import toy
+from agentic_jax.tasks import splits
 
-# The tasks of our worlds: from a split to its tasks.
-TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
-  'corridor': toy.corridor,
-  'echo': toy.echo,
-  'errands': toy.errands,
-  'tool_math': tool_math.tasks,
-}
-SPLITS = ('train', 'validation', 'test')
+TASKS = generated.TASKS
+SPLITS = splits.SPLITS
 
 
 def load(

@@ -7,6 +7,8 @@ which are read at any place without reading the rest.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import contextlib
 import io
+import json
+import types as python_types
 from typing import Any, overload
 import urllib.parse
 
@@ -15,15 +17,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from agentic_jax import types
-from agentic_jax.tasks import tool_math
-from agentic_jax.tasks import toy
+from agentic_jax.tasks import generated
+from agentic_jax.tasks import splits
 
-SPLITS = ('train', 'validation', 'test')
 _FIELDS = {
   'prompt': 'prompt',
   'answer': 'answer',
   'kind': 'kind',
   'difficulty': 'difficulty',
+  'data': 'data',
 }
 
 
@@ -32,7 +34,7 @@ class TaskBuilder(  # type: ignore[call-arg]
 ):
   """A data set of the tasks that `generate` makes for each split."""
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('1.1.0')
   generate: Callable[[str], Iterable[types.Task]]
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -41,6 +43,7 @@ class TaskBuilder(  # type: ignore[call-arg]
       'answer': tfds.features.Text(),
       'kind': tfds.features.Text(),
       'difficulty': np.int32,
+      'data': tfds.features.Text(),  # An object of JSON, or nothing.
     }
     return tfds.core.DatasetInfo(
       builder=self,
@@ -53,7 +56,7 @@ class TaskBuilder(  # type: ignore[call-arg]
 
   def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
     del dl_manager
-    return {split: self._generate_examples(split) for split in SPLITS}
+    return {split: self._generate_examples(split) for split in splits.SPLITS}
 
   def _generate_examples(self, split: str):
     for task in self.generate(split):
@@ -64,39 +67,30 @@ class TaskBuilder(  # type: ignore[call-arg]
           'answer': task.answer,
           'kind': task.kind,
           'difficulty': task.difficulty,
+          'data': json.dumps(task.data) if task.data else '',
         },
       )
 
 
-class ToolMath(TaskBuilder):
-  """`tool_math.tasks`."""
-
-  generate = staticmethod(tool_math.tasks)
-
-
-class Echo(TaskBuilder):
-  """`toy.echo`."""
-
-  generate = staticmethod(toy.echo)
-
-
-class Corridor(TaskBuilder):
-  """`toy.corridor`."""
-
-  generate = staticmethod(toy.corridor)
-
-
-class Errands(TaskBuilder):
-  """`toy.errands`."""
-
-  generate = staticmethod(toy.errands)
+def _builder(
+  name: str, generate: Callable[[str], Iterable[types.Task]]
+) -> type[TaskBuilder]:
+  """The builder of a world's tasks; TFDS names it after its class."""
+  members = {
+    'generate': staticmethod(generate),
+    '__doc__': f'The tasks of the world {name}.',
+    '__module__': __name__,
+  }
+  return python_types.new_class(
+    name.title().replace('_', ''),
+    (TaskBuilder,),
+    {'skip_registration': True},
+    lambda body: body.update(members),
+  )
 
 
 BUILDERS: dict[str, type[TaskBuilder]] = {
-  'corridor': Corridor,
-  'echo': Echo,
-  'errands': Errands,
-  'tool_math': ToolMath,
+  name: _builder(name, generate) for name, generate in generated.TASKS.items()
 }
 
 
@@ -110,8 +104,9 @@ class Tasks(Sequence[types.Task]):
 
     Args:
       source: of examples.
-      fields: which field of an example each of `prompt`, `answer`, `kind` and
-        `difficulty` is; without the last two they stay empty.
+      fields: which field of an example each of `prompt`, `answer`, `kind`,
+        `difficulty` and `data` is, the last one an object as JSON; without
+        the last three they stay empty.
     """
     self._source = source
     self._fields = fields
@@ -137,6 +132,7 @@ class Tasks(Sequence[types.Task]):
       _text(values['answer']),
       _text(values.get('kind', '')),
       int(values.get('difficulty', 0)),
+      json.loads(_text(values.get('data', '')) or '{}'),
     )
 
 
@@ -210,9 +206,9 @@ def _fields(
 ) -> dict[str, str]:
   """Which field of the data set each field of a task is."""
   there = list(builder.info.features)
-  splits = (*SPLITS, *builder.info.splits)
+  known = (*splits.SPLITS, *builder.info.splits)
   for key in wanted:
-    if key not in _FIELDS and key not in splits:
+    if key not in _FIELDS and key not in known:
       raise ValueError(
         f'tfds:{name}? takes {", ".join(_FIELDS)} and the names of splits, '
         f'not {key!r}.'

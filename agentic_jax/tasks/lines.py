@@ -5,8 +5,7 @@ import pathlib
 from typing import Any
 
 from agentic_jax import types
-
-SPLITS = ('train', 'validation', 'test')
+from agentic_jax.tasks import splits
 
 
 def load(path: str, split: str) -> list[types.Task]:
@@ -24,7 +23,7 @@ def load(path: str, split: str) -> list[types.Task]:
 
   Args:
     path: of the file.
-    split: one of `SPLITS`.
+    split: one of `splits.SPLITS`.
 
   Returns:
     The tasks, in the order of the file; blank lines are skipped.
@@ -39,13 +38,13 @@ def load(path: str, split: str) -> list[types.Task]:
       f'There is no file {path}; tasks come from a file of JSON lines with '
       '"prompt" and "answer", by a path relative to where you are.'
     )
-  if split not in SPLITS:
+  if split not in splits.SPLITS:
     raise ValueError(
-      f'{path} has the splits {", ".join(SPLITS)}, not {split!r}.'
+      f'{path} has the splits {", ".join(splits.SPLITS)}, not {split!r}.'
     )
   tasks: list[types.Task] = []
   numbers: dict[str, int] = {}
-  counts = dict.fromkeys(SPLITS, 0)
+  counts = dict.fromkeys(splits.SPLITS, 0)
   with file.open(encoding='utf-8') as text:
     for number, line in enumerate(text, 1):
       if not line.strip():
@@ -56,10 +55,10 @@ def load(path: str, split: str) -> list[types.Task]:
       place = numbers.setdefault(task.prompt, len(numbers))
       of = record.get('split', {8: 'validation', 9: 'test'}.get(place % 10))
       of = of or 'train'
-      if of not in SPLITS:
+      if of not in splits.SPLITS:
         raise ValueError(
           f'{where}: "split" is {of!r}, but should be one of '
-          f'{", ".join(SPLITS)}.'
+          f'{", ".join(splits.SPLITS)}.'
         )
       counts[of] += 1
       if of == split:

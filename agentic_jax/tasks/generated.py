@@ -1,0 +1,15 @@
+"""The tasks that our worlds generate."""
+
+from collections.abc import Callable, Iterable
+
+from agentic_jax import types
+from agentic_jax.tasks import tool_math
+from agentic_jax.tasks import toy
+
+# From a split to its tasks. What is in `Task.data` is JSON.
+TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
+  'corridor': toy.corridor,
+  'echo': toy.echo,
+  'errands': toy.errands,
+  'tool_math': tool_math.tasks,
+}

@@ -1,0 +1,43 @@
+"""What the conformance suite holds every environment to."""
+
+from agentic_jax import environments
+
+# Every environment as it comes, and with settings that change its nature.
+CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
+  ('corridor', {'slip': 0.25, 'max_turns': 64}),
+  ('corridor', {'observability': 'partial'}),
+  ('errands', {'observability': 'full', 'goal_reward': 0.25}),
+  ('errands', {'plans': False, 'length': 9}),
+  ('tool_math', {'tool': False}),
+  ('tool_math', {'max_operations': 2, 'call_price': 0.0}),
+]
+# What a policy may try that has not understood the task.
+CHEATERS = {
+  'corridor': [
+    '<answer>right</answer>',
+    '<tool>goal</tool>',
+    '<tool>right right right</tool>',
+    '<result>7</result>',
+  ],
+  'echo': [
+    '<answer></answer>',
+    '<answer>abc abd abe</answer>',
+    '<answer>echo</answer>',
+    '<result>right</result>',
+  ],
+  'errands': [
+    '<answer>{prompt}</answer>',
+    '<tool>lr</tool>',
+    '<switch>y</switch><plan>{prompt}</plan><answer>1</answer>',
+    '<switch>n</switch><plan>1</plan><tool>r</tool>',
+    '<result>7</result>',
+  ],
+  'tool_math': [
+    '<answer></answer>',
+    '<answer>0 1 2 3 4 5 6 7 8 9 10 11 12 13 14</answer>',
+    '<answer>1</answer>',
+    '<answer>{prompt}</answer>',
+    '<answer>nan</answer>',
+    '<result>1</result><answer>1</answer>',
+  ],
+}
