@@ -146,7 +146,7 @@ def test_the_truth_never_reaches_an_observation(name, settings):
 @pytest.mark.parametrize('name', environments.ENVIRONMENTS)
 def test_train_and_held_out_tasks_are_disjoint(name):
   prompts = {
-    split: {task.prompt for task in tasks_lib.load(name, split)}
+    split: {task.prompt for task in scripted_play.some_tasks(name, 600, split)}
     for split in tasks_lib.SPLITS
   }
   for split, own in prompts.items():

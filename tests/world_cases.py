@@ -8,6 +8,7 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
   ('corridor', {'observability': 'partial'}),
   ('errands', {'observability': 'full', 'goal_reward': 0.25}),
   ('errands', {'plans': False, 'length': 9}),
+  ('mazes', {'observability': 'partial', 'steps': 8, 'step_price': 0.01}),
   ('tool_math', {'tool': False}),
   ('tool_math', {'max_operations': 2, 'call_price': 0.0}),
 ]
@@ -31,6 +32,12 @@ CHEATERS = {
     '<switch>y</switch><plan>{prompt}</plan><answer>1</answer>',
     '<switch>n</switch><plan>1</plan><tool>r</tool>',
     '<result>7</result>',
+  ],
+  'mazes': [
+    '<answer>{prompt}</answer>',
+    '<tool>$</tool>',
+    '<tool>r</tool>',
+    '<tool>ddddddddrrrrrrrrrr</tool>',
   ],
   'tool_math': [
     '<answer></answer>',

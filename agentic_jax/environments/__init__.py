@@ -9,6 +9,7 @@ from typing import Any
 from agentic_jax import user_files
 from agentic_jax.environments import base
 from agentic_jax.environments import errands
+from agentic_jax.environments import mazes
 from agentic_jax.environments import tool_math
 from agentic_jax.environments import toy
 
@@ -16,6 +17,7 @@ ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'corridor': toy.Corridor,
   'echo': toy.Echo,
   'errands': errands.Errands,
+  'mazes': mazes.Mazes,
   'tool_math': tool_math.ToolMath,
 }
 

@@ -52,3 +52,15 @@ class Scripted(Environment, Protocol):
   def oracle(self, state: Any) -> str:
     """The action of a scripted solver, from what the state has earned."""
     ...
+
+
+def refuse_ended(ended: bool) -> None:
+  """Raises ValueError where an episode has ended and is stepped again."""
+  if ended:
+    raise ValueError('This episode has ended; reset before another step.')
+
+
+def check_observability(given: str) -> None:
+  """Raises ValueError where a setting of observability is unknown."""
+  if given not in ('full', 'partial'):
+    raise ValueError(f"observability is 'full' or 'partial', got {given!r}.")

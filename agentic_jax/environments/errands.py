@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from agentic_jax import protocol
 from agentic_jax import types
+from agentic_jax.environments import base
 
 _WAYS = {'l': -1, 'r': 1}
 
@@ -84,10 +85,7 @@ class Errands:
         'Rewards and prices of errands are not negative: got '
         f'{goal_reward=}, {error_price=}.'
       )
-    if observability not in ('full', 'partial'):
-      raise ValueError(
-        f"observability is 'full' or 'partial', got {observability!r}."
-      )
+    base.check_observability(observability)
     self.max_turns = max_turns
     self.observability = observability
     planning = {'switch': 'switch', 'plan': 'plan'} if plans else {}
@@ -125,8 +123,7 @@ class Errands:
       ValueError: if the episode has ended.
     """
     del seed
-    if state.ended:
-      raise ValueError('This episode has ended; reset before another step.')
+    base.refuse_ended(state.ended)
     parsed = self.grammar.parse(action)
     error = self._fault(state, parsed)
     reward: dict[str, float] = {}

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from agentic_jax import protocol
 from agentic_jax import tools as tools_lib
 from agentic_jax import types
+from agentic_jax.environments import base
 from agentic_jax.rewards import answers
 from agentic_jax.tools import base as tools_base
 from agentic_jax.tools import python_expression
@@ -122,8 +123,7 @@ class ToolMath:
       ValueError: if the episode has ended.
     """
     del seed
-    if state.ended:
-      raise ValueError('This episode has ended; reset before another step.')
+    base.refuse_ended(state.ended)
     parsed = self._grammar.parse(action)
     state = state._replace(turn=state.turn + 1)
     if parsed.answer is not None:

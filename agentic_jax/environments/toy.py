@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from agentic_jax import protocol
 from agentic_jax import types
+from agentic_jax.environments import base
 from agentic_jax.rewards import answers
 
 _GRAMMAR = protocol.Grammar()
@@ -43,8 +44,7 @@ class Echo:
       ValueError: if the episode has ended.
     """
     del seed
-    if state.ended:
-      raise ValueError('This episode has ended; reset before another step.')
+    base.refuse_ended(state.ended)
     said = _GRAMMAR.parse(action).answer
     score = answers.exact(said or '', state.answer)
     return types.Transition(
@@ -110,10 +110,7 @@ class Corridor:
         'A corridor has at least 2 places and 1 turn, and slips with a '
         f'probability: got {length=}, {max_turns=}, {slip=}.'
       )
-    if observability not in ('full', 'partial'):
-      raise ValueError(
-        f"observability is 'full' or 'partial', got {observability!r}."
-      )
+    base.check_observability(observability)
     self.max_turns = max_turns
     self.observability = observability
     self._length = length
@@ -147,8 +144,7 @@ class Corridor:
     Raises:
       ValueError: if the episode has ended.
     """
-    if state.ended:
-      raise ValueError('This episode has ended; reset before another step.')
+    base.refuse_ended(state.ended)
     calls = _GRAMMAR.parse(action).calls
     way = calls[0].arguments.strip() if calls else ''
     place = state.place

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from agentic_jax import types
+from agentic_jax.tasks import mazes
 from agentic_jax.tasks import tool_math
 from agentic_jax.tasks import toy
 
@@ -11,5 +12,6 @@ TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'corridor': toy.corridor,
   'echo': toy.echo,
   'errands': toy.errands,
+  'mazes': mazes.tasks,
   'tool_math': tool_math.tasks,
 }

@@ -4,16 +4,20 @@ A task belongs to a split by the residue of a hash of what it is about, so no
 generator, however often it is run, makes one task for two splits.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import hashlib
 import itertools
 import random
-from typing import Any
 
 from agentic_jax import types
 
 SPLITS = ('train', 'validation', 'test')
 _CLASSES = 20  # Of which one tests and one validates.
+
+# (rng, fits) -> a task, of which kind, difficulty and index are set later.
+# `fits` says whether a task about a text is of the split that is made: asked
+# first, it saves work on tasks that are not.
+Make = Callable[[random.Random, Callable[[str], bool]], types.Task]
 
 
 def split_of(about: str) -> str:
@@ -25,7 +29,7 @@ def split_of(about: str) -> str:
 def generate(
   name: str,
   split: str,
-  kinds: dict[tuple[str, int], Callable[[random.Random], types.Task]],
+  kinds: Mapping[tuple[str, int], Make],
   number: int,
   *,
   about: Callable[[types.Task], str] = lambda task: task.prompt,
@@ -37,17 +41,19 @@ def generate(
   Args:
     name: of the world; part of what is drawn.
     split: one of `SPLITS`.
-    kinds: makes a task, by (kind, difficulty), which it is given here. One
-      that runs dry of tasks never ends.
+    kinds: what makes a task, by its kind and difficulty. One that runs dry of
+      tasks never ends.
     number: how many tasks.
     about: what decides the split: two tasks with one text are in one split.
   """
 
-  def stream(kind: str, level: int, make: Any) -> Iterator[types.Task]:
+  def stream(kind: str, level: int, make: Make) -> Iterator[types.Task]:
     rng = random.Random(f'{name}/{split}/{kind}/{level}')
     seen = set()
     while True:
-      task = make(rng)._replace(kind=kind, difficulty=level)
+      task = make(rng, lambda text: split_of(text) == split)._replace(
+        kind=kind, difficulty=level
+      )
       text = about(task)
       if split_of(text) == split and text not in seen:
         seen.add(text)
