@@ -72,7 +72,7 @@ class TaskBuilder(  # type: ignore[call-arg]
       )
 
 
-def _builder(
+def _builder_of(
   name: str, generate: Callable[[str], Iterable[types.Task]]
 ) -> type[TaskBuilder]:
   """The builder of a world's tasks; TFDS names it after its class."""
@@ -90,7 +90,8 @@ def _builder(
 
 
 BUILDERS: dict[str, type[TaskBuilder]] = {
-  name: _builder(name, generate) for name, generate in generated.TASKS.items()
+  name: _builder_of(name, generate)
+  for name, generate in generated.TASKS.items()
 }
 
 
