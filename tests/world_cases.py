@@ -9,6 +9,7 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
   ('errands', {'observability': 'full', 'goal_reward': 0.25}),
   ('errands', {'plans': False, 'length': 9}),
   ('mazes', {'observability': 'partial', 'steps': 8, 'step_price': 0.01}),
+  ('proofs', {'observability': 'partial', 'error_price': 0.01}),
   ('tool_math', {'tool': False}),
   ('tool_math', {'max_operations': 2, 'call_price': 0.0}),
 ]
@@ -38,6 +39,13 @@ CHEATERS = {
     '<tool>$</tool>',
     '<tool>r</tool>',
     '<tool>ddddddddrrrrrrrrrr</tool>',
+  ],
+  'proofs': [
+    '<answer>{prompt}</answer>',
+    '<tool>exact h1</tool>',
+    '<tool>sorry</tool>',
+    '<tool>intro</tool>',
+    '<tool>{prompt}</tool>',
   ],
   'tool_math': [
     '<answer></answer>',

@@ -10,6 +10,7 @@ from agentic_jax import user_files
 from agentic_jax.environments import base
 from agentic_jax.environments import errands
 from agentic_jax.environments import mazes
+from agentic_jax.environments import proofs
 from agentic_jax.environments import tool_math
 from agentic_jax.environments import toy
 
@@ -18,6 +19,7 @@ ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'echo': toy.Echo,
   'errands': errands.Errands,
   'mazes': mazes.Mazes,
+  'proofs': proofs.Proofs,
   'tool_math': tool_math.ToolMath,
 }
 

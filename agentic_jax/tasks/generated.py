@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 from agentic_jax import types
 from agentic_jax.tasks import mazes
+from agentic_jax.tasks import proofs
 from agentic_jax.tasks import tool_math
 from agentic_jax.tasks import toy
 
@@ -13,5 +14,6 @@ TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'echo': toy.echo,
   'errands': toy.errands,
   'mazes': mazes.tasks,
+  'proofs': proofs.tasks,
   'tool_math': tool_math.tasks,
 }
