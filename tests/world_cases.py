@@ -8,6 +8,10 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
   ('corridor', {'observability': 'partial'}),
   ('errands', {'observability': 'full', 'goal_reward': 0.25}),
   ('errands', {'plans': False, 'length': 9}),
+  (
+    'house',
+    {'observability': 'full', 'error_price': 0.01, 'goal_reward': 0.2},
+  ),
   ('mazes', {'observability': 'partial', 'steps': 8, 'step_price': 0.01}),
   ('proofs', {'observability': 'partial', 'error_price': 0.01}),
   ('tool_math', {'tool': False}),
@@ -33,6 +37,13 @@ CHEATERS = {
     '<switch>y</switch><plan>{prompt}</plan><answer>1</answer>',
     '<switch>n</switch><plan>1</plan><tool>r</tool>',
     '<result>7</result>',
+  ],
+  'house': [
+    '<answer>{prompt}</answer>',
+    '<tool>put</tool>',
+    '<tool>look</tool>',
+    '<tool>take mug</tool>',
+    '<tool>go shelf</tool>',
   ],
   'mazes': [
     '<answer>{prompt}</answer>',

@@ -9,6 +9,7 @@ from typing import Any
 from agentic_jax import user_files
 from agentic_jax.environments import base
 from agentic_jax.environments import errands
+from agentic_jax.environments import house
 from agentic_jax.environments import mazes
 from agentic_jax.environments import proofs
 from agentic_jax.environments import tool_math
@@ -18,6 +19,7 @@ ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'corridor': toy.Corridor,
   'echo': toy.Echo,
   'errands': errands.Errands,
+  'house': house.House,
   'mazes': mazes.Mazes,
   'proofs': proofs.Proofs,
   'tool_math': tool_math.ToolMath,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from agentic_jax import types
+from agentic_jax.tasks import house
 from agentic_jax.tasks import mazes
 from agentic_jax.tasks import proofs
 from agentic_jax.tasks import tool_math
@@ -13,6 +14,7 @@ TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'corridor': toy.corridor,
   'echo': toy.echo,
   'errands': toy.errands,
+  'house': house.tasks,
   'mazes': mazes.tasks,
   'proofs': proofs.tasks,
   'tool_math': tool_math.tasks,
