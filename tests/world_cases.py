@@ -9,6 +9,10 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
   ('errands', {'observability': 'full', 'goal_reward': 0.25}),
   ('errands', {'plans': False, 'length': 9}),
   (
+    'forms',
+    {'observability': 'full', 'coordinates': True, 'error_price': 0.01},
+  ),
+  (
     'house',
     {'observability': 'full', 'error_price': 0.01, 'goal_reward': 0.2},
   ),
@@ -37,6 +41,13 @@ CHEATERS = {
     '<switch>y</switch><plan>{prompt}</plan><answer>1</answer>',
     '<switch>n</switch><plan>1</plan><tool>r</tool>',
     '<result>7</result>',
+  ],
+  'forms': [
+    '<answer>{prompt}</answer>',
+    '<tool>click 1</tool>',
+    '<tool>click 3</tool>',
+    '<tool>press send</tool>',
+    '<tool>type 1 {prompt}</tool>',
   ],
   'house': [
     '<answer>{prompt}</answer>',

@@ -9,6 +9,7 @@ from typing import Any
 from agentic_jax import user_files
 from agentic_jax.environments import base
 from agentic_jax.environments import errands
+from agentic_jax.environments import forms
 from agentic_jax.environments import house
 from agentic_jax.environments import mazes
 from agentic_jax.environments import proofs
@@ -19,6 +20,7 @@ ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'corridor': toy.Corridor,
   'echo': toy.Echo,
   'errands': errands.Errands,
+  'forms': forms.Forms,
   'house': house.House,
   'mazes': mazes.Mazes,
   'proofs': proofs.Proofs,

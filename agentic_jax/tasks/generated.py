@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from agentic_jax import types
+from agentic_jax.tasks import forms
 from agentic_jax.tasks import house
 from agentic_jax.tasks import mazes
 from agentic_jax.tasks import proofs
@@ -14,6 +15,7 @@ TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'corridor': toy.corridor,
   'echo': toy.echo,
   'errands': toy.errands,
+  'forms': forms.tasks,
   'house': house.tasks,
   'mazes': mazes.tasks,
   'proofs': proofs.tasks,

@@ -253,7 +253,8 @@ def prove(goals: Goals, *, nodes: int = 20_000) -> list[str] | None:
 
 def _prove_one(goal: Goal, nodes: int) -> list[str] | None:
   """Breadth first: whatever is found first is a shortest proof."""
-  seen, level = {(goal,)}, [((goal,), ())]
+  seen: set[Goals] = {(goal,)}
+  level: list[tuple[Goals, tuple[str, ...]]] = [((goal,), ())]
   while level:
     further = []
     for goals, tactics in level:
