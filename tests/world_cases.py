@@ -18,6 +18,7 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
   ),
   ('mazes', {'observability': 'partial', 'steps': 8, 'step_price': 0.01}),
   ('proofs', {'observability': 'partial', 'error_price': 0.01}),
+  ('tables', {'query_price': 0.02, 'claim_price': 0.5}),
   ('tool_math', {'tool': False}),
   ('tool_math', {'max_operations': 2, 'call_price': 0.0}),
 ]
@@ -68,6 +69,13 @@ CHEATERS = {
     '<tool>sorry</tool>',
     '<tool>intro</tool>',
     '<tool>{prompt}</tool>',
+  ],
+  'tables': [
+    '<answer>none</answer>',
+    '<answer>1</answer>',
+    '<tool>count</tool>',
+    '<tool>{prompt}</tool>',
+    '<answer>{prompt}</answer>',
   ],
   'tool_math': [
     '<answer></answer>',

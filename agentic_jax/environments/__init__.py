@@ -13,6 +13,7 @@ from agentic_jax.environments import forms
 from agentic_jax.environments import house
 from agentic_jax.environments import mazes
 from agentic_jax.environments import proofs
+from agentic_jax.environments import tables
 from agentic_jax.environments import tool_math
 from agentic_jax.environments import toy
 
@@ -24,6 +25,7 @@ ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'house': house.House,
   'mazes': mazes.Mazes,
   'proofs': proofs.Proofs,
+  'tables': tables.Tables,
   'tool_math': tool_math.ToolMath,
 }
 

@@ -7,6 +7,7 @@ from agentic_jax.tasks import forms
 from agentic_jax.tasks import house
 from agentic_jax.tasks import mazes
 from agentic_jax.tasks import proofs
+from agentic_jax.tasks import tables
 from agentic_jax.tasks import tool_math
 from agentic_jax.tasks import toy
 
@@ -19,5 +20,6 @@ TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'house': house.tasks,
   'mazes': mazes.tasks,
   'proofs': proofs.tasks,
+  'tables': tables.tasks,
   'tool_math': tool_math.tasks,
 }

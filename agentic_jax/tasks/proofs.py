@@ -198,7 +198,7 @@ def _cases(goal: Goal, number: int) -> Goals:
   if about.kind not in ('&', '|') or about.left is None or about.right is None:
     raise WrongTactic('cases wants A&B, A|B or 0')
   before, after = known[:number], known[number + 1 :]
-  parts = (about.left,), (about.right,)
+  parts: tuple[tuple[Proposition, ...], ...] = (about.left,), (about.right,)
   if about.kind == '&':
     parts = ((about.left, about.right),)
   return tuple(
