@@ -172,7 +172,7 @@ def tasks(split: str) -> Iterator[types.Task]:
 
 
 def _task(
-  make: Callable[[Table, random.Random], tuple[str, str, Table]],
+  make: '_Question',
   rows: int,
   words: int,
   numbers: int,
@@ -251,7 +251,8 @@ def _line(related: bool, table: Table, rng: random.Random):
   return f'slope of {y} over {x}, or none', answer if clear else '', table
 
 
-_QUESTIONS = {
+_Question = Callable[[Table, random.Random], tuple[str, str, Table]]
+_QUESTIONS: dict[str, _Question] = {
   'aggregate': _mean,
   'largest': _largest,
   'line': functools.partial(_line, True),
