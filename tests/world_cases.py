@@ -4,6 +4,7 @@ from agentic_jax import environments
 
 # Every environment as it comes, and with settings that change its nature.
 CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
+  ('blocks', {'observability': 'partial', 'spare': 0}),
   ('corridor', {'slip': 0.25, 'max_turns': 64}),
   ('corridor', {'observability': 'partial'}),
   ('errands', {'observability': 'full', 'goal_reward': 0.25}),
@@ -24,6 +25,12 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
 ]
 # What a policy may try that has not understood the task.
 CHEATERS = {
+  'blocks': [
+    '<answer>{prompt}</answer>',
+    '<tool>a -</tool>',
+    '<tool>b a</tool>',
+    '<tool>{prompt}</tool>',
+  ],
   'corridor': [
     '<answer>right</answer>',
     '<tool>goal</tool>',

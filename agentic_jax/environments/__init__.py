@@ -8,6 +8,7 @@ from typing import Any
 
 from agentic_jax import user_files
 from agentic_jax.environments import base
+from agentic_jax.environments import blocks
 from agentic_jax.environments import errands
 from agentic_jax.environments import forms
 from agentic_jax.environments import house
@@ -18,6 +19,7 @@ from agentic_jax.environments import tool_math
 from agentic_jax.environments import toy
 
 ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
+  'blocks': blocks.Blocks,
   'corridor': toy.Corridor,
   'echo': toy.Echo,
   'errands': errands.Errands,

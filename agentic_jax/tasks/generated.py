@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from agentic_jax import types
+from agentic_jax.tasks import blocks
 from agentic_jax.tasks import forms
 from agentic_jax.tasks import house
 from agentic_jax.tasks import mazes
@@ -13,6 +14,7 @@ from agentic_jax.tasks import toy
 
 # From a split to its tasks. What is in `Task.data` is JSON.
 TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
+  'blocks': blocks.tasks,
   'corridor': toy.corridor,
   'echo': toy.echo,
   'errands': toy.errands,
