@@ -45,7 +45,7 @@ def scan(
     outside `mask`.
   """
   form = by_slots if mask.size <= _SMALL else by_blocks
-  return form(_skipping(slot), carry, inputs, mask, finish)
+  return form(slot, carry, inputs, mask, finish)
 
 
 def by_slots(
@@ -60,6 +60,7 @@ def by_slots(
   Only plain transposes are outside the loop: XLA takes several times as long
   for one that it fuses with arithmetic.
   """
+  slot = _skipping(slot)
 
   def step(carry, now):
     ahead, found = slot(carry, now)
@@ -84,6 +85,7 @@ def by_blocks(
   once, in the order of memory: nothing is turned to time-major order but the
   maps, an eighth of the numbers.
   """
+  slot = _skipping(slot)
   size = mask.shape[-1]
   lead = mask.shape[:-1]
   widths = [(0, 0)] * len(lead) + [(0, -size % _BLOCK)]
@@ -115,7 +117,10 @@ def _skipping(slot: _Slot) -> _Slot:
     ahead, found = slot(carry, tuple(inputs))
     pick = functools.partial(jnp.where, inside)
     zero = lambda x: pick(x, jnp.zeros((), x.dtype))
-    return jax.tree.map(pick, ahead, carry), jax.tree.map(zero, found)
+    after = jax.tree.map(pick, ahead, carry)
+    # Where both are one, nothing of before the slot need be kept.
+    found = after if found is ahead else found
+    return after, jax.tree.map(zero, found)
 
   return masked
 
