@@ -219,13 +219,9 @@ def fold_rewards(rewards: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(inside, 0, arrived), arrived
 
   nothing = jnp.zeros(mask.shape[:-1], rewards.dtype)
-  moved = backwards.scan(
-    slot, nothing, (rewards, mask), jnp.ones_like(mask)
-  )
+  moved = backwards.scan(slot, nothing, (rewards, mask), jnp.ones_like(mask))
   first = jnp.argmax(mask, axis=-1, keepdims=True)
   index = jnp.arange(mask.shape[-1])
-  early = jnp.sum(
-    jnp.where(index < first, rewards, 0), axis=-1, keepdims=True
-  )
+  early = jnp.sum(jnp.where(index < first, rewards, 0), axis=-1, keepdims=True)
   moved += jnp.where(index == first, early, 0)
   return jnp.where(mask, moved, 0)
