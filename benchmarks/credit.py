@@ -4,11 +4,14 @@ Every estimator, compiled, on batches of episodes with gaps and padding. A peer
 does the same task as a user of it would: rlax under `vmap` (it knows no masks:
 gaps are left in, which is less work), and plain loops in torch.
 
-The bandwidth is that of a compiled `x + y` of the size of the batch, measured
-in the same run. A share of it counts the bytes that an estimator must read and
-write at least once.
+The bandwidth is that of a compiled copy that reads and writes as many bytes as
+the estimator must at least once: the share is the copy's time over its own,
+both measured in the same run.
 
-Command: python benchmarks/credit.py --output=credit.json
+Commands:
+  python benchmarks/credit.py --output=credit.json
+  python benchmarks/credit.py --compare=scans: over which shapes the forms of a
+    recursion over time cross.
 """
 
 from collections.abc import Callable
@@ -25,12 +28,17 @@ import jax.numpy as jnp
 from agentic_jax import train
 from benchmarks import common
 from benchmarks import credit_loops
+from benchmarks import credit_scans
 from benchmarks import credit_tasks
 
+_COMPARE = flags.DEFINE_enum(
+  'compare', 'peers', ['peers', 'scans'], 'With what estimators are compared.'
+)
 _SHAPES = flags.DEFINE_list(
   'shapes',
-  ['64x512', '1024x8192', '4096x64'],
-  'Episodes x tokens (or turns) of each batch.',
+  [],
+  'Episodes x tokens (or turns) of each batch; by default 64x512, 1024x8192 '
+  'and 4096x64 for peers, more of them for scans.',
 )
 _REPEATS = flags.DEFINE_integer('repeats', 15, 'Runs; the median is reported.')
 _ONLY = flags.DEFINE_list('only', [], 'Estimators to time; all by default.')
@@ -72,6 +80,14 @@ def optional(name: str) -> Any:
     return None
 
 
+def copy(num_episodes: int, size: int, num_bytes: int) -> Callable[[], Any]:
+  """A copy that reads and writes so many bytes for each entry of the batch."""
+  words = num_episodes * size * num_bytes // 8
+  source = jnp.arange(words, dtype=jnp.float32)
+  # A number that is not known before, or there is nothing to compute.
+  return compiled(lambda x, y: x * y, source, jnp.float32(1))
+
+
 def measure(shape: str, rlax: Any, torch: Any) -> dict[str, dict[str, float]]:
   """Prints a line per estimator for batches of one shape; returns all of it."""
   num_episodes, size = map(int, shape.split('x'))
@@ -82,22 +98,22 @@ def measure(shape: str, rlax: Any, torch: Any) -> dict[str, dict[str, float]]:
   )
   rlax_tasks = credit_tasks.rlax_tasks(rlax) if rlax else {}
   loops = credit_loops.torch_tasks(torch) if torch else {}
-  add = compiled(jnp.add, batch['rewards'], batch['values'])
   found: dict[str, dict[str, float]] = {}
   print(f'\n[{num_episodes}, {size}]')
   print('estimator                    ms  of bandwidth   rlax (x)   loop (x)')
   for name, task in credit_tasks.TASKS.items():
     if _ONLY.value and name not in _ONLY.value:
       continue
-    runs = {'ours': compiled(task.run, batch), 'add': add}
+    runs = {
+      'ours': compiled(task.run, batch),
+      'copy': copy(num_episodes, size, task.bytes_per_entry),
+    }
     if name in rlax_tasks:
       runs['rlax'] = compiled(rlax_tasks[name], batch)
     if name in loops:
       runs['loop'] = functools.partial(loops[name], tensors)
     seconds = interleaved(runs, _REPEATS.value)
-    moved = num_episodes * size * task.bytes_per_entry
-    rate = 3 * batch['rewards'].nbytes / seconds['add']
-    share = moved / rate / seconds['ours']
+    share = seconds['copy'] / seconds['ours']
     line = f'{name:22}{1e3 * seconds["ours"]:9.3f}{share:14.0%}'
     for peer in ('rlax', 'loop'):
       ratio = seconds[peer] / seconds['ours'] if peer in seconds else None
@@ -107,12 +123,32 @@ def measure(shape: str, rlax: Any, torch: Any) -> dict[str, dict[str, float]]:
   return found
 
 
+def measure_scans(shape: str) -> dict[str, float]:
+  """Prints the milliseconds of each form at one shape; returns the seconds."""
+  host = credit_tasks.make_batch(*map(int, shape.split('x')))
+  batch = {k: jnp.asarray(host[k]) for k in ('rewards', 'values', 'mask')}
+  runs = {
+    name: compiled(credit_scans.gae(form), batch)
+    for name, form in credit_scans.FORMS.items()
+  }
+  seconds = interleaved(runs, _REPEATS.value)
+  print(f'{shape:>12}', *(f'{1e3 * s:12.3f}' for s in seconds.values()))
+  return seconds
+
+
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'No arguments are taken, only flags; got {argv[1:]}.')
   train.keep_freed_memory()
-  rlax, torch = optional('rlax'), optional('torch')
-  found = {shape: measure(shape, rlax, torch) for shape in _SHAPES.value}
+  found: dict[str, Any]
+  if _COMPARE.value == 'scans':
+    print('gae, ms     ', *(f'{name:>12}' for name in credit_scans.FORMS))
+    shapes = _SHAPES.value or credit_scans.SHAPES
+    found = {shape: measure_scans(shape) for shape in shapes}
+  else:
+    rlax, torch = optional('rlax'), optional('torch')
+    shapes = _SHAPES.value or ['64x512', '1024x8192', '4096x64']
+    found = {shape: measure(shape, rlax, torch) for shape in shapes}
   common.save(_OUTPUT.value, {'machine': common.machine(), 'seconds': found})
 
 

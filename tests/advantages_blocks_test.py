@@ -1,4 +1,4 @@
-"""What is cut into blocks or met in a table, against loops and dictionaries."""
+"""Forms of a recursion, and what meets in a table, against plain ones."""
 
 import functools
 
@@ -9,6 +9,7 @@ import pytest
 
 from agentic_jax.advantages import backwards
 from agentic_jax.advantages import cells
+from agentic_jax.advantages import temporal
 from agentic_jax.advantages import turns
 
 
@@ -20,15 +21,20 @@ def _two_carries(carry, inputs):
   return new, (new[0], x * second)
 
 
-@functools.partial(jax.jit, static_argnames='plain')
-def _scan(carry, inputs, mask, *, plain):
-  if not plain:
-    return backwards.scan(_two_carries, carry, inputs, mask)
+def _finish(found, inputs, mask):
+  return found[0], jnp.where(mask, found[1] - inputs[1], 0)
+
+
+@functools.partial(jax.jit, static_argnames='form')
+def _scan(carry, inputs, mask, *, form):
+  if form:
+    return form(_two_carries, carry, inputs, mask, _finish)
 
   def step(carry, now):
     *inputs, inside = now
     ahead, found = _two_carries(carry, inputs)
     carry = [jnp.where(inside, x, y) for x, y in zip(ahead, carry, strict=True)]
+    found = found[0], found[1] - inputs[1]
     return tuple(carry), [jnp.where(inside, x, 0) for x in found]
 
   by_time = [jnp.moveaxis(x, -1, 0) for x in (*inputs, mask)]
@@ -36,17 +42,52 @@ def _scan(carry, inputs, mask, *, plain):
   return tuple(jnp.moveaxis(x, 0, -1) for x in found)
 
 
-@pytest.mark.parametrize('size', [1, 8, 9, 39])
-def test_blocks_find_what_a_plain_scan_finds(size):
+@pytest.mark.parametrize(
+  ('form', 'size'),
+  [
+    (backwards.by_slots, 9),
+    (backwards.by_blocks, 1),
+    (backwards.by_blocks, 8),
+    (backwards.by_blocks, 9),
+    (backwards.by_blocks, 39),
+  ],
+)
+def test_each_form_finds_what_a_plain_scan_finds(form, size):
   rng = np.random.default_rng(size)
   x, a = rng.uniform(-1, 1, (2, 3, 2, size)).astype(np.float32)
   mask = rng.random(x.shape) < 0.7
+  # The condition that keeps XLA from fusing must not depend on it.
+  mask[0, 0, 0] = False
   x[~mask] = np.nan
   carry = tuple(rng.normal(size=(2, 3, 2)).astype(np.float32))
-  out, want = (_scan(carry, (x, a), mask, plain=p) for p in (False, True))
+  out, want = (_scan(carry, (x, a), mask, form=f) for f in (form, None))
   assert np.any(want[0] != 0)
   for i, j in zip(out, want, strict=True):
     np.testing.assert_allclose(i, j, rtol=1e-5, atol=1e-5)
+
+
+def test_a_large_batch_is_estimated_as_its_rows_are():
+  """Large and small batches go by different forms."""
+  rng = np.random.default_rng(0)
+  rewards, values = rng.normal(size=(2, 1025, 64)).astype(np.float32)
+  ratio = np.exp(rng.normal(size=rewards.shape)).astype(np.float32)
+  mask = rng.random(rewards.shape) < 0.8
+  bootstrap = rng.normal(size=1025).astype(np.float32)
+
+  @jax.jit
+  def estimate(rewards, values, ratio, mask, bootstrap):
+    settings = dict(discount=0.9, lambda_=0.7, bootstrap=bootstrap)
+    return (
+      temporal.gae(rewards, values, mask, **settings),
+      temporal.vtrace(rewards, values, ratio, mask, **settings),
+    )
+
+  arrays = rewards, values, ratio, mask, bootstrap
+  out = estimate(*arrays)
+  want = estimate(*(x[:16] for x in arrays))
+  for i, j in zip(jax.tree.leaves(out), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(i[:16], j, rtol=1e-4, atol=1e-5)
+    assert np.any(i[16:] != 0)
 
 
 @pytest.mark.parametrize('spread', [1, 2**16, 2**28])

@@ -8,6 +8,7 @@ import pytest
 
 from agentic_jax import advantages
 from benchmarks import credit_loops
+from benchmarks import credit_scans
 from benchmarks import credit_tasks
 
 # Not estimators: how a subtree counts, given to `subtree_relative`, and one
@@ -43,6 +44,14 @@ def test_a_task_runs(name, batch):
     assert np.all(np.isfinite(leaf))
     assert np.any(leaf), 'nothing happens on such a batch'
   assert task.bytes_per_entry > 0
+
+
+def test_the_forms_that_are_compared_agree(batch):
+  want = credit_tasks.TASKS['gae'].run(batch)
+  for form in credit_scans.FORMS.values():
+    found = jax.jit(credit_scans.gae(form), compiler_options=_QUICK)(batch)
+    for one, other in zip(found, want, strict=True):
+      np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_peers_have_the_tasks_that_they_are_compared_in():

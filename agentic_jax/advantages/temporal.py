@@ -85,18 +85,9 @@ def lambda_returns(
   References:
     Sutton and Barto, 2018, Reinforcement Learning, section 12.8.
   """
-  chex.assert_equal_shape([rewards, values, mask])
-  chex.assert_type([rewards, values, mask], [float, float, bool])
-  lambda_ = _of_rows(lambda_, values)
-
-  def slot(ahead, inputs):
-    reward, value, lambda_ = inputs
-    found = reward + discount * ahead
-    # What the slot before this one looks at, instead of both V and G.
-    return (1 - lambda_) * value + lambda_ * found, found
-
-  inputs = rewards, values, lambda_
-  return backwards.scan(slot, _final(rewards, bootstrap), inputs, mask)
+  return _lambda_estimates(
+    rewards, values, mask, discount, lambda_, bootstrap
+  ).returns
 
 
 def gae(
@@ -136,15 +127,7 @@ def gae(
   References:
     Schulman et al., 2016, arXiv:1506.02438, equation 16.
   """
-  returns = lambda_returns(
-    rewards,
-    values,
-    mask,
-    discount=discount,
-    lambda_=lambda_,
-    bootstrap=bootstrap,
-  )
-  return Estimates(jnp.where(mask, returns - values, 0), returns)
+  return _lambda_estimates(rewards, values, mask, discount, lambda_, bootstrap)
 
 
 def vtrace(
@@ -193,25 +176,35 @@ def vtrace(
   chex.assert_equal_shape([rewards, values, ratio, mask])
   chex.assert_type([rewards, values, ratio, mask], [float, float, float, bool])
 
-  def slot(ahead, inputs):
+  def target(ahead, inputs):
     next_value, next_target = ahead
     reward, value, ratio = inputs
     error = reward + discount * next_value - value
     trace = discount * lambda_ * jnp.minimum(ratio, trace_cap)
-    target = (
+    return (
       value
       + jnp.minimum(ratio, value_cap) * error
       + trace * (next_target - next_value)
     )
+
+  def slot(ahead, inputs):
+    return (inputs[1], target(ahead, inputs)), ahead
+
+  def estimates(ahead, inputs, mask):
+    next_value, next_target = ahead
+    reward, value, ratio = inputs
     mixed = (1 - lambda_) * next_value + lambda_ * next_target
     advantage = jnp.minimum(ratio, policy_cap) * (
       reward + discount * mixed - value
     )
-    return (value, target), Estimates(advantage, target)
+    return Estimates(
+      jnp.where(mask, advantage, 0),
+      jnp.where(mask, target(ahead, inputs), 0),
+    )
 
   final = _final(rewards, bootstrap)
   inputs = rewards, values, jax.lax.stop_gradient(ratio)
-  return backwards.scan(slot, (final, final), inputs, mask)
+  return backwards.scan(slot, (final, final), inputs, mask, estimates)
 
 
 def bilevel_gae(
@@ -271,8 +264,38 @@ def bilevel_gae(
 
   final, inside = _final(rewards, bootstrap), turn >= 0
   inputs = rewards, values, _ends(turn)
-  returns = backwards.scan(slot, (final, final), inputs, inside)
-  return Estimates(jnp.where(inside, returns - values, 0), returns)
+  return backwards.scan(slot, (final, final), inputs, inside, _estimates)
+
+
+def _lambda_estimates(
+  rewards: jax.Array,
+  values: jax.Array,
+  mask: jax.Array,
+  discount: float,
+  lambda_: float | jax.Array,
+  bootstrap: jax.Array | None,
+) -> Estimates:
+  """The `lambda_returns`, and what they are above the values."""
+  chex.assert_equal_shape([rewards, values, mask])
+  chex.assert_type([rewards, values, mask], [float, float, bool])
+
+  def slot(ahead, inputs):
+    reward, value, lambda_ = inputs
+    found = reward + discount * ahead
+    # What the slot before this one looks at, instead of both V and G.
+    return (1 - lambda_) * value + lambda_ * found, found
+
+  inputs = rewards, values, _of_rows(lambda_, values)
+  return backwards.scan(
+    slot, _final(rewards, bootstrap), inputs, mask, _estimates
+  )
+
+
+def _estimates(
+  returns: jax.Array, inputs: tuple[jax.Array, ...], mask: jax.Array
+) -> Estimates:
+  """The returns, and what they are above the values, the second input."""
+  return Estimates(jnp.where(mask, returns - inputs[1], 0), returns)
 
 
 def _ends(turn: jax.Array) -> jax.Array:

@@ -12,6 +12,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from agentic_jax.advantages import backwards
+
 
 def gather_tokens(
   x: jax.Array, tokens: jax.Array, *, fill: float = 0
@@ -210,14 +212,16 @@ def fold_rewards(rewards: jax.Array, mask: jax.Array) -> jax.Array:
   """
   chex.assert_equal_shape([rewards, mask])
   chex.assert_type([rewards, mask], [float, bool])
-  size = mask.shape[-1]
-  inside = jnp.where(mask, jnp.arange(size), -1)
-  before = jax.lax.cummax(inside, axis=mask.ndim - 1)
+
+  def slot(waiting, inputs):
+    reward, inside = inputs
+    arrived = reward + waiting
+    return jnp.where(inside, 0, arrived), arrived
+
+  nothing = jnp.zeros(mask.shape[:-1], rewards.dtype)
+  moved = backwards.scan(slot, nothing, (rewards, mask), jnp.ones_like(mask))
   first = jnp.argmax(mask, axis=-1, keepdims=True)
-  index = jnp.where(before < 0, first, before).reshape(-1, size)
-
-  def place(amounts, index):
-    return jax.ops.segment_sum(amounts, index, num_segments=size)
-
-  moved = jax.vmap(place)(rewards.reshape(-1, size), index)
-  return jnp.where(mask, moved.reshape(rewards.shape), 0)
+  index = jnp.arange(mask.shape[-1])
+  early = jnp.sum(jnp.where(index < first, rewards, 0), axis=-1, keepdims=True)
+  moved += jnp.where(index == first, early, 0)
+  return jnp.where(mask, moved, 0)
