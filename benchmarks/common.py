@@ -1,10 +1,11 @@
-"""What benchmarks/step.py and benchmarks/rollout.py share.
+"""What the benchmarks share.
 
 The policy, a world in which it may say anything, peers in processes of their
 own, and how seconds become a table.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import itertools
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentic_jax import context
+from agentic_jax import metrics
 from agentic_jax import protocol
 from agentic_jax import rollout
 from agentic_jax import tokenizer
@@ -81,9 +83,9 @@ class Talk:
     )
 
 
-def config() -> config_lib.TransformerConfig:
+def config(**settings: Any) -> config_lib.TransformerConfig:
   """The policy's shape: 3.28M parameters."""
-  return sizes.load('bench', VOCABULARY)
+  return sizes.load('bench', VOCABULARY, **settings)
 
 
 def tasks(count: int) -> list[types.Task]:
@@ -111,12 +113,6 @@ def initial_params() -> Any:
   return transformer.init(config(), jax.random.key(0))
 
 
-def prompts(count: int) -> list[list[int]]:
-  """Random prompts of PROMPT_TOKENS tokens, no two alike."""
-  rng = np.random.default_rng(0)
-  return rng.integers(0, 256, (count, PROMPT_TOKENS)).tolist()
-
-
 def seconds_of(run: Callable[[], Any], repeats: int) -> list[float]:
   """How long calls of `run` take, after one to warm up.
 
@@ -131,20 +127,56 @@ def seconds_of(run: Callable[[], Any], repeats: int) -> list[float]:
   return found
 
 
-def decode_seconds(
-  sampler: sampler_lib.Sampler,
-  calls: Sequence[Sequence[Sequence[int]]],
-  new: int,
-) -> list[float]:
-  """How long whole calls take: prompts in, `new` tokens each out.
+def turn_about(
+  runs: Mapping[str, Callable[[], float]], repeats: int
+) -> dict[str, list[float]]:
+  """What each run gives, turn about, so that all see the same machine.
 
   Args:
-    sampler: with parameters loaded and a slot a prompt.
-    calls: the prompts of each call; the first call is not counted.
+    runs: by name; each gives the seconds of what counts of it.
+    repeats: rounds, after one that warms up.
+
+  Raises:
+    AssertionError: something compiled after the first round.
+  """
+  found: dict[str, list[float]] = {name: [] for name in runs}
+  for run in runs.values():
+    run()
+  with metrics.CompileCounter() as compilations:
+    for _ in range(repeats):
+      for name, run in runs.items():
+        found[name].append(run())
+    assert not compilations.names, compilations.names
+  return found
+
+
+def timed(run: Callable[[], Any]) -> Callable[[], float]:
+  """A function that calls `run`, waits for the result and gives the seconds."""
+
+  def seconds() -> float:
+    began = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - began
+
+  return seconds
+
+
+def decoding(
+  sampler: sampler_lib.Sampler, vocab_size: int, new: int
+) -> Callable[[], float]:
+  """A function that times a whole call: prompts in, `new` tokens each out.
+
+  Args:
+    sampler: with parameters loaded; every slot gets a prompt.
+    vocab_size: random prompts are of all tokens; no two are alike.
     new: tokens of an answer.
   """
-  seconds = []
-  for draw, prompts in enumerate(calls):
+  rng, draws = np.random.default_rng(0), itertools.count()
+  size = sampler.shape.slots
+
+  def seconds() -> float:
+    prompts = rng.integers(0, vocab_size, (size, PROMPT_TOKENS)).tolist()
+    draw, done = next(draws), []
     began = time.perf_counter()
     for slot, tokens in enumerate(prompts):
       sampler.open(
@@ -156,12 +188,13 @@ def decode_seconds(
         temperature=1.0,
         limit_tokens=new,
       )
-    done = []
     while sampler.num_active:
       done += sampler.tick()
-    seconds.append(time.perf_counter() - began)
-    assert [len(g.tokens) for g in done] == [new] * len(prompts)
-  return seconds[1:]
+    took = time.perf_counter() - began
+    assert [len(g.tokens) for g in done] == [new] * size
+    return took
+
+  return seconds
 
 
 def matmul_rate(repeats: int) -> float:
