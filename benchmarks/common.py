@@ -34,6 +34,7 @@ from agentic_jax.sampling import sampler as sampler_lib
 VOCABULARY = 512
 PROMPT_TOKENS = 32
 GROUPS, GROUP_SIZE = 4, 8
+ACTION, OBSERVATION = 8, 40  # Tokens, of episodes of several turns.
 TOKENIZER = tokenizer.ByteTokenizer()
 
 _PEERS = pathlib.Path(__file__).parent / 'peers'
@@ -51,17 +52,21 @@ class Talk:
   observability = 'full'
 
   def __init__(
-    self, *, turns: int = 1, delay_seconds: float = 0.0, answer: str = ''
+    self,
+    *,
+    turns: int = 1,
+    delay_seconds: Callable[[int], float] = lambda seed: 0.0,
+    answer: str = '',
   ):
     """Makes the world.
 
     Args:
       turns: of an episode.
-      delay_seconds: how long a step takes. A reset takes no time.
+      delay_seconds: how long the step of a seed takes. A reset takes no time.
       answer: the observation after an action.
     """
     self._turns = turns
-    self._delay = delay_seconds
+    self._delay_seconds = delay_seconds
     self._answer = answer
 
   def reset(self, task: types.Task, seed: int) -> types.Transition:
@@ -71,9 +76,9 @@ class Talk:
 
   def step(self, state: TalkState, action: str, seed: int) -> types.Transition:
     """The answer, after the delay."""
-    del seed
-    if self._delay:
-      time.sleep(self._delay)
+    delay = self._delay_seconds(seed)
+    if delay:
+      time.sleep(delay)
     turn = state.turn + 1
     return types.Transition(
       TalkState(turn),
@@ -93,6 +98,11 @@ def tasks(count: int) -> list[types.Task]:
   text = 'the quick brown fox jumps over'
   size = PROMPT_TOKENS - len(TOKENIZER.prompt(''))
   return [types.Task(i, f'{i:03d} {text}'[:size]) for i in range(count)]
+
+
+def segment_tokens(turns: int, new: int) -> int:
+  """Of an episode with actions of `new` tokens, and with its prompt."""
+  return PROMPT_TOKENS + turns * new + (turns - 1) * OBSERVATION
 
 
 def world(environment: Talk, limits: rollout.Limits) -> rollout.World:
@@ -252,6 +262,30 @@ def merge(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def median(seconds: Sequence[float]) -> float:
   """The median of one measurement's repetitions."""
   return statistics.median(seconds)
+
+
+def fit(
+  x: Sequence[float], y: Sequence[float], degree: int
+) -> tuple[np.ndarray, float]:
+  """A polynomial through points, by least squares of the relative error.
+
+    y = w_0 + w_1 x + ... + w_degree x^degree
+
+  Args:
+    x: more than `degree` different numbers.
+    y: as many, positive.
+    degree: of the polynomial.
+
+  Returns:
+    w [degree + 1], and R^2 of the line as it is drawn: 1 - squared error /
+    squared deviation of y from its mean.
+  """
+  powers = np.asarray(x, float)[:, None] ** np.arange(degree + 1)
+  wanted, scale = np.asarray(y, float), powers.max(axis=0)
+  weighted = powers / scale / wanted[:, None]
+  w = np.linalg.lstsq(weighted, np.ones_like(wanted), rcond=None)[0] / scale
+  error = np.sum((powers @ w - wanted) ** 2)
+  return w, float(1 - error / np.sum((wanted - wanted.mean()) ** 2))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -51,9 +51,7 @@ _SHAPE = flags.DEFINE_enum('shape', 'bench', ['bench', 'smollm2'], 'The model.')
 _BATCHES = flags.DEFINE_list(
   'batches', [], 'Sizes; by default those of the shape.'
 )
-_DTYPE = flags.DEFINE_enum(
-  'dtype', 'float32', ['float32', 'bfloat16'], 'Ours.'
-)
+_DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Ours.')
 _REPEATS = flags.DEFINE_integer(
   'repeats', 7, 'Calls of each kind; the median counts.', lower_bound=1
 )

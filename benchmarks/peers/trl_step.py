@@ -42,7 +42,7 @@ def make_tokenizer(folder: str) -> transformers.PreTrainedTokenizerFast:
   return fast
 
 
-def make_model(folder: str) -> transformers.PreTrainedModel:
+def make_model(folder: str, positions: int = 1024) -> None:
   """The policy, saved where the trainer reads it."""
   config = transformers.Qwen3Config(
     vocab_size=VOCABULARY,
@@ -52,7 +52,7 @@ def make_model(folder: str) -> transformers.PreTrainedModel:
     num_attention_heads=4,
     num_key_value_heads=2,
     head_dim=64,
-    max_position_embeddings=1024,
+    max_position_embeddings=positions,
     tie_word_embeddings=True,
     bos_token_id=None,
     eos_token_id=END,
@@ -61,7 +61,6 @@ def make_model(folder: str) -> transformers.PreTrainedModel:
   torch.manual_seed(0)
   model = transformers.AutoModelForCausalLM.from_config(config)
   model.save_pretrained(folder)
-  return model
 
 
 def train(folder: str, tokenizer, repeats: int) -> list[float]:
@@ -110,7 +109,8 @@ def main() -> None:
   repeats = parser.parse_args().repeats
   transformers.logging.set_verbosity_error()
   with tempfile.TemporaryDirectory() as folder:
-    tokenizer, model = make_tokenizer(folder), make_model(folder)
+    tokenizer = make_tokenizer(folder)
+    make_model(folder)
     steps = train(folder, tokenizer, repeats)
   versions = {'trl': trl.__version__, 'torch': torch.__version__}
   record = {'versions': versions, 'step': steps}

@@ -28,8 +28,7 @@ PROMPT, NEW, GROUPS, GROUP_SIZE, VOCABULARY = 32, 64, 4, 8, 512
 NO_END = [VOCABULARY + 5]  # An id that is never sampled fixes the lengths.
 # The sampler puts a token before these letters.
 PROMPTS = [
-  f'{i:02d} the quick brown fox jumps abc'[: PROMPT - 1]
-  for i in range(128)
+  f'{i:02d} the quick brown fox jumps abc'[: PROMPT - 1] for i in range(128)
 ]
 
 
