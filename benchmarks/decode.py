@@ -21,10 +21,10 @@ transformers and against llama.cpp on the same file. That file keeps matrices
 in Q4_1, five bits a weight, and embeddings in Q8_0; llama.cpp computes with
 them as they are, and --wide writes them out as float32 for it first.
 
-Nothing may compile after the first call. Each command takes about 4 minutes:
+Nothing may compile after the first call. Each command takes 3 to 5 minutes:
 
   python benchmarks/decode.py --transformers_python=PATH --tunix_python=PATH
-  python benchmarks/decode.py --shape=smollm2 --repeats=3 \\
+  python benchmarks/decode.py --shape=smollm2 --repeats=2 \\
     --transformers_python=PATH --llama_python=PATH
 """
 

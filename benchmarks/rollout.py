@@ -1,11 +1,11 @@
 """How fast episodes of several turns are played, and what slow worlds cost.
 
 Episodes have 3 or 20 turns: prompts of 32 tokens, actions of exactly 8 tokens,
-and observations of 40 tokens after all but the last. 4 tasks x 8 members play in
-32 slots, in a world that answers after 0, 5 or 50 ms, or after anything between
-0 and 200 ms, evenly spread, with a thread for every slot. They are compared
-with single turns of as many new tokens (24 or 160) in the same slots with the
-same parameters; both are `rollout.collect`, whole.
+and observations of 40 tokens after all but the last. 4 tasks x 8 members play
+in 32 slots, in a world that answers after 0, 5 or 50 ms, or after anything
+between 0 and 200 ms, evenly spread, with a thread for every slot. They are
+compared with single turns of as many new tokens (24 or 160) in the same slots
+with the same parameters; both are `rollout.collect`, whole.
 
 Two rates are given, because turns bring tokens that are read and not sampled:
 sampled tokens a second, and all tokens (prompts once a group, actions,
@@ -22,21 +22,22 @@ the same program, without delay: the computing on the way of a single episode.
 The share reached is the median over batches of ideal / measured.
 
 Peers: the agentic learner of google-tunix on its own engine (3 turns), and the
-tool path of TRL's GRPOTrainer (an `environment_factory`, no delay); what differs
-is said in peers/tunix_agentic.py and peers/trl_tools.py. The last column is
-theirs, in sampled tokens a second, and how many times faster ours is, which is
-also the ratio of episodes a second.
+tool path of TRL's GRPOTrainer (an `environment_factory`, no delay); what
+differs is said in peers/tunix_agentic.py and peers/trl_tools.py. The last
+columns are theirs, in sampled tokens a second, and how many times faster ours
+is, which is also the ratio of episodes a second.
 
-Nothing may compile after the first round. About 4 minutes with both peers:
+Nothing may compile after the first round. Each takes 3 to 5 minutes:
 
-  python benchmarks/rollout.py --tunix_python=PATH --trl_python=PATH
+  python benchmarks/rollout.py --tunix_python=PATH
+  python benchmarks/rollout.py --delays_ms=0 --trl_python=PATH
 """
 
 from collections.abc import Callable
 import functools
 import random
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from absl import app
 from absl import flags

@@ -6,16 +6,17 @@ sampled tokens and an observation of 40, as in benchmarks/rollout.py: 1, 3, 10,
 about, in the same slots by the same programs:
 
   kept       the slots keep their caches: only the observation is prefilled
-  prefilled  every turn opens its slot anew with all tokens so far, as engines do
-             that answer one request a turn and keep nothing between them; up to
-             50 turns, by our prefill, in chunks of 16 tokens
+  prefilled  every turn opens its slot anew with all tokens so far, as engines
+             do that answer one request a turn and keep nothing between them; up
+             to 50 turns, by our prefill, in chunks of 16 tokens
 
 Two curves go through the medians, by least squares of the relative error:
-seconds = a + b n, and a + b n + c n^2, n being an episode's tokens. Printed are R^2 of the line, and the share of the longest
-episode's seconds that the square takes in the second. Attention of a token costs
-more the more tokens are before it, so the square is never quite 0.
+seconds = a + b n, and a + b n + c n^2, n being an episode's tokens. Printed are
+R^2 of the line, and the share of the longest episode's seconds that the square
+takes in the second. Attention of a token costs more the more tokens are before
+it, so the square is never quite 0.
 
-Nothing may compile after the first round. About 4 minutes:
+Nothing may compile after the first round. It takes 2 to 4 minutes:
 
   python benchmarks/turns.py --picture=docs/turns.svg
 """

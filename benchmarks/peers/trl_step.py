@@ -1,8 +1,8 @@
 """TRL on the work of benchmarks/step.py; prints one line of JSON.
 
 A Qwen3 of the same shape and steps of `GRPOTrainer` on the CPU, which samples
-by `generate` of transformers. Runs in an environment of its own (see README.md of
-benchmarks) and imports nothing of agentic_jax.
+by `generate` of transformers. Runs in an environment of its own (see README.md
+of benchmarks) and imports nothing of agentic_jax.
 """
 
 import argparse

@@ -177,7 +177,7 @@ def main() -> None:
   arguments = parser.parse_args()
   repeats = arguments.repeats
   model, mesh = make_model()
-  record = {}
+  record: dict = {}
   if arguments.decode:
     sizes = [int(size) for size in arguments.decode.split(',')]
     record['decode'] = decode(model, mesh, sizes, repeats)
