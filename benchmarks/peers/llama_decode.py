@@ -24,10 +24,10 @@ PROMPT, NEW, THREADS = 32, 64, 2
 def widen(source: str, target: pathlib.Path) -> None:
   """Writes a GGUF file with all tensors in float32."""
   reader = gguf.GGUFReader(source)
-  name = reader.get_field('general.architecture').contents()
-  writer = gguf.GGUFWriter(target, name)
+  architecture = reader.fields['general.architecture']
+  writer = gguf.GGUFWriter(target, architecture.contents())
   for field in reader.fields.values():
-    if field.name.startswith('GGUF.') or field.name == 'general.architecture':
+    if field.name.startswith('GGUF.') or field is architecture:
       continue
     kind, inner = field.types[0], None
     if kind == gguf.GGUFValueType.ARRAY:
