@@ -1,10 +1,11 @@
-"""What benchmarks/step.py and benchmarks/rollout.py share.
+"""What the benchmarks share.
 
 The policy, a world in which it may say anything, peers in processes of their
 own, and how seconds become a table.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import itertools
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentic_jax import context
+from agentic_jax import metrics
 from agentic_jax import protocol
 from agentic_jax import rollout
 from agentic_jax import tokenizer
@@ -32,6 +34,7 @@ from agentic_jax.sampling import sampler as sampler_lib
 VOCABULARY = 512
 PROMPT_TOKENS = 32
 GROUPS, GROUP_SIZE = 4, 8
+ACTION, OBSERVATION = 8, 40  # Tokens, of episodes of several turns.
 TOKENIZER = tokenizer.ByteTokenizer()
 
 _PEERS = pathlib.Path(__file__).parent / 'peers'
@@ -49,17 +52,21 @@ class Talk:
   observability = 'full'
 
   def __init__(
-    self, *, turns: int = 1, delay_seconds: float = 0.0, answer: str = ''
+    self,
+    *,
+    turns: int = 1,
+    delay_seconds: Callable[[int], float] = lambda seed: 0.0,
+    answer: str = '',
   ):
     """Makes the world.
 
     Args:
       turns: of an episode.
-      delay_seconds: how long a step takes. A reset takes no time.
+      delay_seconds: how long the step of a seed takes. A reset takes no time.
       answer: the observation after an action.
     """
     self._turns = turns
-    self._delay = delay_seconds
+    self._delay_seconds = delay_seconds
     self._answer = answer
 
   def reset(self, task: types.Task, seed: int) -> types.Transition:
@@ -69,9 +76,9 @@ class Talk:
 
   def step(self, state: TalkState, action: str, seed: int) -> types.Transition:
     """The answer, after the delay."""
-    del seed
-    if self._delay:
-      time.sleep(self._delay)
+    delay = self._delay_seconds(seed)
+    if delay:
+      time.sleep(delay)
     turn = state.turn + 1
     return types.Transition(
       TalkState(turn),
@@ -81,9 +88,9 @@ class Talk:
     )
 
 
-def config() -> config_lib.TransformerConfig:
+def config(**settings: Any) -> config_lib.TransformerConfig:
   """The policy's shape: 3.28M parameters."""
-  return sizes.load('bench', VOCABULARY)
+  return sizes.load('bench', VOCABULARY, **settings)
 
 
 def tasks(count: int) -> list[types.Task]:
@@ -91,6 +98,11 @@ def tasks(count: int) -> list[types.Task]:
   text = 'the quick brown fox jumps over'
   size = PROMPT_TOKENS - len(TOKENIZER.prompt(''))
   return [types.Task(i, f'{i:03d} {text}'[:size]) for i in range(count)]
+
+
+def segment_tokens(turns: int, new: int) -> int:
+  """Of an episode with actions of `new` tokens, and with its prompt."""
+  return PROMPT_TOKENS + turns * new + (turns - 1) * OBSERVATION
 
 
 def world(environment: Talk, limits: rollout.Limits) -> rollout.World:
@@ -111,12 +123,6 @@ def initial_params() -> Any:
   return transformer.init(config(), jax.random.key(0))
 
 
-def prompts(count: int) -> list[list[int]]:
-  """Random prompts of PROMPT_TOKENS tokens, no two alike."""
-  rng = np.random.default_rng(0)
-  return rng.integers(0, 256, (count, PROMPT_TOKENS)).tolist()
-
-
 def seconds_of(run: Callable[[], Any], repeats: int) -> list[float]:
   """How long calls of `run` take, after one to warm up.
 
@@ -131,20 +137,56 @@ def seconds_of(run: Callable[[], Any], repeats: int) -> list[float]:
   return found
 
 
-def decode_seconds(
-  sampler: sampler_lib.Sampler,
-  calls: Sequence[Sequence[Sequence[int]]],
-  new: int,
-) -> list[float]:
-  """How long whole calls take: prompts in, `new` tokens each out.
+def turn_about(
+  runs: Mapping[str, Callable[[], float]], repeats: int
+) -> dict[str, list[float]]:
+  """What each run gives, turn about, so that all see the same machine.
 
   Args:
-    sampler: with parameters loaded and a slot a prompt.
-    calls: the prompts of each call; the first call is not counted.
+    runs: by name; each gives the seconds of what counts of it.
+    repeats: rounds, after one that warms up.
+
+  Raises:
+    AssertionError: something compiled after the first round.
+  """
+  found: dict[str, list[float]] = {name: [] for name in runs}
+  for run in runs.values():
+    run()
+  with metrics.CompileCounter() as compilations:
+    for _ in range(repeats):
+      for name, run in runs.items():
+        found[name].append(run())
+    assert not compilations.names, compilations.names
+  return found
+
+
+def timed(run: Callable[[], Any]) -> Callable[[], float]:
+  """A function that calls `run`, waits for the result and gives the seconds."""
+
+  def seconds() -> float:
+    began = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - began
+
+  return seconds
+
+
+def decoding(
+  sampler: sampler_lib.Sampler, vocab_size: int, new: int
+) -> Callable[[], float]:
+  """A function that times a whole call: prompts in, `new` tokens each out.
+
+  Args:
+    sampler: with parameters loaded; every slot gets a prompt.
+    vocab_size: random prompts are of all tokens; no two are alike.
     new: tokens of an answer.
   """
-  seconds = []
-  for draw, prompts in enumerate(calls):
+  rng, draws = np.random.default_rng(0), itertools.count()
+  size = sampler.shape.slots
+
+  def seconds() -> float:
+    prompts = rng.integers(0, vocab_size, (size, PROMPT_TOKENS)).tolist()
+    draw, done = next(draws), []
     began = time.perf_counter()
     for slot, tokens in enumerate(prompts):
       sampler.open(
@@ -156,12 +198,13 @@ def decode_seconds(
         temperature=1.0,
         limit_tokens=new,
       )
-    done = []
     while sampler.num_active:
       done += sampler.tick()
-    seconds.append(time.perf_counter() - began)
-    assert [len(g.tokens) for g in done] == [new] * len(prompts)
-  return seconds[1:]
+    took = time.perf_counter() - began
+    assert [len(g.tokens) for g in done] == [new] * size
+    return took
+
+  return seconds
 
 
 def matmul_rate(repeats: int) -> float:
@@ -219,6 +262,30 @@ def merge(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def median(seconds: Sequence[float]) -> float:
   """The median of one measurement's repetitions."""
   return statistics.median(seconds)
+
+
+def fit(
+  x: Sequence[float], y: Sequence[float], degree: int
+) -> tuple[np.ndarray, float]:
+  """A polynomial through points, by least squares of the relative error.
+
+    y = w_0 + w_1 x + ... + w_degree x^degree
+
+  Args:
+    x: more than `degree` different numbers.
+    y: as many, positive.
+    degree: of the polynomial.
+
+  Returns:
+    w [degree + 1], and R^2 of the line as it is drawn: 1 - squared error /
+    squared deviation of y from its mean.
+  """
+  powers = np.asarray(x, float)[:, None] ** np.arange(degree + 1)
+  wanted, scale = np.asarray(y, float), powers.max(axis=0)
+  weighted = powers / scale / wanted[:, None]
+  w = np.linalg.lstsq(weighted, np.ones_like(wanted), rcond=None)[0] / scale
+  error = np.sum((powers @ w - wanted) ** 2)
+  return w, float(1 - error / np.sum((wanted - wanted.mean()) ** 2))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

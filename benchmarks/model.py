@@ -1,10 +1,9 @@
 """How fast the transformer is, alone, and what it holds in memory.
 
 Forward, forward and backward (the mean log-probability of 4 rows of 512 tokens,
-all parameters) and decoding (prompts of 32 tokens, 64 tokens each, at batch 1,
-8 and 32), at the shape of SmolLM2-135M and at that of benchmarks/step.py, in
-float32, against `transformers` in torch on the same machine: eager and sdpa
-attention, the faster of the two.
+all parameters), at the shape of SmolLM2-135M and at that of benchmarks/step.py,
+in float32, against `transformers` in torch on the same machine: eager and sdpa
+attention, the faster of the two. Decoding is timed by benchmarks/decode.py.
 
 A product of 2048-cubed is timed in the same run; the share of its rate that a
 training step reaches counts the FLOPs of the model (causal attention by half).
@@ -31,8 +30,6 @@ from agentic_jax import types
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
-from agentic_jax.sampling import programs
-from agentic_jax.sampling import sampler as sampler_lib
 from benchmarks import common
 from benchmarks import drawing
 
@@ -46,8 +43,6 @@ _MEMORY = flags.DEFINE_bool('memory', False, 'Print plans of memory instead.')
 _OUTPUT = flags.DEFINE_string('output', '', 'Where to write JSON.')
 
 ROWS, TOKENS = 4, 512
-PROMPT, NEW = 32, 64
-BATCHES = (1, 8, 32)
 LENGTHS, VOCABULARIES = (512, 2048, 8192), (512, 8192, 49152)
 
 
@@ -117,21 +112,7 @@ def ours(name: str, repeats: int) -> dict[str, Any]:
     'forward': common.seconds_of(lambda: forward(params, trajectory), repeats),
     'step': common.seconds_of(lambda: both(params, trajectory), repeats),
   }
-  for size in BATCHES:
-    found[f'decode {size}'] = decode_seconds(config, params, size, repeats)
   return found
-
-
-def decode_seconds(config, params, size: int, repeats: int) -> list[float]:
-  """Whole calls: prompts in, NEW tokens each out."""
-  shape = programs.shape_for(PROMPT + NEW, size)
-  shape = shape._replace(prefill_rows=min(size, 8), decode_block=NEW)
-  sampler = sampler_lib.Sampler(config, shape, stop_ids=(), seed=0)
-  sampler.load(params, 0)
-  rng = np.random.default_rng(0)
-  draw = lambda: rng.integers(0, config.vocab_size, (size, PROMPT)).tolist()
-  calls = [draw() for _ in range(repeats + 1)]
-  return common.decode_seconds(sampler, calls, NEW)
 
 
 def planned(tokens: int, vocab: int) -> dict[str, int]:
@@ -213,6 +194,7 @@ def main(argv: list[str]) -> None:
         _PEER.value,
         'transformers_model.py',
         f'--shape={name}',
+        '--parts=forward,step',
         f'--repeats={_REPEATS.value}',
       )
     results[name] = {'ours': mine, 'transformers': theirs}

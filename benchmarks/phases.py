@@ -84,7 +84,7 @@ def _sampling(shape, episodes, repeats) -> dict[str, Part]:
       held[0] = made.copy(held[0], slot, slot + at)
     return held[0]
 
-  packed = _slots(shape.slots, prompt, new)
+  packed = standing(shape.slots, prompt, new)
 
   def decode():
     held[0], sampled = made.decode(params, held[0], jax.random.key(0), packed)
@@ -100,8 +100,8 @@ def _sampling(shape, episodes, repeats) -> dict[str, Part]:
   }
 
 
-def _slots(count: int, prompt: int, new: int) -> np.ndarray:
-  """Slots that stand behind their prompts with `new` tokens to go."""
+def standing(count: int, prompt: int, new: int) -> np.ndarray:
+  """Slots behind prompts of a length with `new` tokens to go, for `decode`."""
   full = functools.partial(np.full, count, dtype=np.int32)
   slots = programs_lib.Slots(
     token=full(1),

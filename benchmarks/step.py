@@ -1,11 +1,10 @@
-"""How long a GRPO step takes, and decoding, against TRL and google-tunix.
+"""How long a GRPO step takes, against TRL and google-tunix.
 
 The policy has 3.28M float32 parameters in 4 layers. A step samples 8 answers of
 exactly 64 tokens to each of 4 prompts of 32 tokens, scores them by a frozen
 reference (KL coefficient 0.04), and makes one update. Ours is `train.run`
 itself with `rollout.Rollouts` as its source; its time is from the beginning of
-one batch to that of the next, as for the peers. Decoding is a whole call:
-distinct prompts in, 64 tokens each out.
+one batch to that of the next, as for the peers.
 
 The peers run in environments of their own, turn about with ours, `--rounds`
 times. The arithmetic floor is what the step must multiply, each shared prompt
@@ -14,7 +13,6 @@ once, at the rate of a 2048-cubed product measured in the same run.
 Command: python benchmarks/step.py --trl_python=PATH --tunix_python=PATH
 """
 
-import itertools
 import pathlib
 import tempfile
 import time
@@ -41,7 +39,7 @@ _TUNIX = flags.DEFINE_string(
   'tunix_python', '', 'The Python with google-tunix; without it tunix is out.'
 )
 _REPEATS = flags.DEFINE_integer(
-  'repeats', 5, 'Steps, and calls of decoding, of a round.', lower_bound=1
+  'repeats', 5, 'Steps of a round.', lower_bound=1
 )
 _ROUNDS = flags.DEFINE_integer(
   'rounds', 2, 'How often everyone has a turn.', lower_bound=1
@@ -49,7 +47,6 @@ _ROUNDS = flags.DEFINE_integer(
 _OUTPUT = flags.DEFINE_string('output', '', 'Where to write JSON.')
 
 NEW = 64
-BATCHES = (1, 8, 32)
 _SEGMENT = common.PROMPT_TOKENS + NEW
 
 
@@ -78,18 +75,6 @@ def slots_shape(slots: int, *, rows: int) -> programs.Shape:
   """Slots for one answer each, prefilled `rows` prompts at a time."""
   shape = programs.shape_for(_SEGMENT, slots)
   return shape._replace(prefill_rows=rows, decode_block=NEW)
-
-
-def decode_seconds(params: Any, repeats: int) -> dict[str, list[float]]:
-  """Seconds of whole calls, the first left out, by the number of prompts."""
-  found = {}
-  for size in BATCHES:
-    sampler = common.sampler(slots_shape(size, rows=size))
-    sampler.load(params, 0)
-    prompts = iter(common.prompts(size * (repeats + 1)))
-    calls = [list(itertools.islice(prompts, size)) for _ in range(repeats + 1)]
-    found[str(size)] = common.decode_seconds(sampler, calls, NEW)
-  return found
 
 
 def batch_shape() -> batching.Shape:
@@ -154,9 +139,7 @@ def step_seconds(repeats: int) -> list[float]:
 
 def ours(repeats: int) -> dict[str, Any]:
   """The record that a peer's script prints, of ourselves."""
-  params = common.initial_params()
-  decoded = decode_seconds(params, repeats)
-  return {'decode': decoded, 'step': step_seconds(repeats)}
+  return {'step': step_seconds(repeats)}
 
 
 def measure() -> dict[str, dict[str, Any]]:
@@ -176,38 +159,17 @@ def measure() -> dict[str, dict[str, Any]]:
   return {name: common.merge(found) for name, found in rounds.items()}
 
 
-def speeds(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
-  """Medians: seconds a step, and decoded tokens a second, by who."""
-  found = {}
-  for name, record in records.items():
-    row = {'step': common.median(record['step'])}
-    for size in BATCHES:
-      seconds = common.median(record['decode'][str(size)])
-      row[f'decode {size}'] = size * NEW / seconds
-    found[name] = row
-  return found
+def show(found: dict[str, float]) -> float:
+  """Prints the seconds of a step; returns the better peer's over ours.
 
-
-def show(found: dict[str, dict[str, float]]) -> dict[str, float]:
-  """Prints the table; returns our speed in units of the better peer's."""
-  peers = [name for name in found if name != 'ours']
-  ratios, rows = {}, []
-  for key, mine in found['ours'].items():
-    higher_is_better = key != 'step'
-    theirs = [found[peer][key] for peer in peers]
-    style = '{:,.0f}' if higher_is_better else '{:.3f}'
-    row = [key + (' (tokens/s)' if higher_is_better else ' (s)')]
-    row += [style.format(x) for x in (mine, *theirs)]
-    if theirs:
-      ratios[key] = (
-        mine / max(theirs) if higher_is_better else min(theirs) / mine
-      )
-      row.append(f'{ratios[key]:.2f}')
-    rows.append(row)
-  header = ['median of', 'ours', *peers]
-  header += ['ours / better'] if peers else []
-  print('\n' + common.table(header, rows), flush=True)
-  return ratios
+  Without a peer it returns 0.
+  """
+  rows = [[name, f'{seconds:.3f}'] for name, seconds in found.items()]
+  best = min((x for name, x in found.items() if name != 'ours'), default=0.0)
+  ratio = best / found['ours']
+  print('\n' + common.table(['median of a step', 's'], rows))
+  print(f'The better peer takes {ratio:.2f} times as long.', flush=True)
+  return ratio
 
 
 def main(argv: list[str]) -> None:
@@ -215,8 +177,8 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'No arguments are taken, only flags; got {argv[1:]}.')
   train.keep_freed_memory()
   records = measure()
-  found = speeds(records)
-  ratios = show(found)
+  found = {who: common.median(x['step']) for who, x in records.items()}
+  ratio = show(found)
   rate = common.matmul_rate(_REPEATS.value)
   batch = make_source(make_recipe()).batch(0, common.initial_params())
   parts = phases.measure(
@@ -226,13 +188,13 @@ def main(argv: list[str]) -> None:
     batch.episodes,
     _REPEATS.value,
   )
-  floor = phases.show(parts, found['ours']['step'], rate)
+  floor = phases.show(parts, found['ours'], rate)
   common.save(
     _OUTPUT.value,
     {
       'machine': common.machine(),
       'medians': found,
-      'ratios': ratios,
+      'ratio': ratio,
       'matmul_flops_per_second': rate,
       'floor_seconds': floor,
       'phases': {name: part._asdict() for name, part in parts.items()},

@@ -1,6 +1,7 @@
-"""The parts of benchmarks/model.py in transformers; prints a line of JSON."""
+"""Parts of benchmarks/model.py and decode.py in transformers, as JSON."""
 
 import argparse
+import functools
 import json
 import time
 
@@ -48,7 +49,7 @@ def seconds_of(run, repeats):
   return found
 
 
-def measure(shape, attention, repeats):
+def measure(shape, attention, parts, repeats):
   """Seconds of each part with one form of attention."""
   kind, settings = SHAPES[shape]
   torch.manual_seed(0)
@@ -65,39 +66,42 @@ def measure(shape, attention, repeats):
     model.zero_grad(set_to_none=True)
     model(ids, labels=ids, use_cache=False).loss.backward()
 
-  found = {
-    'forward': seconds_of(forward, repeats),
-    'step': seconds_of(step, repeats),
-  }
-  model.eval()
-  for rows in (1, 8, 32):
+  def decode(rows):
     prompts = torch.randint(0, size, (rows, PROMPT))
+    with torch.no_grad():
+      out = model.generate(
+        prompts,
+        do_sample=True,
+        top_k=0,
+        max_new_tokens=NEW,
+        min_new_tokens=NEW,
+        pad_token_id=0,
+      )
+    assert out.shape == (rows, PROMPT + NEW), out.shape
 
-    def decode(prompts=prompts):
-      with torch.no_grad():
-        model.generate(
-          prompts,
-          do_sample=True,
-          top_k=0,
-          max_new_tokens=NEW,
-          min_new_tokens=NEW,
-          pad_token_id=0,
-        )
-
-    found[f'decode {rows}'] = seconds_of(decode, repeats)
+  found = {}
+  for part in parts:
+    if part.startswith('decode '):
+      model.eval()
+      run = functools.partial(decode, int(part.split()[1]))
+    else:
+      run = {'forward': forward, 'step': step}[part]
+    found[part] = seconds_of(run, repeats)
   return found
 
 
 def main():
   parser = argparse.ArgumentParser()
   parser.add_argument('--shape', default='bench', choices=SHAPES)
+  parser.add_argument('--parts', default='forward,step,decode 1')
   parser.add_argument('--repeats', type=int, default=3)
   arguments = parser.parse_args()
   torch.set_num_threads(2)
+  parts = arguments.parts.split(',')
   print(
     json.dumps(
       {
-        attention: measure(arguments.shape, attention, arguments.repeats)
+        attention: measure(arguments.shape, attention, parts, arguments.repeats)
         for attention in ('eager', 'sdpa')
       }
     )

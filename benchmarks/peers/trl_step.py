@@ -1,8 +1,8 @@
 """TRL on the work of benchmarks/step.py; prints one line of JSON.
 
-A Qwen3 of the same shape, sampled by `generate` of transformers, and steps of
-`GRPOTrainer` on the CPU. Runs in an environment of its own (see README.md of
-benchmarks) and imports nothing of agentic_jax.
+A Qwen3 of the same shape and steps of `GRPOTrainer` on the CPU, which samples
+by `generate` of transformers. Runs in an environment of its own (see README.md
+of benchmarks) and imports nothing of agentic_jax.
 """
 
 import argparse
@@ -20,7 +20,6 @@ import transformers  # noqa: E402
 import trl  # noqa: E402
 
 PROMPT, NEW, GROUPS, GROUP_SIZE, VOCABULARY = 32, 64, 4, 8, 512
-BATCHES = (1, 8, 32)
 END = VOCABULARY - 1  # Never sampled: the lengths are fixed by min_new_tokens.
 
 
@@ -43,7 +42,7 @@ def make_tokenizer(folder: str) -> transformers.PreTrainedTokenizerFast:
   return fast
 
 
-def make_model(folder: str) -> transformers.PreTrainedModel:
+def make_model(folder: str, positions: int = 1024) -> None:
   """The policy, saved where the trainer reads it."""
   config = transformers.Qwen3Config(
     vocab_size=VOCABULARY,
@@ -53,7 +52,7 @@ def make_model(folder: str) -> transformers.PreTrainedModel:
     num_attention_heads=4,
     num_key_value_heads=2,
     head_dim=64,
-    max_position_embeddings=1024,
+    max_position_embeddings=positions,
     tie_word_embeddings=True,
     bos_token_id=None,
     eos_token_id=END,
@@ -62,37 +61,6 @@ def make_model(folder: str) -> transformers.PreTrainedModel:
   torch.manual_seed(0)
   model = transformers.AutoModelForCausalLM.from_config(config)
   model.save_pretrained(folder)
-  return model
-
-
-def decode(model: transformers.PreTrainedModel, repeats: int) -> dict:
-  """Seconds of each call of `generate`, the first left out, by batch size."""
-  ids = torch.randint(2, 250, (max(BATCHES), PROMPT))
-  settings = transformers.GenerationConfig(
-    max_new_tokens=NEW,
-    min_new_tokens=NEW,
-    do_sample=True,
-    temperature=1.0,
-    top_k=0,
-    top_p=1.0,
-    pad_token_id=0,
-    eos_token_id=END,
-  )
-  found = {}
-  for size in BATCHES:
-    seconds = []
-    for _ in range(repeats + 1):
-      start = time.perf_counter()
-      with torch.no_grad():
-        out = model.generate(
-          input_ids=ids[:size],
-          attention_mask=torch.ones_like(ids[:size]),
-          generation_config=settings,
-        )
-      seconds.append(time.perf_counter() - start)
-      assert out.shape == (size, PROMPT + NEW), out.shape
-    found[size] = seconds[1:]
-  return found
 
 
 def train(folder: str, tokenizer, repeats: int) -> list[float]:
@@ -141,11 +109,11 @@ def main() -> None:
   repeats = parser.parse_args().repeats
   transformers.logging.set_verbosity_error()
   with tempfile.TemporaryDirectory() as folder:
-    tokenizer, model = make_tokenizer(folder), make_model(folder)
-    decoded = decode(model, repeats)
+    tokenizer = make_tokenizer(folder)
+    make_model(folder)
     steps = train(folder, tokenizer, repeats)
   versions = {'trl': trl.__version__, 'torch': torch.__version__}
-  record = {'versions': versions, 'decode': decoded, 'step': steps}
+  record = {'versions': versions, 'step': steps}
   print(json.dumps(record), flush=True)
 
 

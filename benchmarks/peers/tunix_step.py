@@ -1,4 +1,4 @@
-"""google-tunix on the work of benchmarks/step.py; prints one line of JSON.
+"""google-tunix on the work of step.py and decode.py; prints one line of JSON.
 
 Its Qwen3 of the same shape, its sampler, and steps of `GRPOLearner` on its
 `vanilla` engine. Runs in an environment of its own (see README.md of
@@ -25,12 +25,10 @@ from tunix.rl.grpo import grpo_learner  # noqa: E402
 from tunix.rl.rollout import base_rollout  # noqa: E402
 
 PROMPT, NEW, GROUPS, GROUP_SIZE, VOCABULARY = 32, 64, 4, 8, 512
-BATCHES = (1, 8, 32)
 NO_END = [VOCABULARY + 5]  # An id that is never sampled fixes the lengths.
 # The sampler puts a token before these letters.
 PROMPTS = [
-  f'{i:02d} the quick brown fox jumps abc'[: PROMPT - 1]
-  for i in range(GROUPS * GROUP_SIZE)
+  f'{i:02d} the quick brown fox jumps abc'[: PROMPT - 1] for i in range(128)
 ]
 
 
@@ -76,14 +74,14 @@ def make_model() -> tuple:
     return qwen3.Qwen3(config, rngs=nnx.Rngs(0)), mesh
 
 
-def decode(model, mesh, repeats: int) -> dict:
+def decode(model, mesh, sizes: list[int], repeats: int) -> dict:
   """Seconds of each call of the sampler, the first left out, by batch size."""
   cache = sampler_lib.CacheConfig(
     cache_size=PROMPT + NEW, num_layers=4, num_kv_heads=2, head_dim=64
   )
   sampler = sampler_lib.Sampler(model, Characters(), cache)
   found = {}
-  for size in BATCHES:
+  for size in sizes:
     seconds = []
     for seed in range(repeats + 1):
       start = time.perf_counter()
@@ -173,16 +171,23 @@ def train(model, mesh, repeats: int) -> list[float]:
 def main() -> None:
   parser = argparse.ArgumentParser()
   parser.add_argument('--repeats', type=int, default=5)
-  repeats = parser.parse_args().repeats
+  parser.add_argument(
+    '--decode', default='', help='Batch sizes: decoding in the place of steps.'
+  )
+  arguments = parser.parse_args()
+  repeats = arguments.repeats
   model, mesh = make_model()
-  decoded = decode(model, mesh, repeats)
-  steps = train(model, mesh, repeats)
+  record: dict = {}
+  if arguments.decode:
+    sizes = [int(size) for size in arguments.decode.split(',')]
+    record['decode'] = decode(model, mesh, sizes, repeats)
+  else:
+    record['step'] = train(model, mesh, repeats)
   versions = {
     'google-tunix': importlib.metadata.version('google-tunix'),
     'jax': jax.__version__,
   }
-  record = {'versions': versions, 'decode': decoded, 'step': steps}
-  print(json.dumps(record), flush=True)
+  print(json.dumps({'versions': versions, **record}), flush=True)
 
 
 if __name__ == '__main__':
