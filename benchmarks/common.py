@@ -6,6 +6,7 @@ own, and how seconds become a table.
 
 from collections.abc import Callable, Mapping, Sequence
 import json
+import math
 import os
 import pathlib
 import platform
@@ -117,14 +118,17 @@ def prompts(count: int) -> list[list[int]]:
   return rng.integers(0, 256, (count, PROMPT_TOKENS)).tolist()
 
 
-def seconds_of(run: Callable[[], Any], repeats: int) -> list[float]:
+def seconds_of(
+  run: Callable[[], Any], repeats: int, *, limit_seconds: float = math.inf
+) -> list[float]:
   """How long calls of `run` take, after one to warm up.
 
-  What `run` returns is waited for.
+  What `run` returns is waited for. No call is begun after `limit_seconds`, but
+  the first.
   """
   jax.block_until_ready(run())
-  found = []
-  for _ in range(repeats):
+  found: list[float] = []
+  while len(found) < repeats and (not found or sum(found) < limit_seconds):
     start = time.perf_counter()
     jax.block_until_ready(run())
     found.append(time.perf_counter() - start)
@@ -135,6 +139,8 @@ def decode_seconds(
   sampler: sampler_lib.Sampler,
   calls: Sequence[Sequence[Sequence[int]]],
   new: int,
+  *,
+  limit_seconds: float = math.inf,
 ) -> list[float]:
   """How long whole calls take: prompts in, `new` tokens each out.
 
@@ -142,9 +148,12 @@ def decode_seconds(
     sampler: with parameters loaded and a slot a prompt.
     calls: the prompts of each call; the first call is not counted.
     new: tokens of an answer.
+    limit_seconds: no call is begun after it, but the first that counts.
   """
-  seconds = []
+  seconds: list[float] = []
   for draw, prompts in enumerate(calls):
+    if len(seconds) > 1 and sum(seconds[1:]) >= limit_seconds:
+      break
     began = time.perf_counter()
     for slot, tokens in enumerate(prompts):
       sampler.open(

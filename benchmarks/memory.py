@@ -81,7 +81,8 @@ def _compiled(tokens: int, vocabulary: int) -> tuple[Any, Any]:
   first, last = jnp.int32(0), jnp.int32(1)
   weights = jax.eval_shape(programs.weigh, trajectory, turns, first, last)
   arguments = (params, None, params, trajectory, credit, weights, first)
-  return programs.accumulate.lower(*arguments).compile(), arguments
+  program: Any = programs.accumulate  # As jax.jit returns it.
+  return program.lower(*arguments).compile(), arguments
 
 
 def planned(tokens: int, vocabulary: int) -> Plan:

@@ -429,12 +429,16 @@ def make(case: str) -> dict[str, np.ndarray]:
   assert exact.dtype == again.dtype == torch.float64
   assert float((exact - again).abs().max()) < 1e-12
   print(case, f'std {exact.std():.2f}, float32', (exact - single).abs().max())
-  return said | balanced | dict(
-    tokens=np.concatenate(rows).astype(np.int32),
-    lengths=np.asarray(LENGTHS, np.int32),
-    logits=exact.numpy(),
-    logits32=single.numpy(),
-    **{f'gradient/{name}': value for name, value in slopes.items()},
+  return (
+    said
+    | balanced
+    | dict(
+      tokens=np.concatenate(rows).astype(np.int32),
+      lengths=np.asarray(LENGTHS, np.int32),
+      logits=exact.numpy(),
+      logits32=single.numpy(),
+      **{f'gradient/{name}': value for name, value in slopes.items()},
+    )
   )
 
 

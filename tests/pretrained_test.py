@@ -63,7 +63,9 @@ def errors_in_float64() -> list[float]:
   experts = {case for case in cases.HALF if case.startswith('mixtral')}
   return [
     max(logit_error(case, 'float64') for case in {*cases.HALF[::2], *experts}),
-    max(gradient_error(case, 'float64') for case in {*cases.HALF[::3], *experts}),
+    max(
+      gradient_error(case, 'float64') for case in {*cases.HALF[::3], *experts}
+    ),
   ]
 
 

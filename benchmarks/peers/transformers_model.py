@@ -1,6 +1,7 @@
 """The parts of benchmarks/model.py in transformers; prints a line of JSON."""
 
 import argparse
+import functools
 import json
 import time
 
@@ -37,18 +38,18 @@ SHAPES = {
 }
 
 
-def seconds_of(run, repeats):
+def seconds_of(run, repeats, limit_seconds):
   """How long calls take, after one to warm up."""
   run()
   found = []
-  for _ in range(repeats):
+  while len(found) < repeats and (not found or sum(found) < limit_seconds):
     began = time.perf_counter()
     run()
     found.append(time.perf_counter() - began)
   return found
 
 
-def measure(shape, attention, repeats):
+def measure(shape, attention, parts, repeats, limit_seconds):
   """Seconds of each part with one form of attention."""
   kind, settings = SHAPES[shape]
   torch.manual_seed(0)
@@ -65,10 +66,14 @@ def measure(shape, attention, repeats):
     model.zero_grad(set_to_none=True)
     model(ids, labels=ids, use_cache=False).loss.backward()
 
-  found = {
-    'forward': seconds_of(forward, repeats),
-    'step': seconds_of(step, repeats),
-  }
+  time_of = functools.partial(
+    seconds_of, repeats=repeats, limit_seconds=limit_seconds
+  )
+  whole = {'forward': forward, 'step': step}
+  found = {name: time_of(run) for name, run in whole.items() if name in parts}
+  if 'decode' not in parts:
+    return found
+  model.zero_grad(set_to_none=True)
   model.eval()
   for rows in (1, 8, 32):
     prompts = torch.randint(0, size, (rows, PROMPT))
@@ -84,24 +89,27 @@ def measure(shape, attention, repeats):
           pad_token_id=0,
         )
 
-    found[f'decode {rows}'] = seconds_of(decode, repeats)
+    found[f'decode {rows}'] = time_of(decode)
   return found
 
 
 def main():
   parser = argparse.ArgumentParser()
   parser.add_argument('--shape', default='bench', choices=SHAPES)
+  parser.add_argument('--attention', default='sdpa')
+  parser.add_argument('--parts', default='forward,step,decode')
   parser.add_argument('--repeats', type=int, default=3)
+  parser.add_argument('--limit_seconds', type=float, default=10.0)
   arguments = parser.parse_args()
   torch.set_num_threads(2)
-  print(
-    json.dumps(
-      {
-        attention: measure(arguments.shape, attention, arguments.repeats)
-        for attention in ('eager', 'sdpa')
-      }
-    )
+  found = measure(
+    arguments.shape,
+    arguments.attention,
+    arguments.parts.split(','),
+    arguments.repeats,
+    arguments.limit_seconds,
   )
+  print(json.dumps(found))
 
 
 if __name__ == '__main__':
