@@ -8,8 +8,9 @@ the compiler plans for temporaries is read off; nothing runs. Two claims:
   what a further token adds does not depend on V: of the logits [T, V] one chunk
     of 1,024 tokens is held, and the gradient of the embedding
 
-So V is swept at lengths of several chunks. The largest plan up to --run_bytes
-is then carried out in a process of its own, whose resident memory is compared.
+So V is swept at the two largest lengths, of several chunks each. The largest
+plan up to --run_bytes is then carried out in a process of its own, whose
+resident memory is compared.
 
 Command: python benchmarks/memory.py --picture=docs/memory.svg
 """
@@ -173,10 +174,12 @@ def main(argv: list[str]) -> None:
     raise app.UsageError('--lengths wants two at least, for what a token adds.')
   plans, slopes, rows = [], {}, []
   for vocab in vocabularies:
-    of_vocab = [planned(tokens, vocab) for tokens in lengths]
+    wanted = lengths if vocab == vocabularies[0] else lengths[-2:]
+    of_vocab = [planned(tokens, vocab) for tokens in wanted]
     slopes[vocab] = added(of_vocab)
     plans += of_vocab
-    cells = [f'{plan.temporaries / 1e6:.0f}' for plan in of_vocab]
+    cells = [''] * (len(lengths) - len(wanted))
+    cells += [f'{plan.temporaries / 1e6:.0f}' for plan in of_vocab]
     rows.append(
       [vocab, *cells, f'{slopes[vocab] / 1e3:.1f}']
       + [f'{of_vocab[0].parameters / 1e6:.0f}']
