@@ -137,7 +137,7 @@ def _draw(plans: list[Plan], slopes: dict[int, float]) -> str:
       ),
       drawing.Panel(
         'What a further token adds',
-        'V (dashed: were all logits held)',
+        'V (dashed: linear)',
         'kB a token',
         points=[(vocab, slope / 1e3) for vocab, slope in slopes.items()],
         guide=1.0,
