@@ -1,6 +1,7 @@
 # make quickstart   install, then train a tool-using agent and write its report
 # make test         the tests, in the same environment
 # make thorough     all of them: half an hour on two cores
+# make parity       models against torch, transformers and peft, installed once
 # make check        format, lint and types, without changing a file
 # make format       format and mend what can be mended
 # make clean        remove the environment and caches; runs/ stays
@@ -17,7 +18,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
 .NOTPARALLEL:
-.PHONY: quickstart test thorough check format clean
+.PHONY: quickstart test thorough parity check format clean
 
 quickstart: $(VENV)/.installed
 	@$(RUN) experiments/quickstart.py $(ARGS)
@@ -27,6 +28,10 @@ test: $(VENV)/.installed_test
 
 thorough: $(VENV)/.installed_test
 	@THOROUGH=1 JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(RUN) -m pytest -n 2 $(TESTS)
+
+parity: $(VENV)/.installed_parity
+	@JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(RUN) -m pytest -n0 -rs \
+	  tests/pretrained_live_test.py
 
 check: $(VENV)/.installed_check
 	@$(RUN) -m ruff format --check --quiet . || \
@@ -61,6 +66,11 @@ $(VENV)/.installed: setup.py $(VENV)/.created
 
 $(VENV)/.installed_test: $(VENV)/.installed
 	@$(PIP) -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed_parity: $(VENV)/.installed_test
+	@echo 'Installing torch, transformers and peft (some minutes) ...'
+	@$(PIP) -e '.[parity]'
 	@touch $@
 
 $(VENV)/.installed_check: $(VENV)/.installed

@@ -45,6 +45,7 @@ EXTRAS = {
   'cuda13': ['jax[cuda13]>=0.10.2,<0.12'],
   'gguf': ['gguf>=0.17,<1'],
   'grammar': ['llguidance>=1.9,<2'],
+  'parity': ['peft>=0.21,<1', 'torch>=2.13,<3', 'transformers>=5.23,<6'],
   'ray': ['ray>=2.40,<3'],
   'images': ['pillow>=10,<14'],
   'serve': ['starlette>=1.0,<2', 'uvicorn>=0.40,<1'],

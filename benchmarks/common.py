@@ -7,6 +7,7 @@ own, and how seconds become a table.
 from collections.abc import Callable, Mapping, Sequence
 import itertools
 import json
+import math
 import os
 import pathlib
 import platform
@@ -123,14 +124,17 @@ def initial_params() -> Any:
   return transformer.init(config(), jax.random.key(0))
 
 
-def seconds_of(run: Callable[[], Any], repeats: int) -> list[float]:
+def seconds_of(
+  run: Callable[[], Any], repeats: int, *, limit_seconds: float = math.inf
+) -> list[float]:
   """How long calls of `run` take, after one to warm up.
 
-  What `run` returns is waited for.
+  What `run` returns is waited for. No call is begun after `limit_seconds`, but
+  the first.
   """
   jax.block_until_ready(run())
-  found = []
-  for _ in range(repeats):
+  found: list[float] = []
+  while len(found) < repeats and (not found or sum(found) < limit_seconds):
     start = time.perf_counter()
     jax.block_until_ready(run())
     found.append(time.perf_counter() - start)

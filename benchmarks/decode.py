@@ -180,14 +180,15 @@ def peers(batches: tuple[int, ...], repeats: int) -> dict[str, dict]:
   flag = f'--repeats={repeats}'
   if _TRANSFORMERS.value:
     parts = ','.join(f'decode {size}' for size in batches)
-    record = common.run_peer(
-      _TRANSFORMERS.value,
-      'transformers_model.py',
-      f'--shape={_SHAPE.value}',
-      f'--parts={parts}',
-      flag,
-    )
-    for attention, seconds in record.items():
+    for attention in ('eager', 'sdpa'):
+      seconds = common.run_peer(
+        _TRANSFORMERS.value,
+        'transformers_model.py',
+        f'--shape={_SHAPE.value}',
+        f'--attention={attention}',
+        f'--parts={parts}',
+        flag,
+      )
       found[f'transformers, {attention}'] = {
         size: seconds[f'decode {size}'] for size in batches
       }

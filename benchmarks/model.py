@@ -1,37 +1,43 @@
-"""How fast the transformer is, alone, and what it holds in memory.
+"""How fast the transformer is, alone.
 
-Forward, forward and backward (the mean log-probability of 4 rows of 512 tokens,
-all parameters), at the shape of SmolLM2-135M and at that of benchmarks/step.py,
-in float32, against `transformers` in torch on the same machine: eager and sdpa
-attention, the faster of the two. Decoding is timed by benchmarks/decode.py.
+Forward, and forward and backward (the mean log-probability of 4 rows of 512
+tokens, all parameters), at the shape of SmolLM2-135M and at that of
+benchmarks/step.py, in float32, against `transformers` in torch on the same
+machine: eager and sdpa attention, the faster of the two. Decoding is in
+benchmarks/decode.py.
 
 A product of 2048-cubed is timed in the same run; the share of its rate that a
 training step reaches counts the FLOPs of the model (causal attention by half).
---memory compiles the gradient at growing lengths and vocabularies and prints
-what the compiler plans for temporaries: linear in T, and free of V beyond the
-chunk of tokens whose logits are held; --output draws it too.
+Where the rest goes is told by timing gradients of the parts alone (`apart`).
+
+A part is called --repeats times after one call to warm up, and no more once it
+took --limit_seconds; peers alike, in a process for each form of attention.
 
 Command: python benchmarks/model.py --transformers_python=PATH
+  (--shapes=smollm2 is the long half)
 """
 
 import functools
-import pathlib
 import statistics
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import app
 from absl import flags
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from agentic_jax import train
 from agentic_jax import types
+from agentic_jax.models import attention
+from agentic_jax.models import block
+from agentic_jax.models import causal
+from agentic_jax.models import chunks
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
 from benchmarks import common
-from benchmarks import drawing
 
 _PEER = flags.DEFINE_string(
   'transformers_python', '', 'The Python with torch and transformers.'
@@ -39,11 +45,13 @@ _PEER = flags.DEFINE_string(
 _SHAPES = flags.DEFINE_list('shapes', ['bench', 'smollm2'], 'Which models.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Calls timed.', lower_bound=1)
 _REMAT = flags.DEFINE_string('remat', '', 'What a block keeps; see its config.')
-_MEMORY = flags.DEFINE_bool('memory', False, 'Print plans of memory instead.')
+_PARTS = flags.DEFINE_list('parts', ['forward', 'step'], 'Of these.')
+_LIMIT_SECONDS = flags.DEFINE_float(
+  'limit_seconds', 10.0, 'Of all timed calls of a part; one is always made.'
+)
 _OUTPUT = flags.DEFINE_string('output', '', 'Where to write JSON.')
 
 ROWS, TOKENS = 4, 512
-LENGTHS, VOCABULARIES = (512, 2048, 8192), (512, 8192, 49152)
 
 
 def config_of(name: str, **settings: Any) -> config_lib.TransformerConfig:
@@ -89,128 +97,197 @@ def loss(config, params, trajectory):
   return -jnp.mean(transformer.outputs(config, params, trajectory).logprobs)
 
 
-def flops(
-  config: config_lib.TransformerConfig, rows: int, tokens: int
-) -> float:
-  """Of a forward pass: products of parameters, and half of causal attention."""
-  queries = config.heads * config.head_dim
-  keys = config.kv_heads * config.head_dim
-  block = config.width * (2 * queries + 2 * keys + 3 * config.mlp_width)
-  matrices = config.layers * block + config.width * config.vocab_size
-  scores = config.layers * tokens * queries  # q k and weights v, by half.
-  return 2.0 * rows * tokens * (matrices + scores)
+class Flops(NamedTuple):
+  """Of a forward pass; products of parameters, and half of causal attention."""
+
+  projections: float  # To queries, keys and values, and back.
+  attention: float
+  mlp: float
+  vocabulary: float
+
+  @classmethod
+  def of(cls, c: config_lib.TransformerConfig, tokens: int) -> 'Flops':
+    """Of all rows of this many tokens."""
+    queries, keys = c.heads * c.head_dim, c.kv_heads * c.head_dim
+    of_layers = 2.0 * ROWS * tokens * c.layers
+    return cls(
+      projections=of_layers * c.width * (2 * queries + 2 * keys),
+      attention=of_layers * tokens * queries,  # q k and weights v, by half.
+      mlp=of_layers * 3 * c.width * c.mlp_width,
+      vocabulary=2.0 * ROWS * tokens * c.width * c.vocab_size,
+    )
 
 
-def ours(name: str, repeats: int) -> dict[str, Any]:
+def seconds_of(run) -> list[float]:
+  """As the flags say."""
+  return common.seconds_of(
+    run, _REPEATS.value, limit_seconds=_LIMIT_SECONDS.value
+  )
+
+
+def ours(name: str) -> dict[str, list[float]]:
   """Seconds of each part."""
   config = config_of(name, remat=_REMAT.value)
   params = transformer.init(config, jax.random.key(0))
   trajectory = jax.device_put(batch(config.vocab_size, ROWS, TOKENS))
-  forward = jax.jit(functools.partial(loss, config))
-  both = jax.jit(jax.grad(functools.partial(loss, config)))
-  found = {
-    'forward': common.seconds_of(lambda: forward(params, trajectory), repeats),
-    'step': common.seconds_of(lambda: both(params, trajectory), repeats),
-  }
+  of_loss = functools.partial(loss, config)
+  found = {}
+  if 'forward' in _PARTS.value:
+    forward = jax.jit(of_loss)
+    found['forward'] = seconds_of(lambda: forward(params, trajectory))
+  if 'step' in _PARTS.value:
+    both = jax.jit(jax.grad(of_loss))
+    found['step'] = seconds_of(lambda: both(params, trajectory))
   return found
 
 
-def planned(tokens: int, vocab: int) -> dict[str, int]:
-  """Bytes of the gradient of one row, as the compiler plans them."""
-  config = config_of('bench', remat='block', vocab_size=vocab)
-  init = functools.partial(transformer.init, config)
-  shapes = jax.eval_shape(init, jax.random.key(0))
-  grad = jax.jit(jax.grad(functools.partial(loss, config)))
-  compiled = grad.lower(shapes, batch(vocab, 1, tokens)).compile()
-  return {
-    'tokens': tokens,
-    'vocabulary': vocab,
-    'temporaries': compiled.memory_analysis().temp_size_in_bytes,
-    'parameters': sum(4 * x.size for x in jax.tree.leaves(shapes)),
+def _gradient_seconds(function, *arguments) -> float:
+  """The median of the value and the gradient for all arguments."""
+  # Random, lest products with ones become sums.
+  slope = jax.tree.map(
+    lambda x: jax.random.normal(jax.random.key(1), x.shape, x.dtype),
+    jax.eval_shape(function, *arguments),
+  )
+
+  @jax.jit
+  def both(arguments, slope):
+    value, pull = jax.vjp(function, *arguments)
+    return value, pull(slope)
+
+  return statistics.median(seconds_of(lambda: both(arguments, slope)))
+
+
+def _vocabulary_seconds(config, random) -> float:
+  trajectory = batch(config.vocab_size, ROWS, TOKENS)
+
+  def logprobs(hidden, matrix):
+    score = lambda x: block.matmul(x, matrix.T, jnp.float32)
+    return chunks.read(score, hidden, trajectory)[0]
+
+  hidden = random(ROWS, TOKENS, config.width)
+  return _gradient_seconds(
+    logprobs, hidden, random(config.vocab_size, config.width)
+  )
+
+
+def _layer_seconds(config, random) -> float:
+  """A whole block: norms, rotation and residuals besides."""
+  zeros = jnp.zeros((ROWS, TOKENS), jnp.int32)
+  position = zeros + jnp.arange(TOKENS)
+  context = attention.Packed(zeros + 1, position)
+  rotation = attention.rotary(
+    position, config.head_dim, config.rope, config.dtype
+  )
+  rest = (None, None, None, context, [rotation])
+  x, layer = random(ROWS, TOKENS, config.width), block.Block(config)
+  params = nn.unbox(layer.init(jax.random.key(0), x, *rest))
+  return _gradient_seconds(lambda p, x: layer.apply(p, x, *rest)[0], params, x)
+
+
+def apart(config: config_lib.TransformerConfig) -> dict[str, float]:
+  """Seconds of the gradient of each part alone, of all layers together."""
+  keys = iter(jax.random.split(jax.random.key(0), 32))
+  random = lambda *shape: jax.random.normal(next(keys), shape)
+  c, rows = config, (ROWS, TOKENS)
+  queries, values = c.heads * c.head_dim, c.kv_heads * c.head_dim
+  x = random(*rows, c.width)
+  form = attention.Form(c.head_dim**-0.5, 0.0, 0)
+  segment = jnp.ones(rows, jnp.int32)
+  core = lambda q, k, v: causal.pieces(form, q, k, v, segment)
+
+  def project(x, mixed, query, key, value, output):
+    ends = [block.matmul(x, m) for m in (query, key, value)]
+    return *ends, block.matmul(mixed, output)
+
+  def gated(x, gate, up, down):
+    hidden = nn.silu(block.matmul(x, gate)) * block.matmul(x, up)
+    return block.matmul(hidden, down)
+
+  heads = lambda number: random(*rows, number, c.head_dim)
+  into = [random(c.width, n) for n in (queries, values, values)]
+  wide = [random(c.width, c.mlp_width) for _ in range(2)]
+  each = {
+    'projections': _gradient_seconds(
+      project, x, random(*rows, queries), *into, random(queries, c.width)
+    ),
+    'attention': _gradient_seconds(
+      core, heads(c.heads), heads(c.kv_heads), heads(c.kv_heads)
+    ),
+    'mlp': _gradient_seconds(gated, x, *wide, random(c.mlp_width, c.width)),
   }
+  layer = _layer_seconds(c, random)
+  each['norms, rotation, residuals'] = layer - sum(each.values())
+  found = {name: c.layers * seconds for name, seconds in each.items()}
+  return found | {'vocabulary': _vocabulary_seconds(c, random)}
 
 
-def memory(output: str) -> None:
-  """Prints the temporaries of a gradient, by length and by vocabulary.
+def show_apart(name: str, step: float, rate: float) -> dict[str, float]:
+  """Prints where a training step goes; returns it too.
 
   Args:
-    output: where to write them as JSON, with a picture beside it; '' is
-      nowhere.
+    name: of the shape.
+    step: seconds of a training step.
+    rate: FLOP/s of a large product.
   """
-  by_length = [planned(tokens, 512) for tokens in LENGTHS]
-  by_vocabulary = [planned(LENGTHS[0], vocab) for vocab in VOCABULARIES]
-  rows = [
-    [
-      f'{found["tokens"]}',
-      f'{found["vocabulary"]}',
-      f'{found["temporaries"] / 1e6:.0f}',
-      f'{found["parameters"] / 1e6:.0f}',
-    ]
-    for found in by_length + by_vocabulary[1:]
-  ]
-  header = ['T', 'V', 'temporaries, MB', 'parameters, MB']
-  print(common.table(header, rows))
-  common.save(output, {'machine': common.machine(), 'memory': rows})
-  if not output:
-    return
-  points = lambda found, key: [(x[key], x['temporaries'] / 1e6) for x in found]
-  panel = functools.partial(
-    drawing.Panel, y_label='temporaries of a gradient, MB', guide=1.0
-  )
-  picture = pathlib.Path(output).with_suffix('.svg')
-  picture.write_text(
-    drawing.svg(
-      [
-        panel(
-          f'By length, V = {VOCABULARIES[0]}',
-          'T, tokens of a row (dashed: linear)',
-          points=points(by_length, 'tokens'),
-        ),
-        panel(
-          f'By vocabulary, T = {LENGTHS[0]}',
-          'V (dashed: linear)',
-          points=points(by_vocabulary, 'vocabulary'),
-        ),
-      ]
+  config = config_of(name, remat=_REMAT.value)
+  parts = apart(config)
+  parts['all else'] = step - sum(parts.values())
+  flops = Flops.of(config, TOKENS)._asdict()
+  rows = []
+  for part, seconds in parts.items():
+    of_part = 3 * flops.get(part, 0.0)
+    lost = seconds - of_part / rate
+    row = [part, f'{seconds:.3f}', f'{seconds / step:.0%}', f'{lost:.3f}']
+    reached = f'{of_part / seconds / rate:.0%}' if of_part else ''
+    rows.append([*row, reached])
+  header = [f'step of {name}', 's', 'share', 'above the rate, s', 'of the rate']
+  print(common.table(header, rows), flush=True)
+  return parts
+
+
+def peers(name: str) -> dict[str, dict[str, list[float]]]:
+  """What transformers takes, by its form of attention."""
+  if not _PEER.value:
+    return {}
+  return {
+    form: common.run_peer(
+      _PEER.value,
+      'transformers_model.py',
+      f'--shape={name}',
+      f'--attention={form}',
+      f'--repeats={_REPEATS.value}',
+      f'--limit_seconds={_LIMIT_SECONDS.value}',
+      f'--parts={",".join(_PARTS.value)}',
     )
-  )
-  print(f'Drawn in {picture}.')
+    for form in ('sdpa', 'eager')
+  }
 
 
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'No arguments wanted, got {argv[1:]}; use flags.')
   train.keep_freed_memory()
-  if _MEMORY.value:
-    memory(_OUTPUT.value)
-    return
   rate = common.matmul_rate(_REPEATS.value)
-  rows, results = [], {}
+  print(f'A 2048-cubed product: {rate / 1e9:.0f} GFLOP/s.', flush=True)
+  results = {}
   for name in _SHAPES.value:
-    mine = ours(name, _REPEATS.value)
-    theirs = {}
-    if _PEER.value:
-      theirs = common.run_peer(
-        _PEER.value,
-        'transformers_model.py',
-        f'--shape={name}',
-        '--parts=forward,step',
-        f'--repeats={_REPEATS.value}',
-      )
+    mine, theirs = ours(name), peers(name)
     results[name] = {'ours': mine, 'transformers': theirs}
+    rows = []
     for part, seconds in mine.items():
       own = statistics.median(seconds)
       best = min(
-        (statistics.median(theirs[k][part]) for k in theirs), default=0
+        (statistics.median(x[part]) for x in theirs.values()), default=0
       )
       ratio = f'{best / own:.2f}' if best else ''
-      rows.append([name, part, f'{own:.3f}', f'{best:.3f}', ratio])
-    step = 3 * flops(config_of(name), ROWS, TOKENS)
-    share = step / statistics.median(mine['step']) / rate
-    rows.append([name, 'share of the product rate', f'{share:.0%}', '', ''])
-  header = ['shape', 'part', 'ours, s', 'transformers, s', 'times']
-  print(common.table(header, rows), flush=True)
-  print(f'A 2048-cubed product: {rate / 1e9:.0f} GFLOP/s.')
+      rows.append([part, f'{own:.3f}', f'{best:.3f}', ratio, len(seconds)])
+    header = [name, 'ours, s', 'transformers, s', 'times', 'calls']
+    print(common.table(header, rows), flush=True)
+    if 'step' in mine:
+      step = statistics.median(mine['step'])
+      reached = 3 * sum(Flops.of(config_of(name), TOKENS)) / step / rate
+      print(f'A step reaches {reached:.0%} of the rate of that product.')
+      results[name]['apart'] = show_apart(name, step, rate)
   common.save(_OUTPUT.value, {'machine': common.machine(), 'results': results})
 
 

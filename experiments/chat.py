@@ -47,6 +47,11 @@ FLAGS = flags.FLAGS
 # Begins a line that shows an image, which goes with what is said next.
 _SHOW = '/image '
 
+_FORGOT = (
+  '(There was no room for more: all that was said before this line is '
+  'forgotten. --limit=segment_tokens=N and segment_images=N make room.)'
+)
+
 # Of a conversation; --limit goes before them.
 _LIMITS = rollout.Limits(action_tokens=256, segment_tokens=1024)
 
@@ -56,6 +61,7 @@ class Conversation:
 
   Attributes:
     ids: all that the slot holds, the policy's own tokens as it sampled them.
+    forgot: whether the last reply had to begin anew.
   """
 
   def __init__(
@@ -80,6 +86,7 @@ class Conversation:
     """
     self.sampler, self.words, self.sees = sampler, words, sees
     self.ids: list[int] = []
+    self.forgot = False
     self._temperature, self._limit = temperature, limit_tokens
     self._limit_images = limit_images
     self._turn = self._seen = 0
@@ -87,12 +94,15 @@ class Conversation:
   def reply(self, text: str, images: Sequence[np.ndarray] = ()) -> str:
     """What the policy answers; begins anew when the slot is full.
 
+    What is refused leaves the conversation as it was.
+
     Args:
       text: what is said to it.
       images: shown with it, uint8 [height, width, 3] each.
 
     Raises:
-      ValueError: the policy cannot see them, or not as many.
+      ValueError: the policy cannot see them, or not as many; the text and a
+        reply do not fit the slot.
     """
     shown = types.Observation(text, pictures.fit(tuple(images), self.sees))
     if len(images) > self._limit_images:
@@ -105,12 +115,14 @@ class Conversation:
     ids, placed = pictures.say(say, shown, self.sees)
     room = self.sampler.limit_tokens - len(self.ids) - len(ids) - self._limit
     settings: dict[str, Any] = dict(turn=self._turn, limit_tokens=self._limit)
-    if (
-      self.ids and room >= 0 and self._seen + len(images) <= self._limit_images
-    ):
+    goes_on = room >= 0 and self._seen + len(images) <= self._limit_images
+    if self.ids and goes_on:
+      self.forgot = False
       self.sampler.extend(0, ids, images=placed, **settings)
     else:
       ids, placed = pictures.say(self.words.prompt, shown, self.sees)
+      self._refuse_long(len(ids))
+      self.forgot = bool(self.ids)
       self.ids, self._seen = [], 0
       settings |= dict(draw=0, member=0, temperature=self._temperature)
       self.sampler.open(0, ids, images=placed, **settings)
@@ -122,6 +134,15 @@ class Conversation:
     self._turn += 1
     self.ids += [*ids, *said]
     return self.words.decode(said[:-1] if found[0].stopped else said)
+
+  def _refuse_long(self, size: int) -> None:
+    room = self.sampler.limit_tokens - self._limit
+    if size > room:
+      raise ValueError(
+        f'this is {size} tokens long in its template, and beside a reply of '
+        f'{self._limit} there is room for {room}; say less, raise '
+        '--limit=segment_tokens=N or lower --limit=action_tokens=N.'
+      )
 
 
 def converse() -> Conversation:
@@ -191,8 +212,15 @@ def _talk(console: rich.console.Console) -> None:
     if line.startswith(_SHOW):
       images += _shown(conversation, line.removeprefix(_SHOW))
       continue
-    said = conversation.reply(line, images)
-    images = []
+    try:
+      said = conversation.reply(line, images)
+    except ValueError as error:
+      print(f'Not said: {error}', file=sys.stderr)
+      continue
+    finally:
+      images = []
+    if conversation.forgot:
+      print(_FORGOT, file=sys.stderr)
     console.print(said, markup=False, highlight=False)
 
 

@@ -366,7 +366,9 @@ def initial_state(run: Run, params: Any = None) -> train.TrainState:
     published = pretrained.load(run.published, run.config, run.mesh)
   key = jax.random.key(FLAGS.seed)
   state = train.init_state(run.config, run.recipe, run.mesh, key, published)
-  return state if params is None else train.begin_with(state, params)
+  if params is None:
+    return state
+  return train.begin_with(state, params, run.recipe.optimizer)
 
 
 def finish(run: Run, result: train.Result, **more: Any) -> dict[str, Any]:

@@ -27,11 +27,19 @@ flags.DEFINE_integer(
   'warm_episodes', 64, 'Demonstrations of a step of imitation.', lower_bound=1
 )
 flags.DEFINE_float(
-  'warm_rate', 2e-3, 'Learning rate of imitation.', lower_bound=0.0
+  'warm_rate',
+  2e-3,
+  'Learning rate of imitation: risen to in a tenth of --warm_steps, but 20 '
+  'steps at most, then falling as a cosine.',
+  lower_bound=0.0,
 )
 flags.DEFINE_float(
   'skill', 0.3, 'Share of demonstrations with the good strategy.', 0.0, 1.0
 )
+
+
+# The rate of imitation never takes longer to rise.
+_RISING_STEPS = 20
 
 
 def updates() -> int:
@@ -45,7 +53,7 @@ def warm_start(run: common.Run) -> train.Result:
   """Imitates imperfect demonstrations, as a run of its own."""
   settings = dict(
     learning_rate=FLAGS.warm_rate,
-    warmup_steps=20,
+    warmup_steps=min(_RISING_STEPS, FLAGS.warm_steps // 10),
     decay_steps=FLAGS.warm_steps,
   )
   recipe = recipe_lib.supervised(**settings)

@@ -12,7 +12,8 @@ Command: python experiments/smollm2.py
 Result: one seed, 85 minutes on one core of a busy machine. Held-out success is
   0.0 % untrained, 0.3 % after imitation, 66.7 % after RL: every task that needs
   one call is solved, and none that needs two. The curve and why: BUILD_NOTES,
-  Published models; the report: docs/smollm2.html.
+  Published models; the report: docs/smollm2.html. The rate of imitation rose
+  over 20 of its 30 steps then, and does over 3 now.
 Differences: none.
 
 Unless --set and --limit say otherwise, learning_rate is 2e-4, decay_steps is

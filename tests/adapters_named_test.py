@@ -218,7 +218,8 @@ def test_export_merges_what_model_names(places, tmp_path):
   again = tmp_path / 'again' / 'adapter_model.safetensors'
   assert again.read_bytes() == (adapter / again.name).read_bytes()
   short = ['--limit=action_tokens=8', '--limit=segment_tokens=60']
-  assert _run('chat', model, *short, says='hi\n\n')
+  says = f'hi\n{"long " * 60}\nhi again\n\n'  # The second fits no slot.
+  assert _run('chat', model, *short, says=says)
   made = ['--environment=tool_math', f'--workdir={tmp_path / "chat"}']
   made += ['--limit=turns=2', '--limit=segment_tokens=90']
   played = _run('chat', model, *short, *made, says='3*4\n\n')

@@ -177,7 +177,7 @@ def test_training_says_how_long_its_rows_are(monkeypatch):
     **dict.fromkeys(types.Trajectory._fields)
   )._replace(tokens=rows, segment=rows, position=rows)
   jax.eval_shape(
-    lambda params: transformer.hidden(config, params, trajectory)[0], params
+    lambda params: transformer.hidden(config, params, trajectory).hidden, params
   )
   assert asked == [24]
 

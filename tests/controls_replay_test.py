@@ -88,7 +88,7 @@ def test_other_parameters_keep_to_the_sets_of_the_sampler():
   plain = _outputs(params, trajectory._replace(kept=None))
   for one, other in zip(rest, plain, strict=True):
     assert one is other or np.array_equal(one, other)
-  before, _ = transformer.hidden(_CONFIG, params, trajectory)
+  before = transformer.hidden(_CONFIG, params, trajectory).hidden
   logits = transformer.Transformer(_CONFIG).apply(
     {'params': params}, before, method='logits'
   )

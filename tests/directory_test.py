@@ -134,7 +134,9 @@ def test_load_params(tmp_path):
   wanted = tiny_training.by_name(result.state.params)
   for name, value in tiny_training.by_name(held).items():
     np.testing.assert_array_equal(value, wanted[name])
-  begun = train.begin_with(tiny_training.state_of(recipe, seed=4), held)
+  begun = train.begin_with(
+    tiny_training.state_of(recipe, seed=4), held, recipe.optimizer
+  )
   tiny_training.assert_close(tiny_training.by_name(begun.params), wanted, 0)
 
 

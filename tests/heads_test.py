@@ -201,31 +201,34 @@ def test_a_trunk_begins_as_what_a_run_begins_with():
     jnp.array, tiny_training.state_of(recipe_lib.grpo(), seed=3).params
   )
   kept = jax.tree.map(np.array, other)
-  fresh = train.init_state(config, recipe, mesh, key)
-  published = train.init_state(config, recipe, mesh, key, other)
-  begun = train.begin_with(fresh, kept)
+  make = functools.partial(train.init_state, config, recipe, mesh, key)
+  published = make(other)
+  begun = train.begin_with(make(), kept, recipe.optimizer)
   for state in (published, begun):
     jax.tree.map(np.testing.assert_array_equal, heads.strip(state.params), kept)
     jax.tree.map(np.testing.assert_array_equal, state.params['critic'], kept)
-  for state in (fresh, published, begun):
+  for state in (make(), published, begun):
     pointers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(state)]
     assert len(set(pointers)) == len(pointers), 'donated twice'
   # A trunk that has learnt goes on, and can be left behind.
   learnt = jax.tree.map(lambda x: x + 1, begun.params)
-  again = train.begin_with(fresh, learnt)
+  again = train.begin_with(make(), learnt, recipe.optimizer)
   jax.tree.map(np.testing.assert_array_equal, again.params, learnt)
-  plain = tiny_training.state_of(recipe_lib.grpo())
-  left = train.begin_with(plain, learnt)
+  plain = recipe_lib.grpo()
+  left = train.begin_with(
+    tiny_training.state_of(plain), learnt, plain.optimizer
+  )
   jax.tree.map(np.testing.assert_array_equal, left.params, heads.strip(learnt))
 
 
 def test_heads_of_another_form_are_refused():
   learnt = tiny_training.state_of(recipe_lib.ppo()).params
-  state = tiny_training.state_of(hiper.recipe())
+  recipe = hiper.recipe()
+  state = tiny_training.state_of(recipe)
   with pytest.raises(
     ValueError, match=r'\(32, 1, 1\), this recipe wants \(32, 3, 1\).*superv'
   ):
-    train.begin_with(state, learnt)
+    train.begin_with(state, learnt, recipe.optimizer)
 
 
 def test_a_run_of_before_says_so(tmp_path):

@@ -224,9 +224,9 @@ def test_a_run_goes_on_to_the_bit_and_keeps_its_base_once(tmp_path):
   make = functools.partial(
     train.init_state, config, recipe, sharding.make_mesh(), jax.random.key(5)
   )
-  begun = train.begin_with(make(), held)
+  begun = train.begin_with(make(), held, recipe.optimizer)
   jax.tree.map(np.testing.assert_array_equal, begun.policy, held)
   _, base = lora.split(config, held)
-  begun = train.begin_with(make(), base)
+  begun = train.begin_with(make(), base, recipe.optimizer)
   jax.tree.map(np.testing.assert_array_equal, begun.frozen, base)
   jax.tree.map(np.testing.assert_array_equal, begun.params, make().params)

@@ -10,12 +10,14 @@ model.safetensors in float32) of random weights, and reference.npz:
   logits [N, V] float64      of every token; `logits32` in float32
   gradient/NAME              of the mean log-probability of all tokens but each
                              row's first; float64, without the later blocks
+  balance float64            where there are experts: the load-balance loss of
+                             the batch, layer by layer, the mean over layers
   prompts, prompt_lengths    of the greedy continuations
   greedy [2, 64]             what `generate` says, from a left-padded batch
 
 The batch is computed padded on the left and on the right, which must agree.
-Rows are longer than the window and the length that a stretched rope was first
-trained on.
+Rows are longer than the window, than the length that a stretched rope was first
+trained on, and than the positions of config.json (but those of LongRoPE).
 
 transformers computes rotary tables, norms and softmax in float32 whatever the
 dtype of a model, by naming float32 where they are computed. So while a float64
@@ -26,13 +28,17 @@ name; what is then left of float32 is nothing: left and right padding agree to
 
 from collections.abc import Iterator
 import contextlib
+import copy
 import pathlib
 import sys
+import tempfile
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 import torch
 import transformers
+from transformers.models.mixtral import modeling_mixtral
 
 FOLDER = pathlib.Path(__file__).parent / 'fixtures' / 'pretrained'
 LENGTHS = (40, 23, 9)
@@ -65,7 +71,7 @@ SHAPES: dict[str, Settings] = {
   ),
 }
 _COMMON = dict(
-  max_position_embeddings=128, pad_token_id=0, bos_token_id=1, eos_token_id=2
+  max_position_embeddings=32, pad_token_id=0, bos_token_id=1, eos_token_id=2
 )
 
 
@@ -89,7 +95,7 @@ def _longrope(original: int) -> Settings:
     original_max_position_embeddings=original,
   )
   both = dict(original_max_position_embeddings=original, rope_parameters=rope)
-  return both | dict(sliding_window=WINDOW)
+  return both | dict(sliding_window=WINDOW, max_position_embeddings=128)
 
 
 # Heads of eight channels, half of which turn.
@@ -110,8 +116,11 @@ def _gemma3(*kinds: str, factor: float) -> Settings:
   )
 
 
-_QWEN2_LATE = dict(
+_LATE_WINDOWS = dict(
   use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1
+)
+_QWEN3_EXPERTS = dict(
+  head_dim=8, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=12
 )
 _GEMMA2 = dict(head_dim=6, sliding_window=WINDOW, query_pre_attn_scalar=24)
 
@@ -138,12 +147,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Settings]]] = {
       'deep': dict(sliding_window=None, head_dim=8),
     },
   ),
-  'qwen2': ('Qwen2', {'narrow': {}, 'deep': _QWEN2_LATE}),
+  'qwen2': ('Qwen2', {'narrow': {}, 'deep': _LATE_WINDOWS}),
   'qwen2_yarn': (
     'Qwen2',
     {
       'narrow': dict(rope_parameters=_yarn()),
-      'deep': _QWEN2_LATE
+      'deep': _LATE_WINDOWS
       | dict(
         rope_parameters=_yarn(beta_fast=4.0, beta_slow=0.5, rope_theta=100.0)
       ),
@@ -151,7 +160,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Settings]]] = {
   ),
   'qwen3': (
     'Qwen3',
-    {'narrow': dict(head_dim=8), 'deep': dict(head_dim=6, attention_bias=True)},
+    {
+      'narrow': dict(head_dim=8),
+      'deep': _LATE_WINDOWS | dict(head_dim=6, attention_bias=True),
+    },
   ),
   'gemma2': (
     'Gemma2',
@@ -191,13 +203,42 @@ FAMILIES: dict[str, tuple[str, dict[str, Settings]]] = {
     },
   ),
   'olmo2': ('Olmo2', {'narrow': {}, 'deep': dict(num_key_value_heads=5)}),
+  'mixtral': (
+    'Mixtral',
+    {
+      'narrow': dict(num_local_experts=4, sliding_window=WINDOW),
+      'deep': dict(
+        head_dim=8,
+        num_local_experts=5,
+        num_experts_per_tok=3,
+        rope_parameters=_yarn(),
+      ),
+    },
+  ),
+  'qwen3_moe': (
+    'Qwen3Moe',
+    {
+      'narrow': _QWEN3_EXPERTS
+      | dict(norm_topk_prob=True, rope_parameters=_yarn()),
+      'deep': _QWEN3_EXPERTS
+      | dict(use_sliding_window=True, sliding_window=WINDOW),
+    },
+  ),
 }
+# A family's place here is the seed of its weights.
+SEEDS = (
+  'gemma2 gemma3 llama2 llama3 mistral olmo2 phi3_long phi3_short qwen2 '
+  'qwen2_yarn qwen3 smollm2 mixtral qwen3_moe'
+).split()
 
 
 def configuration(kind: str, settings: Settings) -> Any:
   """The configuration of a family, such as 'Llama'."""
   made = getattr(transformers, f'{kind}Config')
-  return made(**_COMMON | settings, attn_implementation='eager')
+  found = made(**_COMMON | settings, attn_implementation='eager')
+  # A loop over experts; the grouped product knows no float64.
+  found._experts_implementation = 'eager'
+  return found
 
 
 def fresh(config: Any, seed: int) -> dict[str, torch.Tensor]:
@@ -281,14 +322,44 @@ def mean_logprob(scores: Any, rows: list[np.ndarray]) -> Any:
 
 
 def gradient(model: Any, rows: list[np.ndarray]) -> dict[str, np.ndarray]:
-  """The gradient of `mean_logprob`, by name; of blocks the first one's."""
-  model.zero_grad()
-  mean_logprob(logits(model, rows, left=False), rows).backward()
+  """The gradient of `mean_logprob`, by name; of blocks the first one's.
+
+  Names are those of a checkpoint, where experts are tensors of their own: the
+  slopes are saved as if they were weights.
+  """
+  slopes = copy.deepcopy(model)
+  mean_logprob(logits(slopes, rows, left=False), rows).backward()
+  for parameter in slopes.parameters():
+    parameter.data = parameter.grad
+  with tempfile.TemporaryDirectory() as folder:
+    slopes.save_pretrained(folder)
+    found = safetensors.numpy.load_file(f'{folder}/model.safetensors')
   return {
-    name: parameter.grad.numpy()
-    for name, parameter in model.named_parameters()
+    name: value
+    for name, value in found.items()
     if '.layers.' not in name or '.layers.0.' in name
   }
+
+
+def balance(model: Any, rows: list[np.ndarray]) -> dict[str, np.ndarray]:
+  """The load-balance loss of the batch, where there are experts."""
+  config = model.config
+  if not getattr(config, 'num_experts_per_tok', 0):
+    return {}
+  tokens, mask, position = padded(rows, left=True)
+  of_layers = model(
+    input_ids=tokens,
+    attention_mask=mask,
+    position_ids=position,
+    output_router_logits=True,
+  ).router_logits
+  each = [
+    modeling_mixtral.load_balancing_loss_func(
+      (layer,), config.num_local_experts, config.num_experts_per_tok, mask
+    ).item()
+    for layer in of_layers
+  ]
+  return {'balance': np.mean(each)}
 
 
 def greedy(model: Any, prompts: list[np.ndarray]) -> np.ndarray:
@@ -338,7 +409,7 @@ def make(case: str) -> dict[str, np.ndarray]:
   family, _, shape = case.partition('.')
   kind, changes = FAMILIES[family]
   config = configuration(kind, SHAPES[shape] | changes[shape])
-  weights = fresh(config, seed=sorted(FAMILIES).index(family))
+  weights = fresh(config, seed=SEEDS.index(family))
   model = build(config, weights)
   model.save_pretrained(FOLDER / case)
   (FOLDER / case / 'generation_config.json').unlink()
@@ -351,18 +422,23 @@ def make(case: str) -> dict[str, np.ndarray]:
     with torch.no_grad():
       exact = logits(double, rows, left=True)
       again = logits(double, rows, left=False)
+      balanced = balance(double, rows)
     slopes = gradient(double, rows)
     lengths = LONG_PROMPT_LENGTHS if 'long' in family else PROMPT_LENGTHS
   said = _continuations(model, double, config.vocab_size, lengths)
   assert exact.dtype == again.dtype == torch.float64
   assert float((exact - again).abs().max()) < 1e-12
   print(case, f'std {exact.std():.2f}, float32', (exact - single).abs().max())
-  return said | dict(
-    tokens=np.concatenate(rows).astype(np.int32),
-    lengths=np.asarray(LENGTHS, np.int32),
-    logits=exact.numpy(),
-    logits32=single.numpy(),
-    **{f'gradient/{name}': value for name, value in slopes.items()},
+  return (
+    said
+    | balanced
+    | dict(
+      tokens=np.concatenate(rows).astype(np.int32),
+      lengths=np.asarray(LENGTHS, np.int32),
+      logits=exact.numpy(),
+      logits32=single.numpy(),
+      **{f'gradient/{name}': value for name, value in slopes.items()},
+    )
   )
 
 

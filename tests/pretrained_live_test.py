@@ -1,21 +1,32 @@
 """Ours against transformers itself, where installed: other shapes, exports.
 
-What the fixtures hold is computed anew, and transformers reads what we write.
+What the fixtures hold is computed anew, transformers reads what we write, and
+PEFT our adapters. `make parity` installs what this wants and runs it.
 """
 
+import dataclasses
+import functools
 import importlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from agentic_jax import tokenizer as tokenizer_lib
+from agentic_jax.models import config as config_lib
+from agentic_jax.models import pretrained
+from agentic_jax.models import transformer
+from agentic_jax.models.pretrained import loading
 from agentic_jax.models.pretrained import saving
 from tests import chat_templates
 from tests import pretrained_cases as cases
 
-torch = pytest.importorskip('torch')
-transformers = pytest.importorskip('transformers')
+_WANTED = 'wants torch, transformers and peft, the extra `parity`: make parity'
+torch = pytest.importorskip('torch', reason=_WANTED)
+transformers = pytest.importorskip('transformers', reason=_WANTED)
+peft = pytest.importorskip('peft', reason=_WANTED)
 maker = importlib.import_module('tests.make_pretrained_fixtures')
 
 # Neither width nor depth nor vocabulary of the fixtures.
@@ -118,12 +129,67 @@ def test_written_without_a_source(tmp_path):
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
 
 
+ADAPTERS = config_lib.Lora(
+  rank=3, alpha=7.0, targets=('query', 'value', 'output')
+)
+
+
+def _adapted(case, adapters):
+  """A model of the fixtures with adapters that do something."""
+  base = cases.load(cases.FOLDER / case)
+  config = dataclasses.replace(base.config, lora=adapters)
+  fresh = jax.jit(functools.partial(transformer.init, config))
+  made = fresh(jax.random.key(0))['blocks']
+  rng = np.random.default_rng(0)
+  draw = lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), x.dtype)
+  beside = {k: draw(x) for k, x in made.items() if '_lora_' in k}
+  assert len(beside) == 2 * len(adapters.targets)
+  params = {**base.params, 'blocks': base.params['blocks'] | beside}
+  return cases.Model(config, params)
+
+
+@pytest.mark.parametrize(
+  'case', ['smollm2.narrow', 'gemma2.deep', 'mixtral.narrow']
+)
+@pytest.mark.parametrize('stabilised', [False, True])
+def test_peft_loads_our_adapters_and_we_load_its(case, stabilised, tmp_path):
+  adapters = dataclasses.replace(ADAPTERS, rank_stabilised=stabilised)
+  if case != 'mixtral.narrow':
+    adapters = dataclasses.replace(adapters, targets=('key', 'up', 'down'))
+  ours = _adapted(case, adapters)
+  folder = cases.FOLDER / case
+  kind = loading.read_json(folder / 'config.json')['model_type']
+  settings = dict(model_type=kind, base=str(folder))
+  pretrained.export_adapter(tmp_path, ours.params, ours.config, **settings)
+  theirs = transformers.AutoModelForCausalLM.from_pretrained(
+    folder, attn_implementation='eager'
+  )
+  rows = [np.arange(3, 33), np.arange(30, 12, -1)]
+  with torch.no_grad():
+    plain = maker.logits(theirs.eval(), rows, left=False).numpy()
+    adapted = peft.PeftModel.from_pretrained(theirs, tmp_path).eval()
+    wanted = maker.logits(adapted, rows, left=False).numpy()
+  assert np.max(np.abs(wanted - plain)) > 1e-2
+  found = cases.packed_logits(ours, cases.padded(rows, left=False))
+  np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+
+  adapted.save_pretrained(tmp_path / 'theirs')
+  assert pretrained.read_lora(tmp_path / 'theirs', kind) == adapters
+  blank = jax.tree.map(jnp.zeros_like, ours.params)
+  again = pretrained.load_adapter(
+    tmp_path / 'theirs', blank, ours.config, model_type=kind
+  )
+  for name, leaf in again['blocks'].items():
+    if '_lora_' in name:
+      np.testing.assert_array_equal(leaf, ours.params['blocks'][name])
+
+
 def test_the_fixtures_are_what_the_script_makes():
   """Their weights at least, by this version of torch."""
   case = 'gemma2.narrow'
   kind, changes = maker.FAMILIES['gemma2']
   config = maker.configuration(kind, maker.SHAPES['narrow'] | changes['narrow'])
-  seed = sorted(maker.FAMILIES).index('gemma2')
+  seed = maker.SEEDS.index('gemma2')
   model = maker.build(config, maker.fresh(config, seed))
   stored = safetensors.numpy.load_file(
     cases.FOLDER / case / 'model.safetensors'

@@ -60,21 +60,42 @@ def gradient_error(case, dtype):
 def errors_in_float64() -> list[float]:
   """The largest of both errors; for a process of its own."""
   assert jax.config.jax_enable_x64
+  experts = {case for case in cases.HALF if case.startswith('mixtral')}
   return [
-    max(logit_error(case, 'float64') for case in cases.HALF[::2]),
-    max(gradient_error(case, 'float64') for case in cases.HALF[::3]),
+    max(logit_error(case, 'float64') for case in {*cases.HALF[::2], *experts}),
+    max(
+      gradient_error(case, 'float64') for case in {*cases.HALF[::3], *experts}
+    ),
   ]
 
 
 def test_every_family_is_there():
   folders = [cases.FOLDER / case for case in cases.CASES]
-  # Those of `experts_pretrained_test`.
-  folders += cases.FOLDER.parent.glob('experts_*')
   kinds = {
     loading.read_json(folder / 'config.json')['model_type']
     for folder in folders
   }
   assert kinds == set(families.FAMILIES)
+
+
+def test_rows_are_longer_than_what_a_family_knows():
+  """Than its window and its positions, where it has them, in some case."""
+  passed: dict[str, set[str]] = {}
+  for case in cases.CASES:
+    source = loading.read_json(cases.FOLDER / case / 'config.json')
+    longest = max(cases.reference(case)['lengths'])
+    kind = passed.setdefault(source['model_type'], set())
+    rope = source['rope_parameters']
+    first = rope.get('original_max_position_embeddings')
+    if longest > (first or source['max_position_embeddings']):
+      kind.add('positions')
+    config = families.read(source, positions=cases.POSITIONS)
+    if 0 < max(config.windows, default=0) < longest:
+      kind.add('window')
+  without = {'llama', 'olmo2'}
+  for name, kinds in passed.items():
+    wanted = {'positions'} if name in without else {'positions', 'window'}
+    assert kinds == wanted, name
 
 
 @pytest.mark.parametrize('case', thorough.some(cases.CASES, 2))

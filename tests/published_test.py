@@ -1,7 +1,10 @@
 """--model names a published checkpoint: found, trained, resumed, exported."""
 
+import io
 import json
 import pathlib
+import re
+import sys
 
 from absl import flags
 from absl.testing import flagsaver
@@ -12,6 +15,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+import rich.console
 
 from agentic_jax import metrics
 from agentic_jax import recipe as recipe_lib
@@ -220,7 +224,7 @@ def _another_model_is_another_run(workdir, model) -> None:
       common.train_run(common.build())
 
 
-def test_a_conversation_keeps_its_tokens(directory):
+def test_a_conversation_keeps_its_tokens(directory, monkeypatch, capsys):
   with _flags(directory, directory / 'run', sample=['temperature=1.0']):
     conversation = chat.converse()
   first = conversation.reply('Hello 12')
@@ -232,8 +236,26 @@ def test_a_conversation_keeps_its_tokens(directory):
   assert said.startswith('<|im_start|>user\nHello 12<|im_end|>')
   assert '<|im_start|>user\nand<|im_end|>\n<|im_start|>assistant\n' in said
   assert slot.length + 1 == len(conversation.ids)
-  for _ in range(6):
-    conversation.reply('a' * 20)
+  assert not conversation.forgot
+  held = list(conversation.ids)
+  # On the terminal: a line that no slot holds, and a new beginning.
+  monkeypatch.setattr(chat, 'converse', lambda: conversation)
+  talk = lambda *lines: monkeypatch.setattr(
+    sys, 'stdin', io.StringIO('\n'.join(lines))
+  )
+  talk('a' * 300)
+  chat._talk(rich.console.Console())
+  assert conversation.ids == held
+  shown = capsys.readouterr()
+  assert re.search(
+    r'Not said: this is \d+ tokens long .* of 30 .* room for', shown.err
+  )
+  assert not shown.out
+  talk('a' * 300, *['b' * 20] * 3)
+  chat._talk(rich.console.Console())
+  shown = capsys.readouterr()
+  assert shown.err.count('Not said') == 1
+  assert 1 <= shown.err.count('all that was said before this line is forg') < 3
   assert 'Hello' not in words.decode(conversation.ids)
 
 

@@ -126,9 +126,8 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(workdir):
 
 
 def test_chat_answers_from_a_trained_run(workdir):
-  done = run(
-    'experiments/chat.py', f'--init_from={workdir}', stdin='3^17 mod 41\n'
-  )
+  lines = f'{"9" * 300}\n3^17 mod 41\n'
+  done = run('experiments/chat.py', f'--init_from={workdir}', stdin=lines)
   assert '3^17 mod 41' in done.stdout
 
 

@@ -7,6 +7,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from agentic_jax import checkpoint
@@ -50,22 +51,48 @@ def test_begin_with():
   plain, critic = recipe_lib.grpo(), recipe_lib.ppo()
   other = tiny_training.state_of(plain, seed=1).params
   state = tiny_training.state_of(critic)
-  begun = train.begin_with(state, other)
+  begun = train.begin_with(state, other, critic.optimizer)
   np.testing.assert_array_equal(begun.params['embedding'], other['embedding'])
   np.testing.assert_array_equal(
     begun.params['heads']['value'], state.params['heads']['value']
   )
-  back = train.begin_with(tiny_training.state_of(plain), begun.params)
+  back = train.begin_with(
+    tiny_training.state_of(plain), begun.params, plain.optimizer
+  )
   assert 'heads' not in back.params
   short = dict(other, embedding=other['embedding'][:7])
+  refused = functools.partial(
+    train.begin_with, state, optimizer=critic.optimizer
+  )
   with pytest.raises(ValueError, match=r"'embedding'\] of shape \(7, 32\)"):
-    train.begin_with(state, short)
+    refused(short)
   with pytest.raises(ValueError, match=r"lack \['final_norm'\]\['scale'\]"):
-    train.begin_with(
-      state, {k: v for k, v in other.items() if k != 'final_norm'}
-    )
+    refused({k: v for k, v in other.items() if k != 'final_norm'})
   with pytest.raises(ValueError, match=r"have \['unembedding'\].*--model"):
-    train.begin_with(state, dict(other, unembedding=other['embedding']))
+    refused(dict(other, unembedding=other['embedding']))
+
+
+def test_what_an_optimiser_keeps_begins_with_the_parameters():
+  """As an average of them would; heads that were not given are among them."""
+  keeps = optax.GradientTransformation(
+    lambda params: params, lambda updates, kept, params: (updates, kept)
+  )
+  recipe = dataclasses.replace(recipe_lib.ppo(), optimizer=keeps)
+  config, mesh = tiny_training.config(recipe), sharding.make_mesh()
+  make = functools.partial(
+    train.init_state, config, recipe, mesh, jax.random.key(0)
+  )
+  fresh = make()
+  other = tiny_training.state_of(recipe_lib.grpo(), seed=1).params
+  begun = train.begin_with(fresh, other, keeps)
+  given = make(jax.tree.map(jnp.copy, other))
+  for state in (make(), begun, given):
+    assert 'heads' in state.optimizer_state
+    jax.tree.map(
+      np.testing.assert_array_equal, state.optimizer_state, state.params
+    )
+  np.testing.assert_array_equal(begun.params['embedding'], other['embedding'])
+  assert all(x.is_deleted() for x in jax.tree.leaves(fresh.optimizer_state))
 
 
 def test_beginning_with_parameters_leaves_them_alone(tmp_path):
@@ -73,7 +100,9 @@ def test_beginning_with_parameters_leaves_them_alone(tmp_path):
   recipe = recipe_lib.grpo()
   other = tiny_training.state_of(recipe, seed=1).params
   kept = tiny_training.by_name(tiny_training.state_of(recipe, seed=1).params)
-  state = train.begin_with(tiny_training.state_of(recipe), other)
+  state = train.begin_with(
+    tiny_training.state_of(recipe), other, recipe.optimizer
+  )
   plan = train.Plan(
     config=tiny_training.config(recipe),
     shape=tiny_training.shape(),

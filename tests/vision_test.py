@@ -69,7 +69,7 @@ def _programs(config):
   def say(params, pixels, batch):
     apply = functools.partial(model.apply, {'params': params})
     encoded = apply(pixels, method=lambda m, x: m.vision.encode(x))
-    hidden, _ = transformer.hidden(config, params, batch)
+    hidden = transformer.hidden(config, params, batch).hidden
     return {
       'encoded': encoded,
       'seen': apply(encoded, method=lambda m, x: m.vision.project(x)),

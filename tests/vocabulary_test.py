@@ -49,7 +49,7 @@ def _rows(rows=4, length=21):
 
 def _logits(config, params, rows):
   """What is never held: [B, T, V]."""
-  after, _ = transformer.hidden(config, params, rows, None)
+  after = transformer.hidden(config, params, rows).hidden
   hidden = transformer._before(after)
   scores = transformer._score(config, params)(hidden)
   return scores / rows.temperature[..., None]

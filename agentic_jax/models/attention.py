@@ -19,13 +19,13 @@ from agentic_jax.types import Array
 class Cache(NamedTuple):
   """Keys and values of every slot, one layer.
 
-  Positions are cut into blocks of P, an array each: XLA would copy a slice of
+  Positions are cut into blocks, an array each: XLA would copy a slice of
   one large array before every product. Keys lie with positions innermost and
   values with channels innermost, as the products of a decode step read them.
   """
 
-  keys: tuple[Array, ...]  # [slots, K, H, P] each: K key-value heads of width H
-  values: tuple[Array, ...]  # [slots, K, P, H] each
+  keys: tuple[Array, ...]  # [slots, kv_heads, head_dim, block] each
+  values: tuple[Array, ...]  # [slots, kv_heads, block, head_dim] each
 
 
 class Form(NamedTuple):
@@ -60,15 +60,22 @@ def soft_cap(x: Array, cap: float) -> Array:
   return cap * jnp.tanh(x / cap) if cap else x
 
 
-def rotary(position: Array, width: int, rope: Any, dtype) -> tuple:
-  """Cosines and signed sines of rotary position embeddings: [..., W].
+class Rotation(NamedTuple):
+  """By how much `rotate` turns pairs of channels; [..., turned] each."""
+
+  cosine: Array
+  sine: Array  # Negative in the first half.
+
+
+def rotary(position: Array, width: int, rope: Any, dtype) -> Rotation:
+  """Rotary position embeddings: [..., turned].
 
   Computed in float32 at least, whatever the dtype of the activations.
 
   Args:
     position: int32 [...].
-    width: of a head; W is the share of it that is rotated.
-    rope: a `config.Rope`.
+    width: of a head.
+    rope: a `config.Rope`; says which share of the width is turned.
     dtype: of the activations.
   """
   kind = jnp.promote_types(dtype, jnp.float32)
@@ -81,11 +88,11 @@ def rotary(position: Array, width: int, rope: Any, dtype) -> tuple:
   if rope.scale != 1.0:
     cosine, sine = cosine * rope.scale, sine * rope.scale
   join = lambda a, b: jnp.concatenate([a, b], axis=-1)
-  return join(cosine, cosine), join(-sine, sine)
+  return Rotation(join(cosine, cosine), join(-sine, sine))
 
 
 def rotate(x: Array, cosine: Array, sine: Array) -> Array:
-  """Rotates the halves of x [..., heads, H] by what `rotary` gives.
+  """Rotates the halves of x [..., heads, head_dim] by what `rotary` gives.
 
     first' = first cos - second sin,   second' = second cos + first sin
 
@@ -123,8 +130,8 @@ class Packed:
 
   def attend(
     self, q: Array, k: Array, v: Array, cache: None, form: Form
-  ) -> tuple:
-    """Attention output [B, T, heads, H] of q [B, T, heads, H], and no cache."""
+  ) -> tuple[Array, None]:
+    """Attention of q [B, T, heads, head_dim], of its shape, and no cache."""
     del cache
     return causal.KERNELS[self.kernel](form, q, k, v, self.segment), None
 
@@ -138,9 +145,9 @@ class Cached(NamedTuple):
   depend neither on the other rows, nor on its slot, nor on the capacity.
 
   Attributes:
-    position: int32 [R, P], of the R x P new tokens.
-    slot: int32 [R], or None when row r is slot r.
-    active: bool [R]; the output of other rows is meaningless.
+    position: int32 [rows, new], of the new tokens.
+    slot: int32 [rows], or None when row r is slot r.
+    active: bool [rows]; the output of other rows is meaningless.
 
   References:
     Milakov and Gimelshein, 2018, arXiv:1805.02867, algorithm 3.
@@ -152,8 +159,16 @@ class Cached(NamedTuple):
 
   def attend(
     self, q: Array, k: Array, v: Array, cache: Cache, form: Form
-  ) -> tuple:
-    """Writes k, v [R, P, K, H] and attends with q [R, P, heads, H]."""
+  ) -> tuple[Array, Cache]:
+    """Writes keys and values, and attends with q.
+
+    Args:
+      q: [rows, new, heads, head_dim].
+      k: [rows, new, kv_heads, head_dim].
+      v: as k.
+      cache: of the slots, given up to the one returned.
+      form: of scores.
+    """
     cache = self._write(k, v, cache)
     r, p, heads, h = q.shape
     kv_heads = k.shape[2]

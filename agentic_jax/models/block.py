@@ -23,6 +23,16 @@ _ACTIVATIONS = {
 }
 
 
+# Up to this depth a scan over layers is unrolled: keeping what the backward
+# pass needs in stacked arrays costs a CPU more than the larger program.
+_UNROLLED_LAYERS = 8
+
+
+def unrolled(layers: int) -> int:
+  """How many layers of a scan are one step of its loop."""
+  return layers if layers <= _UNROLLED_LAYERS else 1
+
+
 def matmul(x: Array, matrix: Array, kind: Any = None) -> Array:
   """x [..., D] @ matrix [D, F], as a product of two matrices.
 
@@ -176,7 +186,7 @@ class Block(nn.Module):
     return experts_lib.multiply(x, matrix.astype(x.dtype), groups)
 
   def _queries_keys_values(self, x, rotation):
-    """q [B, T, heads, H], and k and v [B, T, K, H]; q and k are rotated."""
+    """q [B, T, heads, head_dim]; k and v [B, T, kv_heads, head_dim]."""
     c = self.config
     split = lambda y: y.reshape(*y.shape[:-1], -1, c.head_dim)
     queries, keys = c.heads * c.head_dim, c.kv_heads * c.head_dim

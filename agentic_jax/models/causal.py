@@ -7,6 +7,7 @@ it can do what the model asks for; `choose` says which, and why not.
 import functools
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -31,7 +32,7 @@ _TILE = 128
 
 
 def pieces(form: Any, q: Array, k: Array, v: Array, segment: Array) -> Array:
-  """Attention in XLA's own operations: [B, T, heads, H].
+  """Attention in XLA's own operations: [B, T, heads, head_dim].
 
   Queries go in pieces, and a piece sees the keys before its end only: the
   products are those of the triangle under the diagonal and little more. Rows
@@ -41,19 +42,22 @@ def pieces(form: Any, q: Array, k: Array, v: Array, segment: Array) -> Array:
 
   Args:
     form: an `attention.Form`.
-    q: [B, T, heads, H], queries.
-    k: [B, T, K, H], keys; K divides heads.
-    v: [B, T, K, H], values.
+    q: [B, T, heads, head_dim], queries.
+    k: [B, T, kv_heads, head_dim], keys; kv_heads divides heads.
+    v: [B, T, kv_heads, head_dim], values.
     segment: int32 [B, T]; tokens of one segment see each other.
   """
+  chex.assert_equal_shape([k, v])
+  chex.assert_shape(segment, q.shape[:2])
   b, t, heads, h = q.shape
   number = -(-t // _QUERIES)
   size = -(-t // number)
   ends = ((0, 0), (0, number * size - t))
   queries = jnp.pad(q, (*ends, (0, 0), (0, 0)))
   queries = queries.reshape(b, number * size, k.shape[2], -1, h)
-  queries = queries.transpose(0, 2, 3, 1, 4)  # [B, K, g, T, H]
-  k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 3, 1)  # [B, K, H, T]
+  queries = queries.transpose(0, 2, 3, 1, 4)  # [B, kv_heads, g, T, head_dim]
+  # [B, kv_heads, head_dim, T].
+  k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 3, 1)
   segments = jnp.pad(segment, ends)
   groups = number if t <= _KEPT else min(number, _PREFIXES)
   outs = []
@@ -67,14 +71,15 @@ def pieces(form: Any, q: Array, k: Array, v: Array, segment: Array) -> Array:
       continue
     starts = jnp.arange(first, past) * size
     looked = jax.lax.map(jax.checkpoint(piece), starts)
-    looked = jnp.moveaxis(looked, 0, 3)  # [B, K, g, pieces, size, H]
+    # [B, kv_heads, g, pieces, size, head_dim].
+    looked = jnp.moveaxis(looked, 0, 3)
     outs.append(looked.reshape(*looked.shape[:3], -1, h))
   out = jnp.concatenate(outs, axis=3).transpose(0, 3, 1, 2, 4)
   return out.reshape(b, -1, heads, h)[:, :t]
 
 
 def _look_back(form, size, q, k, v, segment, key_segment, start):
-  """Attention [B, K, g, size, H] of the queries from `start` on.
+  """Attention [B, kv_heads, g, size, head_dim] of queries from `start` on.
 
   What is divided by the sum of the weights is the mixture, not each weight:
   so their gradient is one pass, w (dw - d sum), without a sum of its own.
@@ -84,11 +89,11 @@ def _look_back(form, size, q, k, v, segment, key_segment, start):
   Args:
     form: an `attention.Form`.
     size: how many queries.
-    q: [B, K, g, T, H], queries of a row.
-    k: [B, K, H, S], the first keys of the row.
-    v: [B, K, H, S], their values.
+    q: [B, kv_heads, g, T, head_dim], queries of a row.
+    k: [B, kv_heads, head_dim, seen], the first keys of the row.
+    v: [B, kv_heads, head_dim, seen], their values.
     segment: int32 [B, T], of the queries.
-    key_segment: int32 [B, S], of the keys.
+    key_segment: int32 [B, seen], of the keys.
     start: int32 [], where the queries begin.
   """
   b, kv_heads, g, _, h = q.shape
@@ -96,7 +101,7 @@ def _look_back(form, size, q, k, v, segment, key_segment, start):
   q = jax.lax.dynamic_slice_in_dim(q, start, size, axis=3)
   segment = jax.lax.dynamic_slice_in_dim(segment, start, size, axis=1)
   q = q.reshape(b, kv_heads, g * size, h)
-  scores = jnp.einsum('bkqh,bkhs->bkqs', q, k)  # [B, K, g size, S]
+  scores = jnp.einsum('bkqh,bkhs->bkqs', q, k)  # [.., g size, seen]
   wide = jnp.promote_types(scores.dtype, jnp.float32)
   scores = form.cap_scores(scores.astype(wide))
   distance = start + jnp.arange(size)[:, None] - jnp.arange(s)
@@ -140,7 +145,7 @@ def splash(
   more = -t % _TILE
   size = t + more
   pad = lambda x: jnp.pad(x, ((0, 0), (0, more), (0, 0), (0, 0)))
-  first = lambda x: pad(x).transpose(0, 2, 1, 3)  # [B, heads, T, H]
+  first = lambda x: pad(x).transpose(0, 2, 1, 3)  # [.., T, head_dim]
   segments = jnp.pad(segment, ((0, 0), (0, more)))
   shape = (size, size)
   mask = library.CausalMask(shape)

@@ -5,8 +5,9 @@ and made again on the way back.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -21,6 +22,18 @@ Score = Callable[[Array], Array]
 Vocabulary = Callable[[types.Chunk], dict[str, Array]]
 
 
+class _Piece(NamedTuple):
+  """What the tokens of a chunk bring: [number, B, size, ...] of all."""
+
+  hidden: Array
+  taught: Array | None
+  tokens: Array
+  temperature: Array
+  mask: Array
+  index: Array
+  kept: Array | None
+
+
 def unpack(bits: Array, size: int) -> Array:
   """Sets bool [..., size] from bits uint8 [..., ceil(size / 8)]."""
   places = jnp.arange(8, dtype=jnp.uint8)
@@ -33,7 +46,7 @@ def within(scores: Array, kept: Array) -> Array:
 
   Args:
     scores: float [..., V].
-    kept: uint8 [..., W], see `types.Segment`.
+    kept: uint8 [..., ceil(V / 8)], see `types.Segment`.
   """
   sets = unpack(kept, scores.shape[-1])
   # Finite, so that 0 of them in a sum is 0.
@@ -47,6 +60,7 @@ def said(scores: Array, tokens: Array) -> tuple[Array, Array]:
     scores: float [..., V], divided by the temperature.
     tokens: int32 [...].
   """
+  chex.assert_shape(tokens, scores.shape[:-1])
   total = jax.nn.logsumexp(scores, axis=-1)
   chosen = jnp.take_along_axis(scores, tokens[..., None], axis=-1)
   entropy = total - jnp.sum(jnp.exp(scores - total[..., None]) * scores, -1)
@@ -75,6 +89,7 @@ def read(
     teach: the teacher's projection; None is no teacher.
     taught: float [B, T, D], of the teacher before each token.
   """
+  chex.assert_shape(hidden, (*trajectory.tokens.shape, None))
   rows, length = trajectory.tokens.shape
   size = max(1, TOKENS // rows)
   number = -(-length // size)
@@ -87,21 +102,21 @@ def read(
     x = jnp.pad(x, ends, constant_values=fill)
     return jnp.moveaxis(x.reshape(rows, number, size, *x.shape[2:]), 1, 0)
 
-  def one(chunk):
-    hidden, taught, tokens, temperature, mask, index, kept = chunk
-    scores = score(hidden) / temperature[..., None]
-    if kept is not None:
-      scores = within(scores, kept)
-    logprobs, entropy = said(scores, tokens)
+  def one(piece):
+    temperature = piece.temperature[..., None]
+    scores = score(piece.hidden) / temperature
+    if piece.kept is not None:
+      scores = within(scores, piece.kept)
+    logprobs, entropy = said(scores, piece.tokens)
     found = None
     if vocabulary is not None:
       teacher = None
       if teach is not None:
-        teacher = teach(taught) / temperature[..., None]
-      found = _found(vocabulary, scores, teacher, tokens, mask, index)
+        teacher = teach(piece.taught) / temperature
+      found = _found(vocabulary, scores, teacher, piece)
     return logprobs, entropy, found
 
-  chunks = (
+  pieces = _Piece(
     cut(hidden),
     None if taught is None else cut(jax.lax.stop_gradient(taught)),
     cut(trajectory.tokens),
@@ -111,7 +126,7 @@ def read(
     None if trajectory.kept is None else cut(trajectory.kept, 255),
   )
   again = jax.checkpoint(one, prevent_cse=False)
-  _, read_ = jax.lax.scan(lambda _, chunk: (None, again(chunk)), None, chunks)
+  _, read_ = jax.lax.scan(lambda _, piece: (None, again(piece)), None, pieces)
 
   def join(x):
     return jnp.moveaxis(x, 0, 1).reshape(rows, -1)[:, :length]
@@ -123,16 +138,18 @@ def _found(
   vocabulary: Vocabulary,
   scores: Array,
   teacher: Array | None,
-  tokens: Array,
-  mask: Array,
-  index: Array,
+  piece: _Piece,
 ) -> dict[str, Array]:
   """What `vocabulary` makes of a chunk, 0 outside the action mask."""
   flat = lambda x: x.reshape(-1, *x.shape[2:])
   if teacher is not None:
     teacher = jax.lax.stop_gradient(flat(teacher))
   chunk = types.Chunk(
-    flat(scores), teacher, flat(tokens), flat(mask), flat(index)
+    flat(scores),
+    teacher,
+    flat(piece.tokens),
+    flat(piece.mask),
+    flat(piece.index),
   )
   found: Any = vocabulary(chunk)
   if not isinstance(found, dict) or any(
@@ -145,6 +162,6 @@ def _found(
       'vocabulary only, and leave the rest to weigh.'
     )
   return {
-    name: jnp.where(mask, value.reshape(mask.shape), 0.0)
+    name: jnp.where(piece.mask, value.reshape(piece.mask.shape), 0.0)
     for name, value in found.items()
   }

@@ -6,6 +6,7 @@ one grouped product takes each expert's rows to its own matrix.
 
 from typing import NamedTuple
 
+import chex
 import jax
 from jax import ad_checkpoint
 import jax.numpy as jnp
@@ -78,6 +79,7 @@ def weights_of(logits: Array, experts: Array, *, renormalise: bool) -> Array:
   References:
     Jiang et al., 2024, arXiv:2401.04088, section 2.1.
   """
+  chex.assert_equal_shape_prefix([logits, experts], logits.ndim - 1)
   chosen = jnp.take_along_axis(jax.nn.softmax(logits), experts, axis=-1)
   if renormalise:
     chosen = chosen / jnp.sum(chosen, axis=-1, keepdims=True)
@@ -117,6 +119,7 @@ def combine(rows: Array, weights: Array, groups: Groups) -> Array:
   The weights are rounded to the type of the rows first, as the published
   implementations do; the sum is taken in float32 at least.
   """
+  chex.assert_shape(groups.places, (weights.size,))
   back = _permute(rows, groups.places).reshape(*weights.shape, -1)
   mixed = back * weights.astype(rows.dtype)[..., None]
   wide = jnp.promote_types(rows.dtype, jnp.float32)

@@ -8,6 +8,7 @@ adapters of its own.
 
 from typing import Any, NamedTuple
 
+import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -63,6 +64,7 @@ def of_role(head: types.ValueHead, parts: Array, role: Array) -> Array:
     parts: float [B, T, H, K], of the state before each token.
     role: int [B, T], of each token.
   """
+  chex.assert_shape(parts, (*role.shape, head.number, head.parts))
   if not head.levels:
     return parts[:, :, 0]
   level = jnp.asarray(head.levels)[role][:, :, None, None]

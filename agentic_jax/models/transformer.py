@@ -10,7 +10,7 @@ are built with `fused=True`.
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
@@ -28,9 +28,20 @@ from agentic_jax.models import lora
 from agentic_jax.models import vision
 from agentic_jax.types import Array
 
-# Up to this depth the scan over layers is unrolled: keeping what the backward
-# pass needs in stacked arrays costs a CPU more than the larger program.
-_UNROLLED_LAYERS = 8
+
+class States(NamedTuple):
+  """What feeding tokens gives.
+
+  Attributes:
+    hidden: float [B, T, D], normalised, after each token.
+    cache: the new one, a tuple of `attention.Cache`; None in training.
+    routing: an `experts.Routing` of [B, T, L, X] and [B, T, L, k]; None without
+      experts.
+  """
+
+  hidden: Array
+  cache: tuple[attention.Cache, ...] | None
+  routing: experts_lib.Routing | None
 
 
 def _kept(remat: str):
@@ -74,7 +85,7 @@ class Transformer(nn.Module):
         split_rngs={'params': True},
         in_axes=(0, 0, 0, nn.broadcast, nn.broadcast),
         length=c.layers,
-        unroll=c.layers if c.layers <= _UNROLLED_LAYERS else 1,
+        unroll=block.unrolled(c.layers),
         metadata_params={nn.PARTITION_NAME: 'layers'},
       )(c, name='blocks')
     self.final_norm = block.Norm(c)
@@ -91,7 +102,9 @@ class Transformer(nn.Module):
     if c.output_heads.any and not self.fused:  # Decoding has no use for them.
       self.heads = heads_lib.Heads(c)
 
-  def __call__(self, tokens: Array, context, cache=None) -> tuple:
+  def __call__(
+    self, tokens: Array, context, cache=None
+  ) -> tuple[Array, tuple[attention.Cache, ...] | None]:
     """The last hidden states.
 
     Args:
@@ -111,7 +124,7 @@ class Transformer(nn.Module):
     cache=None,
     recorded: Array | None = None,
     sights: vision.Sights | None = None,
-  ) -> tuple:
+  ) -> States:
     """The last hidden states, and which experts saw the tokens.
 
     Args:
@@ -121,10 +134,6 @@ class Transformer(nn.Module):
       recorded: int [B, T, L, k] or None, experts to take instead of those that
         the routers choose; see `experts.choose`.
       sights: what stands in the place of embeddings, where images are.
-
-    Returns:
-      Hidden states and cache as in a call, and an `experts.Routing` of
-      [B, T, L, X] and [B, T, L, k], None without experts.
     """
     c = self.config
     ropes = [c.rope] if c.local_rope is None else [c.rope, c.local_rope]
@@ -149,7 +158,7 @@ class Transformer(nn.Module):
         x, cache, windows, recorded, context, rotations
       )
     routing = jax.tree.map(lambda y: jnp.moveaxis(y, 0, 2), routing)
-    return self.final_norm(x), cache, routing
+    return States(self.final_norm(x), cache, routing)
 
   def _layer_by_layer(self, x, cache, context, rotations):
     """x, the tuple of caches and the stacked routing, of decoding."""
@@ -167,7 +176,7 @@ class Transformer(nn.Module):
     return x, tuple(caches), stacked
 
   def see(self, pixels: Array) -> Array:
-    """Tokens [n, N, D] of images uint8 [n, S, S, 3]."""
+    """Tokens [n, number, D] of images uint8 [n, height, width, 3]."""
     return self.vision(pixels)
 
   def logits(self, hidden: Array) -> Array:
@@ -264,11 +273,8 @@ def hidden(
   params: Any,
   trajectory: types.Trajectory,
   recorded: Array | None = None,
-) -> tuple:
-  """Hidden states [B, T, D] after each token, its row's images seen.
-
-  With them the routing of feeding the tokens; see `Transformer.routed`.
-  """
+) -> States:
+  """What feeding the rows gives, their images seen."""
   kernel = causal.chosen(config, trajectory.tokens.shape[1]).kernel
   context = attention.Packed(trajectory.segment, trajectory.position, kernel)
   model, variables = Transformer(config), {'params': params}
@@ -279,7 +285,7 @@ def hidden(
     seen = model.apply(variables, pixels, method=Transformer.see)
     seen = seen.reshape(rows, -1, seen.shape[-1])
     sights = vision.Sights(seen, trajectory.sight)
-  found, _, routing = model.apply(
+  return model.apply(
     variables,
     trajectory.tokens,
     context,
@@ -287,7 +293,6 @@ def hidden(
     sights=sights,
     method=Transformer.routed,
   )
-  return found, routing
 
 
 def _score(config, params) -> chunks.Score:
@@ -333,12 +338,12 @@ def outputs(
     teacher: parameters whose logits `vocabulary` gets too; no gradient flows
       to them.
   """
-  after, routing = hidden(config, params, trajectory, trajectory.experts)
+  after, _, routing = hidden(config, params, trajectory, trajectory.experts)
   score = _score(config, params)
   taught, teach = None, None
   if teacher is not None:
     # It has routers of its own: nobody recorded what they would choose.
-    taught = _before(hidden(config, teacher, trajectory)[0])
+    taught = _before(hidden(config, teacher, trajectory).hidden)
     teach = _score(config, teacher)
   logprobs, entropy, found = chunks.read(
     score,
@@ -373,7 +378,7 @@ def _with_heads(
   if config.output_heads.separate:
     own = heads_lib.critic(config, params)
     # Nobody recorded which experts its routers would choose.
-    after, _ = hidden(config, own, trajectory)
+    after = hidden(config, own, trajectory).hidden
   model, variables = Transformer(config), {'params': own}
   read = model.apply(variables, after, method=Transformer.read)
   said = said._replace(rewards=read.reward, step_logits=read.step)

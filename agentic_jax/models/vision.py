@@ -1,7 +1,7 @@
 """Images as tokens: patches, a small transformer, a shuffle, a projection.
 
-    x = patches K + b + positions                       [n, P, W]
-    x = x + attention(norm(x)),   x = x + mlp(norm(x))  each layer
+    x = patches kernel + b + positions           [n, patches, channels]
+    x = x + attention(norm(x)), x = x + mlp(norm(x))         each layer
     token = U [norm(x) of the s^2 patches it stands for]
 
 The encoder is SigLIP's; that of s x s patches one token is made, by joining
@@ -15,6 +15,7 @@ References:
 import functools
 from typing import NamedTuple
 
+import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -24,28 +25,28 @@ from agentic_jax.models import block
 from agentic_jax.models import config as config_lib
 from agentic_jax.types import Array
 
-# Up to this depth the scan over layers is unrolled, as in `transformer`.
-_UNROLLED_LAYERS = 8
-
 _CHANNELS = 3
 
 
 class Sights(NamedTuple):
   """What stands in a row in the place of embeddings."""
 
-  seen: Array  # float [B, M, D]: tokens of images, one image after the other.
+  seen: (
+    Array  # float [B, number, D]: tokens of images, one image after the other.
+  )
   index: Array  # int32 [B, T]: which of them stands here, -1 is none.
 
 
 def put(x: Array, sights: Sights) -> Array:
   """Embeddings [B, T, D], with tokens of images where there are any."""
+  chex.assert_shape(sights.index, x.shape[:2])
   at = jnp.maximum(sights.index, 0)[..., None]
   seen = jnp.take_along_axis(sights.seen, at, axis=1)
   return jnp.where(sights.index[..., None] >= 0, seen.astype(x.dtype), x)
 
 
 def places(side: int, grid: int) -> np.ndarray:
-  """Which of grid x grid positions each of side x side patches has: [P].
+  """Which of grid x grid positions each of side x side patches has.
 
   Along each side patch i of s has position floor(i g / s) of g. transformers
   computes that in float32, which falls one short of it here and there for some
@@ -56,7 +57,15 @@ def places(side: int, grid: int) -> np.ndarray:
 
 
 def shuffle(x: Array, size: int) -> Array:
-  """Joins the channels of size x size patches: [n, P, W] -> [n, N, s^2 W]."""
+  """Joins the channels of s x s patches.
+
+  Args:
+    x: [n, patches, channels].
+    size: s.
+
+  Returns:
+    [n, patches / s^2, s^2 channels].
+  """
   number, patches, width = x.shape
   side = round(patches**0.5)
   half = side // size
@@ -74,7 +83,7 @@ class Norm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Normalises x [..., W]; computed in float32 at least."""
+    """Normalises x [..., channels]; computed in float32 at least."""
     make = functools.partial(block.parameter, self, kind=self.dtype)
     shape = x.shape[-1:]
     scale = make('scale', shape, ('embed',), nn.initializers.ones)
@@ -94,7 +103,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, _=None) -> tuple[Array, None]:
-    """x [n, P, W]."""
+    """x [n, patches, channels]."""
     c = self.config
     norm = lambda name: Norm(c, self.dtype, name=name)
     x = x + self._attend(norm('input_norm')(x))
@@ -164,7 +173,7 @@ class Vision(nn.Module):
       variable_axes={'params': 0},
       split_rngs={'params': True},
       length=c.layers,
-      unroll=c.layers if c.layers <= _UNROLLED_LAYERS else 1,
+      unroll=block.unrolled(c.layers),
       metadata_params={nn.PARTITION_NAME: 'layers'},
     )(c, self.dtype)
     self.final_norm = Norm(c, self.dtype)
@@ -174,11 +183,11 @@ class Vision(nn.Module):
     self.projector = make('projector', joined, ('heads', 'embed'), small)
 
   def __call__(self, pixels: Array) -> Array:
-    """Tokens [n, N, D] of images uint8 [n, S, S, 3]."""
+    """Tokens [n, number, D] of images uint8 [n, height, width, 3]."""
     return self.project(self.encode(pixels))
 
   def encode(self, pixels: Array) -> Array:
-    """Patches [n, P, W] of images, in the order of reading.
+    """Patches [n, patches, channels] of images, in the order of reading.
 
     Pixels of 0 to 255 become numbers of -1 to 1.
     """
@@ -195,5 +204,5 @@ class Vision(nn.Module):
     return self.final_norm(x)
 
   def project(self, encoded: Array) -> Array:
-    """Tokens [n, N, D] of patches [n, P, W]."""
+    """Tokens [n, number, D] of patches [n, patches, channels]."""
     return block.matmul(shuffle(encoded, self.config.shuffle), self.projector)

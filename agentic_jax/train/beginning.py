@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import sharding
@@ -46,7 +47,8 @@ def init_state(
 
   Args:
     config: of the transformer.
-    recipe: its optimiser is used.
+    recipe: its optimiser is used; what it keeps begins with the parameters
+      that the state has.
     mesh: to live on.
     key: of what is random.
     params: to begin with, placed where they are to live; they are given up to
@@ -60,23 +62,26 @@ def init_state(
   copied = lambda path: path[0].key == 'critic'
   is_fresh = lambda path: not copied(path) and not _holds(given, path)
 
-  def make(key):
+  def join(given, fresh):
+    left = iter(fresh)
+    whole = jax.tree.map_with_path(
+      lambda path, _: next(left) if is_fresh(path) else _at(given, path),
+      {k: v for k, v in shapes.items() if k != 'critic'},
+    )
+    return lora.split(config, heads.with_critic(config, whole))
+
+  def make(key, given):
     made = transformer.init(config, key)
-    # What is not returned is not computed.
+    # What is not returned, nor kept by the optimiser, is not computed.
     fresh = [x for path, x in jax.tree.leaves_with_path(made) if is_fresh(path)]
-    return fresh, recipe.optimizer.init(lora.split(config, made)[0])
+    return fresh, recipe.optimizer.init(join(given, fresh)[0])
 
   paths = jax.tree.leaves_with_path(policy_shardings(config, mesh))
   wanted = [sharding for path, sharding in paths if is_fresh(path)]
   fresh, optimizer_state = jax.jit(
     make, out_shardings=(wanted, shardings.optimizer_state)
-  )(key)
-  left = iter(fresh)
-  whole = jax.tree.map_with_path(
-    lambda path, _: next(left) if is_fresh(path) else _at(given, path),
-    {k: v for k, v in shapes.items() if k != 'critic'},
-  )
-  trains, frozen = lora.split(config, heads.with_critic(config, whole))
+  )(key, given)
+  trains, frozen = join(given, fresh)
   return step_lib.TrainState(trains, optimizer_state, frozen)
 
 
@@ -93,12 +98,21 @@ def _holds(tree: Any, path: tuple) -> bool:
   return True
 
 
-def begin_with(state: step_lib.TrainState, params: Any) -> step_lib.TrainState:
+def begin_with(
+  state: step_lib.TrainState,
+  params: Any,
+  optimizer: optax.GradientTransformation,
+) -> step_lib.TrainState:
   """The state with other parameters, where it has parameters of that name.
 
   Heads or adapters that `params` lack stay as they are, and heads too many are
   dropped; a trunk that heads have, and that `params` lack, begins as a copy of
   theirs. `params` stay usable: the new state holds copies.
+
+  Args:
+    state: fresh. What its optimiser keeps is given up.
+    params: to begin with.
+    optimizer: of the run; begins anew with these parameters.
 
   Raises:
     ValueError: the names or the shapes differ.
@@ -140,7 +154,11 @@ def begin_with(state: step_lib.TrainState, params: Any) -> step_lib.TrainState:
     jax.tree_util.tree_map_with_path(take, tree)
     for tree in (state.params, state.frozen)
   )
-  return state._replace(params=fresh, frozen=frozen)
+  shardings = jax.tree.map(lambda x: x.sharding, state.optimizer_state)
+  for leaf in jax.tree.leaves(state.optimizer_state):
+    leaf.delete()  # Never two at once.
+  begun = jax.jit(optimizer.init, out_shardings=shardings)(fresh)
+  return step_lib.TrainState(fresh, begun, frozen)
 
 
 def _by_name(params: Any) -> dict[str, Any]:

@@ -38,18 +38,18 @@ SHAPES = {
 }
 
 
-def seconds_of(run, repeats):
+def seconds_of(run, repeats, limit_seconds):
   """How long calls take, after one to warm up."""
   run()
   found = []
-  for _ in range(repeats):
+  while len(found) < repeats and (not found or sum(found) < limit_seconds):
     began = time.perf_counter()
     run()
     found.append(time.perf_counter() - began)
   return found
 
 
-def measure(shape, attention, parts, repeats):
+def measure(shape, attention, parts, repeats, limit_seconds):
   """Seconds of each part with one form of attention."""
   kind, settings = SHAPES[shape]
   torch.manual_seed(0)
@@ -81,31 +81,32 @@ def measure(shape, attention, parts, repeats):
 
   found = {}
   for part in parts:
-    if part.startswith('decode '):
+    run = {'forward': forward, 'step': step}.get(part)
+    if run is None:
+      model.zero_grad(set_to_none=True)
       model.eval()
       run = functools.partial(decode, int(part.split()[1]))
-    else:
-      run = {'forward': forward, 'step': step}[part]
-    found[part] = seconds_of(run, repeats)
+    found[part] = seconds_of(run, repeats, limit_seconds)
   return found
 
 
 def main():
   parser = argparse.ArgumentParser()
   parser.add_argument('--shape', default='bench', choices=SHAPES)
+  parser.add_argument('--attention', default='sdpa')
   parser.add_argument('--parts', default='forward,step,decode 1')
   parser.add_argument('--repeats', type=int, default=3)
+  parser.add_argument('--limit_seconds', type=float, default=10.0)
   arguments = parser.parse_args()
   torch.set_num_threads(2)
-  parts = arguments.parts.split(',')
-  print(
-    json.dumps(
-      {
-        attention: measure(arguments.shape, attention, parts, arguments.repeats)
-        for attention in ('eager', 'sdpa')
-      }
-    )
+  found = measure(
+    arguments.shape,
+    arguments.attention,
+    arguments.parts.split(','),
+    arguments.repeats,
+    arguments.limit_seconds,
   )
+  print(json.dumps(found))
 
 
 if __name__ == '__main__':
