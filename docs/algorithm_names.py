@@ -5,7 +5,7 @@ LATER = 'later'
 OMITTED = 'left out'
 
 EXPLANATION = (
-  'A link is a page or a canonical recipe; *untested* says that it records no',
+  'A link is a page of `experiments/`; *untested* says that it records no',
   'result. *No page*: the composition is all. *A part*: a term, weight or',
   'shaping that recipes add, not a recipe. *Later*: not written yet. *Left',
   'out*: the composition says what is missing.',

@@ -36,7 +36,7 @@ FORMS = {
   'reward_model as outcome': {'form': 'outcome'},
   'reward_model as process': {'form': 'process'},
 }
-NAMES = sorted({*recipe_lib.RECIPES, *pages.names()})
+NAMES = sorted(pages.names())
 # What a recipe is made with, where the batch wants it: groups of three.
 WITH: dict[str, dict[str, Any]] = {
   'dapo': {'limit_tokens': 8, 'buffer_tokens': 4},

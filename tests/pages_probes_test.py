@@ -91,7 +91,8 @@ def batch(made: recipe_lib.Recipe):
   played, fills = episodes(), ()
   if made.probe:
     world = small_world.world()
-    played, _ = probing.fill(made.probe, said, None, played, world, SHAPE)
+    everyone = recipe_lib.Networks('policy')
+    played, _ = probing.fill(made.probe, said, everyone, played, world, SHAPE)
     fills = made.probe.fills
   trajectory, turns, _ = batching.stack(played, SHAPE, fills)
   _, networks = outputs()
