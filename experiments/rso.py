@@ -22,34 +22,24 @@ from experiments import dpo
 from experiments import run
 
 
-def kept(trajectory, turns, *, group_size, acceptance_beta):
+def kept(trajectory, turns, acceptance_beta):
   """The episodes that rejection sampling keeps: bool [E]."""
   returns, group = recipe_lib.scores(turns), turns.group
   present = (group >= 0) & jnp.any(turns.tokens >= 0, axis=1)
-  place = preferences.list_places(
-    returns, group, num_groups=group.size, size=group_size, where=present
-  )
-  # Nobody sits in the last seat.
-  seat = jnp.where(place >= 0, place, group.size * group_size)
-  lay_out = lambda x: (
-    jnp.zeros(group.size * group_size + 1, x.dtype).at[seat].set(x)[:-1]
-  )
-  lists = (group.size, group_size)
+  # Row e is the list of the episodes of e's task.
+  lists = (group[:, None] == group) & present[:, None] & present
   chance = preferences.acceptance(
-    lay_out(returns).reshape(lists),
-    lay_out(place >= 0).reshape(lists),
-    beta=acceptance_beta,
+    jnp.broadcast_to(returns, lists.shape), lists, beta=acceptance_beta
   )
   # Of the step and of its tokens, which are others in another run.
   key = jax.random.fold_in(
     jax.random.key(jnp.sum(trajectory.tokens)),
     jnp.max(trajectory.policy_step) + 1,
   )
-  own = jnp.pad(chance.ravel(), (0, 1))[seat]
-  return jax.random.uniform(key, own.shape) < own
+  return jax.random.uniform(key, group.shape) < jnp.diagonal(chance)
 
 
-def seat_kept(**settings):
+def seat_kept(acceptance_beta):
   """The best and the worst of the episodes of a group that `kept` keeps."""
 
   def seat(trajectory, turns):
@@ -57,7 +47,7 @@ def seat_kept(**settings):
       recipe_lib.scores(turns),
       turns.group,
       num_groups=turns.group.size,
-      where=kept(trajectory, turns, **settings),
+      where=kept(trajectory, turns, acceptance_beta),
     )
     return recipe_lib.at_tokens(place, trajectory)
 
@@ -88,7 +78,7 @@ def recipe(
   )  # Refused before sampling.
   return recipe_lib.preference(
     dpo.compare(form, score='sum', beta=beta),
-    seat=seat_kept(group_size=group_size, acceptance_beta=acceptance_beta),
+    seat=seat_kept(acceptance_beta),
     group_size=group_size,
     **training,
   )
