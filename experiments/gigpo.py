@@ -5,7 +5,7 @@ Paper: Group-in-Group Policy Optimization, 2025, arXiv:2505.10978, equations 3
 Changes: from grpo, a turn's advantage is its episode's plus that of its
   discounted return among all turns of the group that began in one situation.
 Command: python experiments/gigpo.py --environment=corridor
-Result: @@
+Result: not run.
 Differences: no KL term unless asked for, --set kl_coefficient=0.01 is the
   paper's. A situation is what the world says of it, to the letter
   (`state_key`); for situations that are merely alike there is
