@@ -160,6 +160,9 @@ def _prepared(recipe, reference):
   trajectory, turns = _batch()
   if recipe.demonstrations:
     trajectory = pages_test.mixed(trajectory)
+  # What the table of tokens does not look at; V-DPO wants to blank them.
+  images = np.full((SHAPE.rows, 1, 2, 2, 3), 7, np.uint8)
+  trajectory = trajectory._replace(images=images)
   if recipe.probe and 'teacher_logprobs' in recipe.probe.fills:
     said = np.roll(trajectory.sampler_logprobs, 3, axis=0)
     trajectory = trajectory._replace(teacher_logprobs=said)
