@@ -5,7 +5,13 @@ Paper: Group-in-Group Policy Optimization, 2025, arXiv:2505.10978, equations 3
 Changes: from grpo, a turn's advantage is its episode's plus that of its
   discounted return among all turns of the group that began in one situation.
 Command: python experiments/gigpo.py --environment=corridor
-Result: not run.
+Result: where places recur, 20 batches on a corridor of 8 turns, three policies
+  after imitation, model toy, 2 busy CPU cores, about a minute a run: learning
+  89.9/96.2/94.3 % against 89.4/95.5/93.8 of grpo (gap +0.6 ± 0.2, near the
+  top), held-out, 7 tasks, 71.4/85.7/57.1 against 42.9/28.6/57.1 (+28.6 ± 71.0).
+  Where they hardly do, on the quickstart (docs/results.md): learning
+  78.7/79.5/79.5 % against 79.4/79.9/80.1 (gap -0.6 ± 0.3), held-out
+  92.9/96.0/97.2 (+0.8 ± 6.0).
 Differences: no KL term unless asked for, --set kl_coefficient=0.01 is the
   paper's. A situation is what the world says of it, to the letter
   (`state_key`); for situations that are merely alike there is

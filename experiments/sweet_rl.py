@@ -20,7 +20,7 @@ Differences: the paper samples 16 candidates for every turn; here the candidates
   the paper takes from the upper and the lower half. The truth is what the world
   calls `privileged` as an episode begins, in a message before its first action;
   the paper's is a reference solution. Both stages have --steps batches. Without
-  an advantage model (--recipe=sweet_rl elsewhere, no critic) turns are ordered
+  an advantage model (--recipe=sweet_rl elsewhere, no judge) turns are ordered
   by the return that followed them.
 """
 
@@ -221,7 +221,7 @@ def seat_turns(worth):
 
 def recipe(
   *,
-  critic: str = '',
+  judge: str = '',
   group_size: int = 8,
   beta: float = 0.1,
   **training,
@@ -229,13 +229,13 @@ def recipe(
   """Direct preference optimisation of turns, ordered by an advantage model.
 
   Args:
-    critic: run directory of the advantage model; '' orders turns by the return
+    judge: run directory of the advantage model; '' orders turns by the return
       that followed them.
     group_size: episodes of a task, whose turns are compared; at least 2.
     beta: how strongly the reference holds.
     **training: see `recipe.training`.
   """
-  worth = learned if critic else earned
+  worth = learned if judge else earned
   seat = seat_turns(worth)
 
   def credit(trajectory, turns):
@@ -251,9 +251,9 @@ def recipe(
       **training,
     ),
     credit=credit,
-    probe=probing() if critic else None,
+    probe=probing() if judge else None,
     granularity='turn',
-    **distill.load_teacher(critic),
+    **distill.load_teacher(judge),
   )
 
 
@@ -294,9 +294,9 @@ def main() -> None:
   """Trains the advantage model unless one is named, and then the policy."""
   planned = common.build()
   introducing.introduce(planned)
-  if not planned.settings.get('critic'):
-    critic = train_advantage_model(planned)
-    planned = common.build(critic=str(critic))
+  if not planned.settings.get('judge'):
+    judge = train_advantage_model(planned)
+    planned = common.build(judge=str(judge))
   run.complete(planned)
 
 

@@ -231,7 +231,7 @@ def test_sweet_rl_is_a_loop_over_situations(learned, monkeypatch):
   own = _implicit(batch)
   gap = lambda e, k: own[e][turn[e] == k].sum()
   each = [_softplus(-0.1 * (gap(*b) - gap(*w))) for b, w in pairs]
-  made = sweet_rl.recipe(critic='run' if learned else '', group_size=3)
+  made = sweet_rl.recipe(judge='run' if learned else '', group_size=3)
   assert _loss(made, batch) == pytest.approx(np.mean(each), rel=1e-5)
   assert bool(made.probe) == learned
 

@@ -146,8 +146,8 @@ def test_every_setting_makes_a_difference(page, batch):
     arrays = map(np.asarray, jax.tree.leaves(_results_of(made, *batch)))
     return settings_walk.Found(settings_walk.decided(made, batch[2]), [*arrays])
 
-  # A teacher or a critic wants a run.
-  wanting = {'teacher', 'critic'}
+  # A teacher or a judge wants a run.
+  wanting = {'teacher', 'judge'}
   settings = settings_walk.own_settings(_maker(page)) - wanting
   settings_walk.walk(settings, OTHERS[page], find)
 
