@@ -19,7 +19,7 @@ advantages/        over time, over groups, over turns
 losses/            ratios, surrogates, KL, value, weights
 preferences/       scores of answers, pairs, lists; margins; reward models
 distillation.py    divergences from a teacher, whole or truncated
-recipe/            Recipe, its settings, and the canonical makers
+recipe/            Recipe, its settings, and makers to start from
 train/             the pure step, its compiled programs, the one loop
 checkpoint/        save and restore everything a restart needs
 metrics/           definitions; JSONL and TensorBoard; the progress display

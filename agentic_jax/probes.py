@@ -24,6 +24,7 @@ class Probe(NamedTuple):
   mask: np.ndarray  # bool [n], not the first.
   turn: int  # What the recipe asks about; for itself.
   temperature: float = 1.0  # At which the policy is asked.
+  network: str = 'policy'  # Who is asked: one of recipe.Networks.
 
 
 class Place(NamedTuple):

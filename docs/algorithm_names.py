@@ -5,7 +5,7 @@ LATER = 'later'
 OMITTED = 'left out'
 
 EXPLANATION = (
-  'A link is a page or a canonical recipe; *untested* says that it records no',
+  'A link is a page of `experiments/`; *untested* says that it records no',
   'result. *No page*: the composition is all. *A part*: a term, weight or',
   'shaping that recipes add, not a recipe. *Later*: not written yet. *Left',
   'out*: the composition says what is missing.',
@@ -95,7 +95,10 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
       '`gae(lambda_=0)` with values from rollouts that fork at every turn',
     ),
     ('V-trace', '1802.01561', 'vtrace', '`vtrace`, then -A p without a ratio'),
+    ('Monte-Carlo returns', 'Sutton 1988', PART, '`discounted_returns`'),
     ('TD(λ), λ-returns', 'Sutton 1988', PART, '`lambda_returns`'),
+    ('GAE', '1506.02438', PART, '`gae`, over tokens or over turns'),
+    ('Value loss, clipped', '1707.06347', PART, '`value_loss`'),
     (
       'AWR',
       '1910.00177',
@@ -218,8 +221,9 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'SWEET-RL',
       '2503.15478',
-      LATER,
-      '`turn_advantages` of a critic that sees the solution, then DPO of turns',
+      'sweet_rl',
+      '`turn_advantages` of a critic that sees the solution, then DPO of the '
+      'turns that began in one of the `situations`',
     ),
   ),
   'Ratios, clips and weights': (
@@ -398,7 +402,12 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
       '`logistic` at `dynamic_beta` of the pairs of `select_pairs`; '
       '`update_moments`, carried from step to step',
     ),
-    ('RSO', '2309.06657', '', '`acceptance` keeps episodes; then DPO or hinge'),
+    (
+      'RSO',
+      '2309.06657',
+      'rso',
+      '`acceptance` keeps episodes; then DPO or form=hinge',
+    ),
     ('SimPO', '2405.14734', 'simpo', '`logistic(offset)` of Δ of M(p)'),
     (
       'CPO',
@@ -445,8 +454,8 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     (
       'V-DPO, vision DPO',
       '2411.02712',
-      LATER,
-      'DPO with `guided_logprobs`; needs images',
+      'vision_dpo',
+      'DPO with `guided_logprobs`, away from what blank images say',
     ),
     (
       'Bradley-Terry reward model',
@@ -508,13 +517,13 @@ CLASHES: tuple[tuple[str, str, str], ...] = (
     'divergence PPO (2602.04879); diffusion policy policy optimisation, of '
     'robots (2409.00588); distributed PPO (2017); direct preference-based '
     'policy optimisation (2023)',
-    'divergence PPO',
+    'divergence PPO: page dppo',
   ),
   (
     'OPO',
     'on-policy RL with the optimal reward baseline (2505.23585); the letters '
     'also name other optimisers of preferences',
-    'the optimal baseline',
+    'the optimal baseline: page opo',
   ),
   (
     'rDPO',

@@ -82,12 +82,11 @@ class Function(NamedTuple):
 
 
 class Page(NamedTuple):
-  """One page of experiments/, or one canonical maker."""
+  """One page of experiments/."""
 
   name: str
   file: str
-  headings: Mapping[str, str]  # Of a page's docstring; a maker's has a result
-  #                              if docs/results.md has a row of it.
+  headings: Mapping[str, str]  # Of its docstring.
 
   @property
   def tested(self) -> bool:
@@ -149,30 +148,6 @@ def pages() -> list[Page]:
       file = str(path.relative_to(ROOT))
       found.append(Page(path.stem, file, headings(ast.get_docstring(tree))))
   return found
-
-
-def canonical() -> list[Page]:
-  """The canonical makers, of the table in the package's recipe."""
-  tree = ast.parse((ROOT / 'agentic_jax/recipe/__init__.py').read_text())
-  table = next(
-    n.value
-    for n in tree.body
-    if isinstance(n, ast.AnnAssign) and n.target.id == 'RECIPES'
-  )
-  aliases = {
-    n.targets[0].id: n.value.value.id
-    for n in tree.body
-    if isinstance(n, ast.Assign) and isinstance(n.value, ast.Attribute)
-  }
-  results = (ROOT / 'docs/results.md').read_text()
-  return [
-    Page(
-      key.value,
-      f'agentic_jax/recipe/{aliases[value.id]}.py',
-      {'Result': results} if f'\n| {key.value} |' in results else {},
-    )
-    for key, value in zip(table.keys, table.values)
-  ]
 
 
 def headings(docstring: str | None) -> dict[str, str]:
@@ -247,10 +222,8 @@ def used_by() -> dict[str, list[str]]:
   """For each function the recipes that use it, in the page's spelling."""
   uses = Uses()
   found: dict[str, list[str]] = {}
-  makers = [(p, f'agentic_jax.recipe.{p.name}') for p in canonical()]
-  makers += [(p, f'experiments.{p.name}.recipe') for p in pages()]
-  for page, definition in makers:
-    for name in sorted(uses.of(definition)):
+  for page in pages():
+    for name in sorted(uses.of(f'experiments.{page.name}.recipe')):
       found.setdefault(name, []).append(_link(page))
   return found
 
@@ -297,7 +270,7 @@ def _cell(text: str) -> str:
 
 
 def _names() -> list[str]:
-  known = {p.name: p for p in (*canonical(), *pages())}
+  known = {p.name: p for p in pages()}
   lines = ['## Names', '', *names.EXPLANATION]
   for title, rows in names.NAMES.items():
     lines += [f'### {title}', '']

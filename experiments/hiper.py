@@ -7,16 +7,17 @@ Changes: from turn_ppo, the tokens of plans, of decisions to plan again and of
 Command: python experiments/hiper.py --environment=errands
 Result: negative. Three seeds of 40 steps of 16 x 8 episodes on errands of 8
   turns, model toy, 2 CPU cores, from imitated policies with a held-out success
-  of 40.2/44.3/37.1 %. Sampled over training 19.3/20.6/23.7 % (turn_ppo
-  34.8/38.4/33.4, grpo 37.5/38.2/33.8), held-out at the end 21.6/27.8/19.6 %
-  (38.1/37.1/36.1 and 46.4/34.0/41.2): gaps of -14.4 +- 10.4 and -14.1 +- 10.4
-  to turn_ppo, -15.3 +- 11.3 and -17.5 +- 24.7 to grpo (95 %). The price of
-  keeping a plan teaches to plan in all turns (41 to 45 % before); without it
-  more than half of the gap remains. No recipe learned which goal to plan in so
-  few steps. Commands and more: BUILD_NOTES.md, Negative results. The paper's
-  number, with 7B parameters on ALFWorld: 97.4 %, 6.6 points over the best.
-  All of these runs had one value head for plans, decisions and actions, not
-  three.
+  of 40.2/44.3/37.1 %. Sampled over training 18.7/20.8/23.7 % (turn_ppo
+  34.8/38.4/33.4, grpo 37.5/38.2/33.8), held-out at the end 21.6/22.7/16.5 %
+  (38.1/37.1/36.1 and 46.4/34.0/41.2): gaps of -14.5 +- 10.4 and -16.8 +- 6.4
+  to turn_ppo, -15.5 +- 11.7 and -20.3 +- 19.2 to grpo (95 %). With one value
+  head for plans, decisions and actions, before there were three, it was the
+  same: three are ahead of one by -0.2 +- 1.0 sampled, -2.7 +- 6.4 held-out. The
+  price of keeping a plan teaches to plan in all turns (41 to 45 % before);
+  without it, with one head, more than half of the gap remains. No recipe
+  learned which goal to plan in so few steps. Commands and more: BUILD_NOTES.md,
+  Negative results. The paper's number, with 7B parameters on ALFWorld: 97.4 %,
+  6.6 points over the best.
 Differences: the three value heads are read before the first token of their role
   in a turn, where the paper reads the value of a plan before the decision to
   make it; what a turn without a plan lends is the value before its first token,

@@ -39,16 +39,16 @@ def inspect_episodes(run: common.Run) -> None:
   # No more than is shown.
   few = -(-4 // run.recipe.group_size)
   group = common.source(run, few).batch(0, params).episodes
+  teacher = train.place_teacher(run.config, run.recipe, run.mesh)
+  recipe = dataclasses.replace(run.recipe, teacher=teacher)
   stacked = train.probed(
-    run.recipe,
+    recipe,
     run.config,
     params,
     group,
     run.world,
     common.batch_shape(run, len(group), 1),
   )
-  teacher = train.place_teacher(run.config, run.recipe, run.mesh)
-  recipe = dataclasses.replace(run.recipe, teacher=teacher)
   inspecting.show_group(
     group,
     run.world.tokenizer,

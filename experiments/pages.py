@@ -1,4 +1,4 @@
-"""Recipes by name: the canonical ones, and the pages beside this file.
+"""Recipes by name: the pages beside this file.
 
 A page is a file of experiments/ with a function `recipe(*, ...) -> Recipe`,
 whose keyword defaults are the paper's settings.
@@ -25,12 +25,12 @@ def names() -> dict[str, pathlib.Path]:
 
 
 def load(name: str) -> Callable[..., recipe_lib.Recipe]:
-  """A maker: a canonical one or a page by its name, or that of a path.py.
+  """The maker of a page by its name, or that of a path.py.
 
   Raises:
     ValueError: there is no such name or file, or the file has no `recipe`.
   """
-  return recipe_lib.load(name, recipe_lib.RECIPES, names())
+  return recipe_lib.load(name, names())
 
 
 def name_of(maker: Callable[..., recipe_lib.Recipe], asked: str) -> str:

@@ -10,7 +10,7 @@ two calls, the second of which depends on the first.
   2. Multi-turn reinforcement learning: a verifier pays for right answers, calls
      and tokens cost a little.
 
-Paper: none of its own; --recipe picks one of the canonical recipes.
+Paper: none of its own; --recipe picks a page of this folder.
 Changes: none; the defaults below are those of a small model.
 Command: make quickstart ARGS="--seed=1 --workdir=runs/mine"
 Result: see BUILD_NOTES.md, heading Results.

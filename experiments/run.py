@@ -30,6 +30,11 @@ def main() -> None:
   """Trains, and writes the report."""
   run = common.build()
   introducing.introduce(run)
+  complete(run)
+
+
+def complete(run: common.Run) -> None:
+  """Trains a run, and writes its report."""
   result = common.train_run(run)
   summary = common.finish(run, result)
   page = report.write(run.workdir)

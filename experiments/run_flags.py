@@ -9,7 +9,6 @@ from absl import flags
 
 from agentic_jax import context
 from agentic_jax import environments
-from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax.models import pretrained
 from agentic_jax.models import sizes
@@ -30,8 +29,7 @@ flags.DEFINE_integer('seed', 0, 'Of everything random.', lower_bound=0)
 flags.DEFINE_string(
   'recipe',
   'grpo',
-  f'One of {sorted(recipe_lib.RECIPES)}, a page of experiments/ by its name, '
-  'or a path.py.',
+  'A page of experiments/ by its name, such as grpo, ppo or dpo, or a path.py.',
 )
 flags.DEFINE_multi_string(
   'set', [], 'A setting of the recipe, name=value. May be repeated.'

@@ -27,9 +27,14 @@ from agentic_jax.models import transformer
 from agentic_jax.tasks import tool_math
 from agentic_jax.train import records
 from experiments import common
+from experiments import dapo
 from experiments import dpo
+from experiments import gigpo
+from experiments import grpo
 from experiments import hindsight
 from experiments import hiper
+from experiments import ppo
+from experiments import turn_ppo
 
 _GROUP_SIZE = 8
 _CRITIC_TASKS = 48
@@ -51,33 +56,33 @@ def estimators() -> list[Estimator]:
   return [
     Estimator(
       'GRPO',
-      recipe_lib.grpo(),
+      grpo.recipe(),
       'One number for the whole episode, spread over its tokens: the call is '
       'praised or blamed for the answer that came after it, and counts less in '
       'a long episode than in a short one.',
     ),
     Estimator(
       'DAPO',
-      recipe_lib.dapo(),
+      dapo.recipe(),
       'The same number as GRPO, but every token counts alike: a long episode '
       'weighs more, so the tokens of a call are not thinned out by it.',
     ),
     Estimator(
       'Token GAE',
-      recipe_lib.ppo(),
+      ppo.recipe(),
       'Each token gets what the critic learned from it: credit gathers where '
       'the prospects change, at the decision to call and at the digits that '
       'are copied right or wrong.',
     ),
     Estimator(
       'Turn GAE (StepPO)',
-      recipe_lib.turn_ppo(),
+      turn_ppo.recipe(),
       'One number for each turn: the call is judged by how the prospects '
       'changed once its result was seen, apart from the answer.',
     ),
     Estimator(
       'GiGPO',
-      recipe_lib.gigpo(),
+      gigpo.recipe(),
       'The episode against its group, plus the turn against all turns that '
       'began in the same situation: calling is compared with guessing at the '
       'same prompt, and answering with answering after the same result.',

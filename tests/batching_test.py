@@ -11,6 +11,8 @@ import pytest
 from agentic_jax import batching
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
+from experiments import pages
+from tests import first_recipes
 
 _SHAPE = batching.shape_for(
   groups=4,
@@ -275,7 +277,7 @@ def test_double_precision_is_kept():
 
 @functools.cache
 def _recipe(name):
-  made = recipe_lib.RECIPES[name]()
+  made = pages.load(name)()
   return made, jax.jit(made.credit)
 
 
@@ -348,7 +350,7 @@ def _with_observations(episodes):
   ]
 
 
-@pytest.mark.parametrize('name', recipe_lib.RECIPES)
+@pytest.mark.parametrize('name', first_recipes.NAMES)
 def test_credit_follows_from_what_was_done(name):
   """Not from packing, padding, observations, or the order of groups."""
   episodes, names = _episodes(3), np.arange(12)
@@ -366,7 +368,7 @@ def test_credit_follows_from_what_was_done(name):
   agree([episodes[i] for i in order], _SHAPE, order, order=order)
 
 
-@pytest.mark.parametrize('name', recipe_lib.RECIPES)
+@pytest.mark.parametrize('name', first_recipes.NAMES)
 def test_failed_episodes_are_padding(name):
   episodes, names = _episodes(3), np.arange(12)
   failed = [1, 6, 7, 8]
@@ -409,7 +411,7 @@ def _join(hosts, shape):
   return batching.Stacked(*jax.tree.map(join, *parts), 0)
 
 
-@pytest.mark.parametrize('name', recipe_lib.RECIPES)
+@pytest.mark.parametrize('name', first_recipes.NAMES)
 def test_two_hosts_find_the_credit_of_one(name):
   episodes, names = _episodes(3), np.arange(12)
   whole = _SHAPE._replace(rows=20, microbatch_rows=10)

@@ -13,6 +13,7 @@ from agentic_jax import preferences
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
 from experiments import pages
+from tests import first_recipes
 from tests import tiny_training
 
 
@@ -86,8 +87,8 @@ def test_the_loop_carries_it_and_checkpoints_keep_it(tmp_path):
 
 
 def test_what_carries_nothing_is_as_it_was():
-  for name in recipe_lib.RECIPES:
-    made = recipe_lib.RECIPES[name]()
+  for name in first_recipes.NAMES:
+    made = pages.load(name)()
     assert made.carry is recipe_lib.carry_nothing and made.carried is None
 
 

@@ -18,6 +18,7 @@ from agentic_jax.models import config as config_lib
 from agentic_jax.models import lora
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
+from experiments import pages
 from tests import tiny_training
 
 BOTH = dict(balance_coefficient=0.5, router_z_coefficient=0.1)
@@ -183,7 +184,7 @@ def test_the_gradient_is_that_of_the_whole_batch(tmp):
 @pytest.mark.thorough
 @pytest.mark.parametrize('name', ['supervised', 'ppo'])
 def test_any_recipe_takes_them(name, tmp):
-  recipe = recipe_lib.RECIPES[name](minibatches=2, **BOTH)
+  recipe = pages.load(name)(minibatches=2, **BOTH)
   learn(recipe, tmp / name, played=recorded(tiny_training.episodes()))
   record = next(r for r in metrics.read(tmp / name) if 'train/loss' in r)
   # k = 2 if experts are used alike, in each of the two updates.

@@ -8,7 +8,6 @@ import pytest
 
 from agentic_jax import batching
 from agentic_jax import metrics as metrics_lib
-from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax import tasks as tasks_lib
 from agentic_jax import types
@@ -16,6 +15,7 @@ from agentic_jax.rollout import source as source_lib
 from agentic_jax.tasks import pool as pool_lib
 from experiments import pages
 from tests import faulty_environments
+from tests import first_recipes
 from tests import hand_worked
 from tests import small_world
 from tests import tiny_training
@@ -317,5 +317,5 @@ def test_remax_trains_in_the_loop(tmp_path):
 def test_one_sampled_and_one_greedy_member_by_default():
   made = pages.load('remax')()
   assert (made.group_size, made.greedy_members) == (1, 1)
-  others = [recipe_lib.RECIPES[n]() for n in recipe_lib.RECIPES]
+  others = [pages.load(n)() for n in first_recipes.NAMES]
   assert {r.greedy_members for r in others} == {0}

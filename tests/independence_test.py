@@ -36,7 +36,7 @@ FORMS = {
   'reward_model as outcome': {'form': 'outcome'},
   'reward_model as process': {'form': 'process'},
 }
-NAMES = sorted({*recipe_lib.RECIPES, *pages.names()})
+NAMES = sorted(pages.names())
 # What a recipe is made with, where the batch wants it: groups of three.
 WITH: dict[str, dict[str, Any]] = {
   'dapo': {'limit_tokens': 8, 'buffer_tokens': 4},
@@ -160,6 +160,9 @@ def _prepared(recipe, reference):
   trajectory, turns = _batch()
   if recipe.demonstrations:
     trajectory = pages_test.mixed(trajectory)
+  # What the table of tokens does not look at; V-DPO wants to blank them.
+  images = np.full((SHAPE.rows, 1, 2, 2, 3), 7, np.uint8)
+  trajectory = trajectory._replace(images=images)
   if recipe.probe and 'teacher_logprobs' in recipe.probe.fills:
     said = np.roll(trajectory.sampler_logprobs, 3, axis=0)
     trajectory = trajectory._replace(teacher_logprobs=said)

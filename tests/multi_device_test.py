@@ -16,6 +16,7 @@ from agentic_jax import recipe as recipe_lib
 from agentic_jax import sharding
 from agentic_jax import train
 from agentic_jax.train import step as step_lib
+from experiments import pages
 from tests import eight_devices
 from tests import tiny_training
 
@@ -32,7 +33,7 @@ def test_eight_devices(tmp_path):
 
 def _recipe(name: str) -> recipe_lib.Recipe:
   more = {'critic': 'separate'} if name == 'ppo' else {}
-  return recipe_lib.RECIPES[name](learning_rate=1e-4, **more)
+  return pages.load(name)(learning_rate=1e-4, **more)
 
 
 def _remembering(name: str) -> recipe_lib.Recipe:

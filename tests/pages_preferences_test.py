@@ -37,7 +37,13 @@ OTHERS = {
     _SIZE,
     Others({'beta': 0.3, 'alpha': 0.3, 'fraction': 0.3, 'decay': 0.5}),
   ),
+  'rso': (
+    _SIZE,
+    Others({'form': 'hinge', 'acceptance_beta': 0.01, 'beta': 0.3}),
+  ),
   'sppo': (_SIZE, Others({'eta': 10.0})),
+  'sweet_rl': (_SIZE, Others({'beta': 0.3})),
+  'vision_dpo': (_SIZE, Others({'beta': 0.3, 'guidance': 0.1})),
   'simpo': (
     _SIZE,
     Others({'form': 'cpo', 'beta': 0.3, 'offset': 0.5}),
@@ -140,8 +146,9 @@ def test_every_setting_makes_a_difference(page, batch):
     arrays = map(np.asarray, jax.tree.leaves(_results_of(made, *batch)))
     return settings_walk.Found(settings_walk.decided(made, batch[2]), [*arrays])
 
-  # A teacher wants a run.
-  settings = settings_walk.own_settings(_maker(page)) - {'teacher'}
+  # A teacher or a judge wants a run.
+  wanting = {'teacher', 'judge'}
+  settings = settings_walk.own_settings(_maker(page)) - wanting
   settings_walk.walk(settings, OTHERS[page], find)
 
 

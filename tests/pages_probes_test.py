@@ -91,7 +91,8 @@ def batch(made: recipe_lib.Recipe):
   played, fills = episodes(), ()
   if made.probe:
     world = small_world.world()
-    played, _ = probing.fill(made.probe, said, None, played, world, SHAPE)
+    everyone = recipe_lib.Networks('policy')
+    played, _ = probing.fill(made.probe, said, everyone, played, world, SHAPE)
     fills = made.probe.fills
   trajectory, turns, _ = batching.stack(played, SHAPE, fills)
   _, networks = outputs()
@@ -267,7 +268,7 @@ def test_a_policy_that_a_hint_cannot_move_learns_from_the_outcome():
     ('hindsight', {'hint_tokens': 1}, 'no room for a hint'),
     ('hindsight', {'teacher_weight': 0.0}, 'use --recipe=grpo'),
     ('hindsight', {'group_size': 1}, 'nothing to compare'),
-    ('gkd', {'form': 'backward'}, 'use one of jensen_shannon, forward'),
+    ('gkd', {'form': 'backward'}, 'Choose one of jensen_shannon, forward'),
     ('gkd', {'form': 'reverse', 'beta': 0.3}, 'plays no part .* jensen_sh'),
     ('gkd', {'count': 3}, 'plays no part .* top_forward, top_reverse'),
     ('gkd', {'beta': 1.5}, 'beta'),

@@ -176,8 +176,8 @@ def test_a_run_without_probes_pays_nothing(tmp_path, monkeypatch):
 def _fill(made, episodes, world=None, program=None):
   program = program or (lambda params, rows: np.zeros(rows.tokens.shape))
   return probing.fill(
-    made, program, None, episodes, world or small_world.world(),
-    tiny_training.shape(),
+    made, program, recipe_lib.Networks('policy'), episodes,
+    world or small_world.world(), tiny_training.shape(),
   )  # fmt: skip
 
 

@@ -1,10 +1,14 @@
-"""The credit of the canonical recipes, against numbers worked by hand."""
+"""The credit of the first recipes, against numbers worked by hand."""
 
 import jax
 import numpy as np
 import pytest
 
 from agentic_jax import recipe
+from experiments import dapo
+from experiments import gigpo
+from experiments import pages
+from tests import first_recipes
 from tests import hand_worked
 from tests import tiny_training
 
@@ -51,18 +55,18 @@ def test_grpo():
     recipe.grpo(), hand_worked.batch(hand_worked.two_groups()), wanted
   )
   _assert_credit(
-    recipe.dapo(), hand_worked.batch(hand_worked.two_groups()), wanted
+    dapo.recipe(), hand_worked.batch(hand_worked.two_groups()), wanted
   )
 
 
 def test_dapo_punishes_length():
   # Lengths 4, 8, 6 and 4, 4, 8 lose 0, 1, 0.5 and 0, 0, 1.
-  made = recipe.dapo(limit_tokens=8, buffer_tokens=4)
+  made = dapo.recipe(limit_tokens=8, buffer_tokens=4)
   a, b = 1 / (1 + 1e-6), 1 / 3**0.5
   wanted = _by_episode(a, -a, 0, b, b, -2 * b)
   _assert_credit(made, hand_worked.batch(hand_worked.two_groups()), wanted)
   # At half the factor 1, -0.5, 0.25: mean 0.25, deviation 0.75.
-  made = recipe.dapo(limit_tokens=8, buffer_tokens=4, overlong_factor=0.5)
+  made = dapo.recipe(limit_tokens=8, buffer_tokens=4, overlong_factor=0.5)
   wanted = _by_episode(1, -1, 0, b, b, -2 * b)
   _assert_credit(made, hand_worked.batch(hand_worked.two_groups()), wanted)
 
@@ -72,7 +76,7 @@ def test_gigpo():
   # in the first group (mean 0.25, deviation 0.125 ** 0.5), and 0.15, 0.15, 0.2
   # in the second (mean 1 / 6, deviation 0.05 / 3 ** 0.5). At `a` both return
   # 0.5; the other situations occur once.
-  made = recipe.gigpo(discount=0.5, step_weight=2.0)
+  made = gigpo.recipe(discount=0.5, step_weight=2.0)
   a, b, c = 2**0.5, 1 / 2**0.5, 1 / 3**0.5
   wanted = [
     [(1, 1 + 2 * a), (3, 1.0)],
@@ -182,7 +186,7 @@ def test_nothing_happened():
   trajectory = trajectory._replace(
     values=np.ones(trajectory.tokens.shape, np.float32)
   )
-  for make in recipe.RECIPES.values():
+  for make in map(pages.load, first_recipes.NAMES):
     made = make()
     credit, weights = jax.jit(
       lambda *batch: (made.credit(*batch), made.weigh(*batch))  # noqa: B023
@@ -196,19 +200,19 @@ def test_nothing_happened():
 
 def test_gigpo_without_repeated_situations_is_grpo():
   trajectory, turns = hand_worked.random_batch()
-  ours, _ = hand_worked.credit_of(recipe.gigpo(), (trajectory, turns))
+  ours, _ = hand_worked.credit_of(gigpo.recipe(), (trajectory, turns))
   plain, _ = hand_worked.credit_of(recipe.grpo(), (trajectory, turns))
   assert any(np.any(a != b) for a, b in zip(ours, plain))
   unique = np.arange(turns.state.size).reshape(turns.state.shape)
   turns = turns._replace(state=unique.astype(np.int32))
-  ours, _ = hand_worked.credit_of(recipe.gigpo(), (trajectory, turns))
+  ours, _ = hand_worked.credit_of(gigpo.recipe(), (trajectory, turns))
   for a, b in zip(ours, plain, strict=True):
     np.testing.assert_array_equal(a, b)
 
 
 def test_gigpo_with_weight_0_is_grpo():
   batch = hand_worked.random_batch()
-  ours, _ = hand_worked.credit_of(recipe.gigpo(step_weight=0.0), batch)
+  ours, _ = hand_worked.credit_of(gigpo.recipe(step_weight=0.0), batch)
   plain, _ = hand_worked.credit_of(recipe.grpo(), batch)
   for a, b in zip(ours, plain, strict=True):
     np.testing.assert_array_equal(a, b)

@@ -1,4 +1,4 @@
-"""The losses and weights of the canonical recipes; the parts of DAPO."""
+"""The losses and weights of the first recipes; the parts of DAPO."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import pytest
 from agentic_jax import batching
 from agentic_jax import recipe
 from agentic_jax import types
+from experiments import dapo as dapo_page
 from tests import hand_worked
 
 # The four parts of DAPO.
@@ -40,14 +41,14 @@ def _slope(made, ratio, advantage):
   ],
 )
 def test_dapo_clips_higher(ratio, advantage, dapo, grpo):
-  assert _slope(recipe.dapo(), ratio, advantage) == pytest.approx(dapo)
+  assert _slope(dapo_page.recipe(), ratio, advantage) == pytest.approx(dapo)
   assert _slope(recipe.grpo(), ratio, advantage) == pytest.approx(grpo)
 
 
 def test_dapo_weighs_tokens_and_grpo_sequences():
   trajectory, turns = hand_worked.batch(hand_worked.two_groups())
   tokens = int(trajectory.action_mask.sum())
-  weights = recipe.dapo().weigh(trajectory, turns)
+  weights = dapo_page.recipe().weigh(trajectory, turns)
   assert weights.keys() == {'policy'}, 'no divergence from a reference'
   np.testing.assert_allclose(
     weights['policy'], trajectory.action_mask / tokens, rtol=1e-6
@@ -61,7 +62,7 @@ def test_dapo_weighs_tokens_and_grpo_sequences():
 
 def test_dapo_keeps_mixed_groups():
   episodes = hand_worked.two_groups()
-  made = recipe.dapo()
+  made = dapo_page.recipe()
   first = batching.turns_of(episodes[:3])
   second = batching.turns_of(episodes[3:])
   assert made.keep(first).tolist() == [True] * 3

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 
 from agentic_jax import recipe
+from experiments import dapo
+from experiments import gigpo
+from experiments import pages
+from tests import first_recipes
 
 # Settings.
 
 
-@pytest.mark.parametrize('name', sorted(recipe.RECIPES))
+@pytest.mark.parametrize('name', first_recipes.NAMES)
 def test_every_setting_says_what_it_means(name):
-  settings = recipe.settings_of(recipe.RECIPES[name])
+  settings = recipe.settings_of(pages.load(name))
   assert {'learning_rate', 'temperature', 'epochs'} <= settings.keys()
   for setting in settings.values():
     assert len(setting.meaning) > 5, f'{setting.name} has no meaning'
@@ -22,7 +26,7 @@ def test_every_setting_says_what_it_means(name):
 
 
 def test_settings_are_the_signature():
-  settings = recipe.settings_of(recipe.dapo)
+  settings = recipe.settings_of(dapo.recipe)
   assert settings['clip_high'] == recipe.Setting(
     'clip_high', 0.28, 'how far a ratio may rise above 1.'
   )
@@ -55,11 +59,11 @@ def test_a_paper_may_change_a_default_of_training():
 
 def test_parse_makes_values_of_the_defaults_kind():
   found = recipe.parse(
-    recipe.gigpo, ['clip_high=0.3', 'group_size=4', 'learning_rate=1']
+    gigpo.recipe, ['clip_high=0.3', 'group_size=4', 'learning_rate=1']
   )
   assert found == {'clip_high': 0.3, 'group_size': 4, 'learning_rate': 1.0}
   assert type(found['learning_rate']) is float
-  assert recipe.gigpo(**found).group_size == 4
+  assert gigpo.recipe(**found).group_size == 4
   assert recipe.parse(recipe.grpo, []) == {}
 
 
@@ -94,29 +98,31 @@ def test_parse_refuses(text, message):
 
 
 def test_load_by_name_and_from_a_file(tmp_path):
-  assert recipe.load('dapo', recipe.RECIPES) is recipe.dapo
+  assert pages.load('dapo')().keep is recipe.keep_mixed
   path = tmp_path / 'mine.py'
   path.write_text(
     'from agentic_jax import recipe as lib\n'
     'def recipe(*, width: int = 3, **training):\n'
     '  return lib.grpo(group_size=width, **training)\n'
   )
-  make = recipe.load(str(path), recipe.RECIPES)
+  make = pages.load(str(path))
   assert make(width=5).group_size == 5
   assert recipe.parse(make, ['width=4']) == {'width': 4}
 
 
 def test_load_refuses(tmp_path):
   with pytest.raises(ValueError, match="unknown. Did you mean 'grpo'"):
-    recipe.load('gpro', recipe.RECIPES)
-  with pytest.raises(ValueError, match='unknown. Choose one of dapo, gigpo'):
-    recipe.load('zzz', recipe.RECIPES)
+    pages.load('grpoo')
+  with pytest.raises(
+    ValueError, match='unknown. Choose one of agent_omit, arpo'
+  ):
+    pages.load('zzz')
   with pytest.raises(ValueError, match='there is no such file'):
-    recipe.load(str(tmp_path / 'none.py'), recipe.RECIPES)
+    pages.load(str(tmp_path / 'none.py'))
   path = tmp_path / 'empty.py'
   path.write_text('recipes = 3\n')
   with pytest.raises(ValueError, match=r'no function recipe\(\*, ...\)'):
-    recipe.load(str(path), recipe.RECIPES)
+    pages.load(str(path))
 
 
 @pytest.mark.parametrize('name', ['rloo', 'grpo', 'dapo', 'gigpo'])
@@ -124,13 +130,13 @@ def test_groups_of_one_are_refused(name):
   with pytest.raises(
     ValueError, match='group_size=1 leaves nothing.*at least 2.*--recipe=ppo'
   ):
-    recipe.RECIPES[name](group_size=1)
+    pages.load(name)(group_size=1)
 
 
-@pytest.mark.parametrize('name', sorted(recipe.RECIPES))
+@pytest.mark.parametrize('name', first_recipes.NAMES)
 def test_greedy_sampling_is_refused(name):
   with pytest.raises(ValueError, match='temperature=0.0 cannot be trained on'):
-    recipe.RECIPES[name](temperature=0.0)
+    pages.load(name)(temperature=0.0)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +150,7 @@ def test_training_out_of_range_is_refused(settings):
 @pytest.mark.parametrize('name', ['reinforce', 'rloo'])
 def test_a_second_pass_without_a_ratio_is_refused(name):
   with pytest.raises(ValueError, match='epochs=2 wants a ratio'):
-    recipe.RECIPES[name](epochs=2)
+    pages.load(name)(epochs=2)
 
 
 @pytest.mark.parametrize('buffer_tokens', [0, 11, -1])
@@ -152,7 +158,7 @@ def test_overlong_buffer_out_of_range_is_refused(buffer_tokens):
   with pytest.raises(
     ValueError, match=f'buffer_tokens={buffer_tokens} must be .*buffer_tokens=2'
   ):
-    recipe.dapo(limit_tokens=10, buffer_tokens=buffer_tokens)
+    dapo.recipe(limit_tokens=10, buffer_tokens=buffer_tokens)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +166,7 @@ def test_overlong_buffer_out_of_range_is_refused(buffer_tokens):
 )
 def test_a_penalty_without_a_limit_is_refused(settings):
   with pytest.raises(ValueError, match='limit_tokens=0 turns off: they would'):
-    recipe.dapo(**settings)
+    dapo.recipe(**settings)
 
 
 def test_an_unknown_keyword_is_refused():

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from agentic_jax import batching
-from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax import tasks as tasks_lib
 from agentic_jax import types
@@ -17,6 +16,7 @@ from agentic_jax.environments import toy
 from agentic_jax.rollout import counting
 from agentic_jax.rollout import episodes as episodes_lib
 from agentic_jax.tasks import pool as pool_lib
+from experiments import dapo
 from tests import faulty_environments
 from tests import small_world
 
@@ -402,9 +402,7 @@ def test_dynamic_sampling_goes_on_in_the_order_of_tasks():
 
 
 def test_when_nothing_is_kept_the_batch_stays_short():
-  source = _rollouts(
-    toy.Corridor(), keep=recipe_lib.dapo().keep, resample_limit=2
-  )
+  source = _rollouts(toy.Corridor(), keep=dapo.recipe().keep, resample_limit=2)
   batch = source.batch(0, small_world.params())
   assert not batch.episodes
   assert batch.metrics['rollout/groups_resampled'] == 9

@@ -13,7 +13,7 @@ from experiments import pages
 from tests import settings_walk
 
 Others = settings_walk.Others
-NAMES = sorted({*recipe_lib.RECIPES, *pages.names()})
+NAMES = sorted(pages.names())
 _OPTIMIZER = {
   'learning_rate': 0.1,
   'warmup_steps': 2,

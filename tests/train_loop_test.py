@@ -16,6 +16,9 @@ from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax import sharding
 from agentic_jax import train
+from experiments import dapo
+from experiments import pages
+from tests import first_recipes
 from tests import tiny_runs
 from tests import tiny_training
 
@@ -127,10 +130,10 @@ def slots():
 _ONCE = ('accumulate', 'credit', 'weigh', 'zero', 'update', 'score')
 
 
-@pytest.mark.parametrize('name', sorted(recipe_lib.RECIPES))
+@pytest.mark.parametrize('name', first_recipes.NAMES)
 def test_every_recipe_trains(name, slots, tmp_path):
   settings = {} if name == 'supervised' else {'group_size': 2}
-  recipe = recipe_lib.RECIPES[name](**settings)
+  recipe = pages.load(name)(**settings)
   if name == 'supervised':
     source = tiny_runs.demonstrations()
   else:
@@ -181,7 +184,7 @@ def test_groups_that_are_all_rejected_teach_nothing(slots, tmp_path):
     def step(self, state, action, seed):
       return super().step(state, action, seed)._replace(reward={'final': 0.5})
 
-  recipe = recipe_lib.dapo(group_size=2)
+  recipe = dapo.recipe(group_size=2)
   source = tiny_runs.rollouts(
     recipe, slots, played_in=tiny_runs.world(environment=Indifferent())
   )
@@ -202,7 +205,7 @@ def test_groups_that_are_all_rejected_teach_nothing(slots, tmp_path):
 def test_a_batch_that_stays_short_is_a_batch(tmp_path):
   """The weights are those of the groups that are there."""
   episodes = tiny_training.episodes()
-  recipe = recipe_lib.dapo()
+  recipe = dapo.recipe()
   mixed = [e for e in episodes if e.draw in (0, 2)]
   short = tiny_training.gradient(recipe, mixed, tmp_path / 'short')
   equal = [

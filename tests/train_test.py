@@ -16,6 +16,7 @@ from agentic_jax import types
 from agentic_jax.models import attention
 from agentic_jax.models import transformer
 from agentic_jax.train import step as step_lib
+from experiments import pages
 from tests import tiny_training
 
 # Gradients.
@@ -40,7 +41,7 @@ _SHAPES = {
 
 @pytest.mark.parametrize('name', ['grpo', 'ppo'])
 def test_gradients_do_not_depend_on_microbatches_or_packing(name, tmp_path):
-  recipe = recipe_lib.RECIPES[name]()
+  recipe = pages.load(name)()
   episodes = tiny_training.episodes()
   found, records = {}, {}
   for kind in list(_SHAPES)[:: 1 if name == 'grpo' else 3]:

@@ -14,6 +14,7 @@ differentiated.
 
 from agentic_jax.advantages.best_of import best_margin
 from agentic_jax.advantages.best_of import pass_at_k
+from agentic_jax.advantages.cells import situations
 from agentic_jax.advantages.cells import state_relative
 from agentic_jax.advantages.cells import turn_groups
 from agentic_jax.advantages.cells import turn_relative
@@ -99,6 +100,7 @@ __all__ = (
   'score_norms',
   'standardise',
   'standardise_by_batch',
+  'situations',
   'state_relative',
   'subtree_relative',
   'turn_groups',

@@ -45,12 +45,32 @@ def state_relative(
   """
   chex.assert_equal_shape([returns, state, mask])
   chex.assert_type([returns, state, mask, group], [float, int, bool, int])
-  chex.assert_shape(group, returns.shape[:1])
-  group = jnp.broadcast_to(group[:, None], state.shape)
-  counted = (mask & (state >= 0) & (group >= 0)).ravel()
-  cell = dense_ids(group.ravel(), state.ravel(), counted)
+  cell = situations(state, mask, group).ravel()
   advantages = normalise(returns.ravel(), cell, num_groups=cell.size)
   return advantages.reshape(returns.shape)
+
+
+def situations(
+  state: jax.Array, mask: jax.Array, group: jax.Array
+) -> jax.Array:
+  """Numbers of the situations in which turns of a group began.
+
+  Args:
+    state: int [E, S], any numbers, equal where the situation is; below 0 is
+      unknown. Ignored outside `mask`.
+    mask: bool [E, S], the turns that happened.
+    group: int [E], any numbers; below 0 is padding.
+
+  Returns:
+    int32 [E, S], below E * S, equal where group and state are; -1 outside
+    `mask`, in padding and where the situation is unknown.
+  """
+  chex.assert_equal_shape([state, mask])
+  chex.assert_type([state, mask, group], [int, bool, int])
+  chex.assert_shape(group, state.shape[:1])
+  group = jnp.broadcast_to(group[:, None], state.shape)
+  counted = (mask & (state >= 0) & (group >= 0)).ravel()
+  return dense_ids(group.ravel(), state.ravel(), counted).reshape(state.shape)
 
 
 def turn_relative(

@@ -1,8 +1,8 @@
 """What a paper changes: the functions in which one recipe differs from another.
 
 A `Recipe` is a handful of pure functions and a few numbers; `train.run` is the
-one loop that applies it. The makers here are the canonical recipes. A paper's
-own page starts from one of them and replaces what it changes:
+one loop that applies it. The makers here are those from which several papers
+start. A paper's own page, in experiments/, replaces what the paper changes:
 
   base = recipe.grpo(group_size=16)
   return dataclasses.replace(base, credit=my_credit)
@@ -11,8 +11,6 @@ A maker's signature is its configuration: `--set clip_high=0.3` is checked
 against it. Every maker passes `**training` on to `training`, whose settings
 (optimiser, schedule, clipping, sampling) are therefore settings of all.
 """
-
-from collections.abc import Callable, Mapping
 
 from agentic_jax.recipe import base
 from agentic_jax.recipe import branching
@@ -98,8 +96,6 @@ supervised = makers.supervised
 reinforce = makers.reinforce
 rloo = makers.rloo
 grpo = makers.grpo
-dapo = makers.dapo
-gigpo = makers.gigpo
 over_trees = makers.over_trees
 critic = values.critic
 ppo = critics.ppo
@@ -131,15 +127,3 @@ settings_of = settings.settings_of
 parse = settings.parse
 only_training = settings.only_training
 load = settings.load
-
-# The canonical makers by name, for --recipe.
-RECIPES: Mapping[str, Callable[..., Recipe]] = {
-  'supervised': supervised,
-  'reinforce': reinforce,
-  'rloo': rloo,
-  'ppo': ppo,
-  'turn_ppo': turn_ppo,
-  'grpo': grpo,
-  'dapo': dapo,
-  'gigpo': gigpo,
-}

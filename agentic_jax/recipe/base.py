@@ -27,6 +27,8 @@ class Networks(NamedTuple):
 class Probing(NamedTuple):
   """What a recipe asks the policy in contexts that nobody sampled.
 
+  Or its reference, or its teacher: a probe says whom.
+
   Attributes:
     ask: (episode, world) -> probes, on the host; none is fine. `world` has the
       environment, the tokenizer and the grammar.

@@ -181,7 +181,7 @@ def preference(
   def weigh(trajectory, turns):
     place = seat(trajectory, turns)
     weights = losses.episode_weights(
-      place >= 0, place // size, num_episodes=turns.group.size
+      place >= 0, place // size, num_episodes=turns.mask.size
     )
     return {'policy': weights}
 

@@ -1,4 +1,4 @@
-"""The canonical recipes with a critic."""
+"""Recipes with a critic from which others start."""
 
 import jax.numpy as jnp
 

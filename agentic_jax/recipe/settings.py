@@ -131,29 +131,23 @@ def only_training(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load(
-  name: str,
-  table: Mapping[str, Callable[..., base.Recipe]],
-  pages: Mapping[str, pathlib.Path] | None = None,
+  name: str, pages: Mapping[str, pathlib.Path]
 ) -> Callable[..., base.Recipe]:
-  """A maker by its name, or `recipe` of a file path.py.
+  """The function `recipe` of a page by its name, or of a file path.py.
 
   Args:
-    name: a key of either table, or a path.
-    table: makers by name.
+    name: a key of `pages`, or a path.
     pages: files that hold a `recipe`, by name.
 
   Raises:
     ValueError: there is no such name or file, or the file has no `recipe`.
   """
-  pages = pages or {}
-  if name in table:
-    return table[name]
   if name not in pages and not name.endswith('.py'):
-    known = sorted({*table, *pages})
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, pages, n=1)
     hint = f' Did you mean {close[0]!r}?' if close else ''
     raise ValueError(
-      f'--recipe={name!r} is unknown.{hint} Choose one of {", ".join(known)}, '
+      f'--recipe={name!r} is unknown.{hint} Choose one of '
+      f'{", ".join(sorted(pages))}, '
       'or give the path of a Python file with a function '
       'recipe(*, ...) -> Recipe.'
     )

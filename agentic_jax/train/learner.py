@@ -81,7 +81,7 @@ class Learner:
     self._carried = arrays.get('carried')
 
   def probe(self, episodes, policy: Any) -> tuple[Any, dict[str, float]]:
-    """The episodes with what `policy`, their sampler, says elsewhere.
+    """The episodes with what networks say elsewhere; `policy` sampled them.
 
     Unless the recipe asks, as they are.
 
@@ -94,7 +94,7 @@ class Learner:
     filled, record = probing.fill(
       self._recipe.probe,
       self._programs.probe,
-      policy,
+      recipe_lib.Networks(policy, self._reference(), self._teacher),
       episodes,
       self._world,
       self._shape,

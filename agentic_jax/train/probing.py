@@ -36,7 +36,7 @@ def probed(
   Args:
     recipe: without probes, the episodes are stacked as they are.
     config: of the policy.
-    params: that sampled the episodes.
+    params: that sampled the episodes, and are the reference.
     episodes: of a step.
     world: of the rollout.
     shape: of the batch.
@@ -45,14 +45,15 @@ def probed(
     return batching.stack(episodes, shape)
   apply = step_lib.apply_of(config)
   program = jax.jit(lambda params, rows: apply(params, rows).logprobs)
-  found, _ = fill(recipe.probe, program, params, episodes, world, shape)
+  networks = recipe_lib.Networks(params, params, recipe.teacher)
+  found, _ = fill(recipe.probe, program, networks, episodes, world, shape)
   return batching.stack(found, shape, recipe.probe.fills)
 
 
 def fill(
   probing: recipe_lib.Probing,
   program: Program,
-  params: Any,
+  networks: recipe_lib.Networks,
   episodes: Sequence[types.Episode],
   world: Any,
   shape: batching.Shape,
@@ -65,14 +66,14 @@ def fill(
   Args:
     probing: of the recipe.
     program: answers a batch of probes.
-    params: that sampled the episodes.
+    networks: who may be asked; the policy is the one that sampled.
     episodes: of a step.
     world: of the rollout.
     shape: of the batches that are trained on.
 
   Raises:
-    ValueError: there is no world, a probe does not fit, or `absorb` changed
-      tokens.
+    ValueError: there is no world, a probe does not fit or asks a network that
+      the recipe lacks, or `absorb` changed tokens.
   """
   if world is None:
     raise ValueError(
@@ -94,7 +95,10 @@ def fill(
   for probe in (probe for own in asked for probe in own):
     unique.setdefault(_key(probe), probe)
   answers = dict(
-    zip(unique, _answer(program, params, list(unique.values()), probing, shape))
+    zip(
+      unique,
+      _answer(program, networks, list(unique.values()), probing, shape),
+    )
   )
   filled = []
   for episode, own in zip(episodes, asked, strict=True):
@@ -107,21 +111,39 @@ def fill(
   return filled, _metrics(episodes, filled, answers)
 
 
-def _key(probe: probes_lib.Probe) -> tuple[bytes, bytes, float]:
-  return probe.tokens.tobytes(), probe.mask.tobytes(), probe.temperature
+def _key(probe: probes_lib.Probe) -> tuple[Any, ...]:
+  tokens, mask = probe.tokens.tobytes(), probe.mask.tobytes()
+  return tokens, mask, probe.temperature, probe.network
 
 
-def _answer(program, params, asked, probing, shape) -> list[np.ndarray]:
+def _answer(program, networks, asked, probing, shape) -> list[np.ndarray]:
   """The log-probabilities that each probe asks for, in order."""
-  found: list[np.ndarray] = []
-  for laid in probes_lib.lay_out(
-    asked, rows=shape.microbatch_rows, row_tokens=row_tokens(probing, shape)
-  ):
-    logprobs = np.asarray(program(params, laid.trajectory))
-    for number, (row, start) in laid.starts.items():
-      mask = asked[number].mask
-      found.append(logprobs[row, start : start + len(mask)][mask])
-  return found
+  found: dict[int, np.ndarray] = {}
+  for name in dict.fromkeys(probe.network for probe in asked):
+    params = _network(networks, name)
+    own = [i for i, probe in enumerate(asked) if probe.network == name]
+    for laid in probes_lib.lay_out(
+      [asked[i] for i in own],
+      rows=shape.microbatch_rows,
+      row_tokens=row_tokens(probing, shape),
+    ):
+      logprobs = np.asarray(program(params, laid.trajectory))
+      for number, (row, start) in laid.starts.items():
+        mask = asked[own[number]].mask
+        found[own[number]] = logprobs[row, start : start + len(mask)][mask]
+  return [found[i] for i in range(len(asked))]
+
+
+def _network(networks: recipe_lib.Networks, name: str) -> Any:
+  params = getattr(networks, name, None)
+  if params is None:
+    there = [k for k, v in networks._asdict().items() if v is not None]
+    raise ValueError(
+      f'A probe asks the network {name!r}, and this recipe has '
+      f'{", ".join(there) or "none"}; ask one of these, or give the recipe '
+      'uses_reference=True or a teacher.'
+    )
+  return params
 
 
 def _refuse_changed(before: types.Episode, after: types.Episode) -> None:
