@@ -14,6 +14,7 @@ from agentic_jax.models import attention
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
 from agentic_jax.sampling import drawing
+from agentic_jax.sampling import feeding
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
 from tests import small_world
@@ -99,7 +100,7 @@ def test_where_a_block_ends_changes_no_bit(monkeypatch):
 
 def test_copied_prompts_are_prefilled_prompts(monkeypatch):
   sampler, fed = small_world.sampler(), []
-  made = sampler._programs
+  store, made = sampler._store, sampler._store.programs
 
   def counted(name):
     def call(*arguments):
@@ -109,13 +110,13 @@ def test_copied_prompts_are_prefilled_prompts(monkeypatch):
     return call
 
   counting = made._replace(copy=counted('copy'), prefill=counted('prefill'))
-  monkeypatch.setattr(sampler, '_programs', counting)
+  monkeypatch.setattr(store, 'programs', counting)
   _play(small_world.world(), _ASKED)
   shared = fed.count('prefill')
   assert fed.count('copy') >= 5
 
   fed.clear()
-  monkeypatch.setattr(sampler, '_share_prompts', lambda waiting: (waiting, []))
+  monkeypatch.setattr(feeding, 'share', lambda slots, waiting: (waiting, []))
   found = _play(small_world.world(), _ASKED)
   small_world.assert_same(found, _episodes('append_all'))
   assert 'copy' not in fed and fed.count('prefill') > shared
