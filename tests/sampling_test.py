@@ -13,6 +13,7 @@ from agentic_jax import rollout
 from agentic_jax.models import attention
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
+from agentic_jax.rollout import collecting
 from agentic_jax.sampling import drawing
 from agentic_jax.sampling import feeding
 from agentic_jax.sampling import programs
@@ -63,6 +64,58 @@ def test_the_world_is_worth_playing():
 def test_workers_and_delays_change_no_bit(workers, context):
   found = _play(_delayed(context), _ASKED, workers=workers)
   small_world.assert_same(found, _episodes(context))
+
+
+class _Few:
+  """A sampler of which two slots are used; counts what is parked."""
+
+  shape = small_world.SHAPE._replace(slots=2)
+
+  def __init__(self, limit_parked):
+    self.limit_parked, self.away, self.most = limit_parked, 0, 0
+
+  def __getattr__(self, name):
+    return getattr(small_world.sampler(), name)
+
+  def park(self, index):
+    self.away += 1
+    self.most = max(self.most, self.away)
+    return small_world.sampler().park(index)
+
+  def resume(self, index, parked):
+    self.away -= 1
+    small_world.sampler().resume(index, parked)
+
+
+@pytest.mark.parametrize('context', ['append_all', 'keep_last'])
+def test_who_is_parked_changes_no_bit(context, monkeypatch):
+  rng = random.Random(1)
+  chance = lambda *_: rng.random() < 0.5
+  monkeypatch.setattr(collecting, 'worth_parking', chance)
+  for limit in (3, 0):
+    few, workers = _Few(limit), rollout.Workers(6)
+    found = _play(_delayed(context), _ASKED, by=few, workers=workers)
+    workers.close()
+    small_world.assert_same(found, _episodes(context))
+    assert (workers.parked > 8) == (few.most > 0) == (limit > 0)
+    if context == 'append_all':
+      # One more while two change places; all came back.
+      assert few.most <= limit + 1 and few.away <= 0
+
+
+def test_slow_answers_are_parked_while_others_wait():
+  slow = small_world.Wander(delay_seconds=0.2)
+  workers = rollout.Workers(6)
+  found = _play(
+    small_world.world(slow), _ASKED[:6], by=_Few(2), workers=workers
+  )
+  assert workers.parked > 2
+  small_world.assert_same(found, _episodes('append_all')[:6])
+  # With a slot for everybody there is no reason to.
+  workers.parked = 0
+  _play(small_world.world(slow), _ASKED[:2], by=_Few(2), workers=workers)
+  assert not workers.parked
+  workers.close()
 
 
 @pytest.mark.parametrize('seed', [0, 1])
