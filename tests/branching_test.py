@@ -343,7 +343,7 @@ def test_a_rewritten_history_is_read_again():
   asked = small_world.requests(1)
   play(asked, builders=builders)
   (builder,) = builders.values()
-  assert len(builder.episode().segments) == 4
+  assert len(builder.episode().segments) == 3
   for turn in (3, 2):
     fork = branching.episodes.Fork(builder, turn)
     before = sampler.prefilled_tokens
