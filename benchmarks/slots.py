@@ -9,7 +9,8 @@ Five measurements, each with the state before beside it, in one process:
   and seconds, with beginnings read again and with caches of the parents.
 * slow: 64 episodes in 16 slots, in a world that answers after up to 200 ms;
   without parking and with as many segments parked as there are slots. Perfect
-  overlap is the time of the same batch without delays.
+  overlap is the time of the same batch without delays; that also with all
+  observations fed at once.
 * capacity: a decode step at 100 tokens, in slots of several capacities.
 * memory: what the arithmetic of --memory says of these slots, and what the
   arrays take.
@@ -19,7 +20,8 @@ Kinds take turns and medians count, so that all see one machine.
 Command: python benchmarks/slots.py
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+import functools
 import hashlib
 import math
 import statistics
@@ -67,7 +69,7 @@ class Varying(common.Talk):
     return super().step(state, action, seed)
 
 
-def _in_turns(runs: dict[str, Callable[[], Any]]) -> dict[str, list[Any]]:
+def _in_turns(runs: Mapping[str, Callable[[], Any]]) -> dict[str, list[Any]]:
   """What each kind gives, `repeats` times; the first round does not count."""
   found: dict[str, list[Any]] = {name: [] for name in runs}
   for _ in range(1 + _REPEATS.value):
@@ -181,12 +183,11 @@ def forks() -> list[list[str]]:
     )
     return time.perf_counter() - began, plain.prefilled_tokens - before
 
-  runs = {}
-  for name, (branch, size) in kinds.items():
-    for kept, sampler in (('read', _Forgetful(plain)), ('copied', plain)):
-      runs[f'{name}: {kept}'] = lambda s=sampler, b=branch, n=size: play(
-        s, b, n
-      )
+  runs: dict[str, Callable[[], Any]] = {
+    f'{name}: {kept}': functools.partial(play, sampler, branch, size)
+    for name, (branch, size) in kinds.items()
+    for kept, sampler in (('read', _Forgetful(plain)), ('copied', plain))
+  }
   rows = []
   for name, values in _in_turns(runs).items():
     seconds, read = zip(*values)
@@ -207,7 +208,10 @@ def slow() -> list[list[str]]:
   sampler, workers = common.sampler(shape), rollout.Workers(64)
   parked: dict[str, list[int]] = {}
 
-  def play(name: str, limit: int, most_seconds: float) -> float:
+  usual = feeding._CALLS
+
+  def play(name: str, limit: int, most_seconds: float, calls=usual) -> float:
+    feeding._CALLS = calls
     world = _world(
       Varying(turns=3, most_seconds=most_seconds, answer='o' * 24), 3, segment
     )
@@ -222,17 +226,19 @@ def slow() -> list[list[str]]:
     began = time.perf_counter()
     rollout.collect(sampler, world, asked, temperature=1.0, workers=workers)
     seconds = time.perf_counter() - began
+    feeding._CALLS = usual
     parked.setdefault(name, []).append(workers.parked - before)
     return seconds
 
-  kinds = {
+  kinds: dict[str, tuple[Any, ...]] = {
     'no delay': (16, 0.0),
+    'no delay, all fed at once': (16, 0.0, 10**6),
     'delay, nothing parked': (0, 0.2),
     'delay, 16 parked': (16, 0.2),
     'delay, 48 parked': (48, 0.2),
   }
   found = _in_turns(
-    {name: lambda n=name, k=kind: play(n, *k) for name, kind in kinds.items()}
+    {name: functools.partial(play, name, *kind) for name, kind in kinds.items()}
   )
   base = common.median(found['no delay'])
   return [
@@ -247,7 +253,7 @@ def slow() -> list[list[str]]:
 
 
 def capacity() -> list[list[str]]:
-  """Four slots; steps from 96 to 112 tokens, and from 1,000 on."""
+  """Four slots; 16 steps from 96 tokens on."""
   params = common.initial_params()
   small, large = programs.shape_for(496, 4), programs.shape_for(8176, 4)
   shapes = {
@@ -255,25 +261,22 @@ def capacity() -> list[list[str]]:
     '8,192 in 8 blocks': large,
     '8,192 in blocks of 128': large._replace(capacity=8192, cache_block=128),
   }
-  runs = {}
+
+  def step(sampler: sampler_lib.Sampler) -> float:
+    prompts = [3 * tokens for tokens in common.prompts(4)]
+    for slot in range(4):
+      _open(sampler, slot, prompts[slot], 16)
+    feeding.feed(sampler._slots, sampler._store, sampler.shape)
+    jax.block_until_ready(sampler._store.caches)
+    began = time.perf_counter()
+    assert len(sampler.tick()) == 4
+    return 1e3 * (time.perf_counter() - began) / 16
+
+  runs: dict[str, Callable[[], Any]] = {}
   for name, shape in shapes.items():
     sampler = common.sampler(shape)
     sampler.load(params, 0)
-
-    def step(sampler=sampler) -> float:
-      for slot in range(4):
-        _open(sampler, slot, common.prompts(4)[slot] * 3, 17)
-      sampler.tick()  # Reads, and samples 16 of 17 tokens.
-      for slot in range(4):
-        sampler.close(slot)
-        _open(sampler, slot, common.prompts(4)[slot] * 3, 17)
-      feeding.feed(sampler._slots, sampler._store, sampler.shape)
-      jax.block_until_ready(sampler._store.caches)
-      began = time.perf_counter()
-      sampler.tick()
-      return 1e3 * (time.perf_counter() - began) / 16
-
-    runs[name] = step
+    runs[name] = functools.partial(step, sampler)
   return [
     [
       f'{name} (block of {shapes[name].cache_block})',

@@ -257,13 +257,8 @@ class _Loop:
         deadline = time.monotonic() + (self._tick or 0.0)
       for ticket in answered:
         own = self._playing.get(ticket.key)
-        if own is None or own.ticket is not ticket:
-          continue
-        own.ticket = None
-        if own.builder.state is not None:
-          before = self._workers.latency_seconds
-          self._workers.latency_seconds = _mean(before, ticket.seconds)
-        self._observe(own, ticket)
+        if own is not None:
+          self._observe(own, ticket)
       self._drop_hung()
       done = self._sampler.num_active or self._any_ended()
       if done and patience <= 0:
@@ -301,7 +296,13 @@ class _Loop:
         own.builder.fail('hung', f'no answer within {limit} s')
 
   def _observe(self, own: _Playing, ticket: workers_lib.Ticket) -> None:
-    builder = own.builder
+    given_up = own.ticket is not ticket
+    if given_up:
+      return
+    builder, own.ticket = own.builder, None
+    if builder.state is not None:
+      before = self._workers.latency_seconds
+      self._workers.latency_seconds = _mean(before, ticket.seconds)
     if ticket.error is not None:
       builder.fail('raised', faults.describe(ticket.error))
       return

@@ -69,6 +69,7 @@ def _bytes(tree: Any) -> int:
   )
 
 
+@functools.cache
 def of_parameters(config: config_lib.TransformerConfig) -> int:
   """Bytes of the parameters as decoding reads them."""
 
