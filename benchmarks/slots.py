@@ -151,7 +151,7 @@ def _world(environment: Any, turns: int, segment_tokens: int) -> rollout.World:
 
 
 def forks() -> list[list[str]]:
-  """Groups of eight, 6 turns with observations of about 60 tokens."""
+  """Four tasks, 6 turns with observations of about 60 tokens."""
   segment = 32 + _TURNS * (_ACTION + 64)
   plain, workers = common.sampler(programs.shape_for(segment, 32)), 2
   environment = common.Talk(turns=_TURNS, answer='o' * 40)
@@ -159,7 +159,7 @@ def forks() -> list[list[str]]:
   pool = rollout.Workers(workers)
   params = common.initial_params()
   kinds = {
-    'VinePPO, 4 rollouts a turn': (recipe_lib.Probes(rollouts=4), 4),
+    'VinePPO, 4 rollouts a turn': (recipe_lib.Probes(rollouts=4), 2),
     'Tree-GRPO': (pages.load('tree_grpo')().branch, 8),
   }
 

@@ -112,15 +112,18 @@ def test_order_and_shared_prompts_change_no_bit(monkeypatch):
         np.testing.assert_array_equal(getattr(own, name), getattr(theirs, name))
 
 
-def _open(sampler, slot, image):
-  pixels = seeing.draw(*image)
-  ids, placed = pictures.say(
+def _said(image):
+  return pictures.say(
     seeing.TOKENIZER.prompt,
-    types.Observation('Where?', (pixels,)),
+    types.Observation('Where?', (seeing.draw(*image),)),
     seeing.IMAGES,
   )
+
+
+def _open(sampler, slot, image, **others):
+  ids, placed = _said(image)
   settings = dict(draw=0, member=slot, turn=0, temperature=0.0, limit_tokens=4)
-  sampler.open(slot, ids, images=placed, **settings)
+  sampler.open(slot, ids, images=placed, **(settings | others))
   return ids
 
 
@@ -145,6 +148,39 @@ def test_equal_ids_with_other_images_share_nothing(monkeypatch):
   _open(sampler, 2, (3, 'green'))
   sampler.tick()
   assert 'copy' not in called and called.count('see') == 1
+
+
+def _turns_of(sampler, slot):
+  found = {}
+  while sampler.num_active:
+    found |= {g.slot: g for g in sampler.tick()}
+  return found[slot].tokens.tobytes(), found[slot].logprobs.tobytes()
+
+
+def test_what_was_seen_goes_along(monkeypatch):
+  sampler = seeing.sampler()
+  sampler.load(small_world.params(seeing.config()), 0)
+  _open(sampler, 0, (0, 'red'), temperature=1.0)
+  wanted = _turns_of(sampler, 0)
+  sampler.load(small_world.params(seeing.config()), 0)
+  _open(sampler, 0, (0, 'red'), temperature=1.0)
+  parked = sampler.park(0)
+  _open(sampler, 0, (3, 'blue'), temperature=1.0)
+  other = _turns_of(sampler, 0)
+  sampler.resume(1, parked)
+  assert _turns_of(sampler, 1) == wanted != other
+  # A fork after an image need not see it again; one within it must.
+  parked, called = sampler.park(1), _counting(sampler, monkeypatch)
+  shown = []
+  ids, ((place, _),) = _said((0, 'red'))
+  for cut, sees in ((len(ids) - 1, 0), (place + 1, 1)):
+    called.clear()
+    _open(
+      sampler, 2, (0, 'red'), member=0, temperature=1.0, begin=parked.cut(cut)
+    )
+    shown.append(_turns_of(sampler, 2))
+    assert called.count('see') == sees
+  assert shown[0] == wanted and shown[1][0] == wanted[0]
 
 
 def _answer(refused=()):
