@@ -49,7 +49,7 @@ _REPEATS = flags.DEFINE_integer('repeats', 5, 'Of each kind.', lower_bound=1)
 _ONLY = flags.DEFINE_list('only', [], 'Measurements to make; all by default.')
 _OUTPUT = flags.DEFINE_string('output', '', 'Where to write JSON.')
 
-_LONG, _NEW = 2000, 200
+_LONG, _NEW = 2000, 640
 _TURNS, _ACTION = 6, 8
 
 
