@@ -7,7 +7,7 @@ Five measurements, each with the state before beside it, in one process:
   and piece by piece. Also the time until that observation was answered.
 * forks: rollouts from every turn (VinePPO) and trees (Tree-GRPO); tokens read
   and seconds, with beginnings read again and with caches of the parents.
-* slow: 64 episodes in 16 slots, in a world that answers after up to 200 ms;
+* slow: 64 episodes in 16 slots, in a world that answers after up to --delay_ms;
   without parking and with as many segments parked as there are slots. Perfect
   overlap is the time of the same batch without delays; that also with all
   observations fed at once.
@@ -46,6 +46,9 @@ from benchmarks import common
 from experiments import pages
 
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Of each kind.', lower_bound=1)
+_DELAY = flags.DEFINE_float(
+  'delay_ms', 200.0, 'What a slow world takes to answer, at most.'
+)
 _ONLY = flags.DEFINE_list('only', [], 'Measurements to make; all by default.')
 _OUTPUT = flags.DEFINE_string('output', '', 'Where to write JSON.')
 
@@ -230,12 +233,13 @@ def slow() -> list[list[str]]:
     parked.setdefault(name, []).append(workers.parked - before)
     return seconds
 
+  delay = _DELAY.value / 1e3
   kinds: dict[str, tuple[Any, ...]] = {
     'no delay': (16, 0.0),
     'no delay, all fed at once': (16, 0.0, 10**6),
-    'delay, nothing parked': (0, 0.2),
-    'delay, 16 parked': (16, 0.2),
-    'delay, 48 parked': (48, 0.2),
+    'delay, none parked': (0, delay),
+    'delay, up to 16 parked': (16, delay),
+    'delay, up to 48 parked': (48, delay),
   }
   found = _in_turns(
     {name: functools.partial(play, name, *kind) for name, kind in kinds.items()}
@@ -301,7 +305,7 @@ def memory() -> list[list[str]]:
 _HEADERS = {
   'pause': ['2,000 tokens are fed', 'pause, ms', 'until answered, ms'],
   'forks': ['forks', 'ms', 'tokens read'],
-  'slow': ['64 episodes in 16 slots', 'ms', 'of no delay', 'parked'],
+  'slow': ['64 episodes in 16 slots', 'ms', 'of no delay', 'times parked'],
   'capacity': ['capacity of a slot', 'ms a step at 100 tokens'],
   'memory': ['memory', ''],
 }

@@ -81,9 +81,10 @@ class Sampler:
     self.limit_parked = shape.slots if limit_parked is None else limit_parked
     self._device = device or jax.local_devices()[0]
     compiled = programs.compile_programs(config, shape, self.stop_ids, controls)
-    self._store = store_lib.Store(config, shape, compiled, self._device)
     with jax.default_device(self._device):
       self._key = jax.random.key(seed)
+      caches = programs.empty_caches(config, shape)
+    self._store = store_lib.Store(config, shape, compiled, caches, self._device)
     self._kind = jnp.promote_types(config.dtype, jnp.float32)
     self._slots = [slots_lib.Slot() for _ in range(shape.slots)]
     self._asked = 0

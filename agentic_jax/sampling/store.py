@@ -48,14 +48,14 @@ class Store:
     config: config_lib.TransformerConfig,
     shape: programs_lib.Shape,
     programs: programs_lib.Programs,
+    caches: tuple[attention.Cache, ...],
     device: jax.Device,
   ):
-    """Allocates the caches."""
+    """Takes empty caches, of as many layers as the programs know."""
     self._shape, self._device = shape, device
     self.programs: Any = programs
     self.params: Any = None
-    with jax.default_device(device):
-      self.caches: Any = programs_lib.empty_caches(config, shape)
+    self.caches: Any = caches
     self.eyes = eyes_lib.Eyes(config, shape, device)
     self.recorder = recording.Recorder(config, shape)
     self.prefilled_tokens = 0
