@@ -263,7 +263,7 @@ def capacity() -> list[list[str]]:
   shapes = {
     '512': small,
     '8,192 in 8 blocks': large,
-    '8,192 in blocks of 128': large._replace(capacity=8192, cache_block=128),
+    '2,048 in blocks of 128': large._replace(capacity=2048, cache_block=128),
   }
 
   def step(sampler: sampler_lib.Sampler) -> float:
