@@ -29,9 +29,9 @@ from agentic_jax.models import config as config_lib
 from agentic_jax.models import pretrained
 from agentic_jax.sampling import controls
 from agentic_jax.sampling import grammars
-from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.tasks import pool
+from experiments import admission
 from experiments import pages
 from experiments import policies
 from experiments import run_config
@@ -211,7 +211,13 @@ def build(
     published,
     config,
     chosen,
-    _sampler(config, world, chosen, record=sampling is None),
+    _sampler(
+      config,
+      world,
+      chosen,
+      record=sampling is None,
+      most_slots=FLAGS.tasks_per_step * made.group_size,
+    ),
     rollout.Workers(number),
     mesh,
     splits,
@@ -223,15 +229,14 @@ def _sampler(
   world: rollout.World,
   sampling: recipe_lib.Sampling,
   record: bool,
+  most_slots: int,
 ) -> sampler_lib.Sampler:
   words = world.tokenizer
+  admitted = admission.admit(config, world.limits, most_slots)
   return sampler_lib.Sampler(
     config,
-    programs.shape_for(
-      world.limits.segment_tokens,
-      FLAGS.slots,
-      segment_images=world.limits.segment_images,
-    ),
+    admitted.shape,
+    limit_parked=admitted.limit_parked,
     stop_ids=words.stop_ids(world.grammar.stop_strings),
     seed=FLAGS.seed,
     find_stop=worlds.find_stop(world),

@@ -78,6 +78,13 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer('slots', 64, 'Episodes sampled at once.', lower_bound=1)
 flags.DEFINE_string(
+  'memory',
+  '',
+  'What sampling may take, such as 2GiB: parameters, slots, and segments that '
+  'wait beside them for slow environments. Without --slots, as many slots as '
+  'fit, up to the episodes of a step; with it, they must fit.',
+)
+flags.DEFINE_string(
   'workers',
   '2',
   'How many call the environment at once: 8 threads, or process:8, or ray:8, '

@@ -19,8 +19,8 @@ from agentic_jax import serve
 from agentic_jax import sharding
 from agentic_jax import tokenizer
 from agentic_jax.models import pretrained
-from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
+from experiments import admission
 from experiments import common
 from experiments import policies
 from experiments import run_config
@@ -46,6 +46,8 @@ flags.DEFINE_float(
   'idle_seconds', 3600.0, 'After which an unused session is dropped.', 0.0
 )
 
+# However much memory there is.
+_MOST_SLOTS = 256
 # Of a session; --limit goes before them.
 _LIMITS = rollout.Limits(turns=1000, action_tokens=512, segment_tokens=2048)
 
@@ -95,7 +97,7 @@ def of_published() -> Policy:
   policies.refuse_untrained(FLAGS.model, published, config)
   sampler = sampler_lib.Sampler(
     config,
-    programs.shape_for(bounds.segment_tokens, FLAGS.slots),
+    admission.admit(config, bounds, _MOST_SLOTS).shape,
     stop_ids=serve.stop_ids(words, dialect),
     seed=FLAGS.seed,
   )
@@ -132,8 +134,8 @@ def main() -> None:
     endpoint.dispatcher.load(policy.params, 0)
     endpoint.dispatcher.warm_up()
     print(
-      f'{policy.name} on {server.url}, {FLAGS.slots} answers at once, contexts '
-      f'of {endpoint.room} tokens.',
+      f'{policy.name} on {server.url}, {endpoint.dispatcher.slots} answers at '
+      f'once, contexts of {endpoint.room} tokens.',
       flush=True,
     )
     server.run()

@@ -308,13 +308,49 @@ def test_a_turn_must_have_begun_to_be_forked():
   (builder,) = builders.values()
   with pytest.raises(ValueError, match='4 turns cannot be forked at turn 4'):
     builder.fork(4, asked[0])
-  # The same member again, from its own third turn, says the same again.
-  request = asked[0]._replace(fork=branching.episodes.Fork(builder, 2))
-  (again,) = play([request])
-  assert small_world.said(again) == small_world.said(builder.episode())
-  # From the start it is an episode like any other, to the bit.
-  request = asked[0]._replace(fork=branching.episodes.Fork(builder, 0))
-  small_world.assert_same(play([request]), [builder.episode()])
+  # The same member again, from any of its turns, is the same to the bit.
+  # Nothing is read that its parent has read, whatever lay in the slots since.
+  read = []
+  for turn in range(4):
+    play(small_world.requests(5)[1:])
+    before = sampler.prefilled_tokens
+    fork = branching.episodes.Fork(builder, turn)
+    found = play([asked[0]._replace(fork=fork)])
+    small_world.assert_same(found, [builder.episode()])
+    read.append(sampler.prefilled_tokens - before)
+  (segment,) = builder.episode().segments
+  observed = (segment.turn == -1) & (np.cumsum(segment.action_mask) > 0)
+  assert read == sorted(read)[::-1] and read[0] == np.sum(observed)
+  assert read[3] == 0 and len(set(read)) == 4
+  # Under other parameters it is read again.
+  sampler.load(small_world.params(), 8)
+  play([asked[0]._replace(fork=fork)])
+  assert sampler.prefilled_tokens - before > read[0]
+
+
+def test_a_rewritten_history_is_read_again():
+  """Only the last segment is kept; forks of those before it read."""
+  builders: dict[tuple[int, int], Any] = {}
+  sampler = small_world.sampler()
+  sampler.load(small_world.params(), 7)
+  play = functools.partial(
+    rollout.collect,
+    sampler,
+    small_world.world(Lasting(), context='keep_last'),
+    temperature=1.0,
+    workers=rollout.Workers(1),
+  )
+  asked = small_world.requests(1)
+  play(asked, builders=builders)
+  (builder,) = builders.values()
+  assert len(builder.episode().segments) == 3
+  for turn in (3, 2):
+    fork = branching.episodes.Fork(builder, turn)
+    before = sampler.prefilled_tokens
+    (found,) = play([asked[0]._replace(fork=fork)])
+    read = sampler.prefilled_tokens - before
+    assert (read > 0) == (turn == 2)
+    assert small_world.said(found) == small_world.said(builder.episode())
 
 
 # What trees look like.

@@ -13,7 +13,9 @@ from agentic_jax import rollout
 from agentic_jax.models import attention
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
+from agentic_jax.rollout import collecting
 from agentic_jax.sampling import drawing
+from agentic_jax.sampling import feeding
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
 from tests import small_world
@@ -64,6 +66,58 @@ def test_workers_and_delays_change_no_bit(workers, context):
   small_world.assert_same(found, _episodes(context))
 
 
+class _Few:
+  """A sampler of which two slots are used."""
+
+  shape = small_world.SHAPE._replace(slots=2)
+
+  def __init__(self, limit_parked):
+    self.limit_parked = limit_parked
+
+  def __getattr__(self, name):
+    return getattr(small_world.sampler(), name)
+
+
+@pytest.mark.parametrize('context', ['append_all', 'keep_last'])
+def test_who_is_parked_changes_no_bit(context, monkeypatch):
+  rng, away = random.Random(1), [0]
+  chance = lambda *_: rng.random() < 0.5
+  monkeypatch.setattr(collecting, 'worth_parking', chance)
+  slow = small_world.Wander(delay_seconds=0.03)
+  world = small_world.world(slow, context=context)
+  seat = collecting._Loop._seat
+
+  def counted(loop):
+    away.append(len(loop._playing) - len(loop._seated))
+    seat(loop)
+
+  monkeypatch.setattr(collecting._Loop, '_seat', counted)
+  for limit in (3, 0):
+    away.clear()
+    workers = rollout.Workers(6)
+    found = _play(world, _ASKED, by=_Few(limit), workers=workers)
+    workers.close()
+    small_world.assert_same(found, _episodes(context))
+    assert (workers.parked > 2) == (limit > 0)
+    # One more while two change places.
+    assert max(away) <= limit + bool(limit)
+
+
+def test_slow_answers_are_parked_while_others_wait():
+  slow = small_world.Wander(delay_seconds=0.2)
+  workers = rollout.Workers(6)
+  found = _play(
+    small_world.world(slow), _ASKED[:6], by=_Few(2), workers=workers
+  )
+  assert workers.parked > 2
+  small_world.assert_same(found, _episodes('append_all')[:6])
+  # With a slot for everybody there is no reason to.
+  workers.parked = 0
+  _play(small_world.world(slow), _ASKED[:2], by=_Few(2), workers=workers)
+  assert not workers.parked
+  workers.close()
+
+
 @pytest.mark.parametrize('seed', [0, 1])
 def test_the_order_of_requests_changes_no_bit(seed):
   wanted = _episodes('append_all')
@@ -99,7 +153,7 @@ def test_where_a_block_ends_changes_no_bit(monkeypatch):
 
 def test_copied_prompts_are_prefilled_prompts(monkeypatch):
   sampler, fed = small_world.sampler(), []
-  made = sampler._programs
+  store, made = sampler._store, sampler._store.programs
 
   def counted(name):
     def call(*arguments):
@@ -109,13 +163,13 @@ def test_copied_prompts_are_prefilled_prompts(monkeypatch):
     return call
 
   counting = made._replace(copy=counted('copy'), prefill=counted('prefill'))
-  monkeypatch.setattr(sampler, '_programs', counting)
+  monkeypatch.setattr(store, 'programs', counting)
   _play(small_world.world(), _ASKED)
   shared = fed.count('prefill')
   assert fed.count('copy') >= 5
 
   fed.clear()
-  monkeypatch.setattr(sampler, '_share_prompts', lambda waiting: (waiting, []))
+  monkeypatch.setattr(feeding, 'share', lambda slots, waiting: (waiting, []))
   found = _play(small_world.world(), _ASKED)
   small_world.assert_same(found, _episodes('append_all'))
   assert 'copy' not in fed and fed.count('prefill') > shared

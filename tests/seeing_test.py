@@ -23,6 +23,7 @@ from agentic_jax import types
 from agentic_jax.models import transformer
 from agentic_jax.report import viewer
 from agentic_jax.rollout import pictures
+from agentic_jax.sampling import feeding
 from agentic_jax.sampling import slots
 from agentic_jax.train import records
 from experiments import chat
@@ -67,7 +68,8 @@ def test_rows_score_as_they_were_sampled(context):
 
 def _counting(sampler, monkeypatch):
   """Notes which programs of a sampler are called."""
-  called, made, see = [], sampler._programs, sampler._eyes._see
+  called, store = [], sampler._store
+  made, see = store.programs, store.eyes._see
 
   def noted(name, program):
     def call(*arguments):
@@ -79,8 +81,8 @@ def _counting(sampler, monkeypatch):
   counting = made._replace(
     copy=noted('copy', made.copy), prefill=noted('prefill', made.prefill)
   )
-  monkeypatch.setattr(sampler, '_programs', counting)
-  monkeypatch.setattr(sampler._eyes, '_see', noted('see', see))
+  monkeypatch.setattr(store, 'programs', counting)
+  monkeypatch.setattr(sampler._store.eyes, '_see', noted('see', see))
   return called
 
 
@@ -88,11 +90,11 @@ def test_order_and_shared_prompts_change_no_bit(monkeypatch):
   sampler, wanted = seeing.sampler(), _played()
   called = _counting(sampler, monkeypatch)
   world = seeing.world()
-  monkeypatch.setattr(sampler, '_share_prompts', lambda waiting: (waiting, []))
+  monkeypatch.setattr(feeding, 'share', lambda slots, waiting: (waiting, []))
   asked = seeing.requests(PROMPTS, 2)[::-1]
-  encode, encoded = sampler._eyes._encode, []
+  encode, encoded = sampler._store.eyes._encode, []
   monkeypatch.setattr(
-    sampler._eyes,
+    sampler._store.eyes,
     '_encode',
     lambda params, batch: (encoded.extend(batch), encode(params, batch)),
   )
@@ -110,15 +112,18 @@ def test_order_and_shared_prompts_change_no_bit(monkeypatch):
         np.testing.assert_array_equal(getattr(own, name), getattr(theirs, name))
 
 
-def _open(sampler, slot, image):
-  pixels = seeing.draw(*image)
-  ids, placed = pictures.say(
+def _said(image):
+  return pictures.say(
     seeing.TOKENIZER.prompt,
-    types.Observation('Where?', (pixels,)),
+    types.Observation('Where?', (seeing.draw(*image),)),
     seeing.IMAGES,
   )
+
+
+def _open(sampler, slot, image, **others):
+  ids, placed = _said(image)
   settings = dict(draw=0, member=slot, turn=0, temperature=0.0, limit_tokens=4)
-  sampler.open(slot, ids, images=placed, **settings)
+  sampler.open(slot, ids, images=placed, **(settings | others))
   return ids
 
 
@@ -132,7 +137,7 @@ def test_equal_ids_with_other_images_share_nothing(monkeypatch):
   said = {g.slot: g.logprobs for g in sampler.tick()}
   assert called.count('see') == called.count('copy') == 1
   np.testing.assert_array_equal(said[0], said[2])
-  assert not np.array_equal(*sampler._eyes._seen[:2])
+  assert not np.array_equal(*sampler._store.eyes._seen[:2])
   # A later episode is copied from a slot that saw the same.
   called.clear()
   sampler.close(2)
@@ -145,6 +150,39 @@ def test_equal_ids_with_other_images_share_nothing(monkeypatch):
   assert 'copy' not in called and called.count('see') == 1
 
 
+def _turns_of(sampler, slot):
+  found = {}
+  while sampler.num_active:
+    found |= {g.slot: g for g in sampler.tick()}
+  return found[slot].tokens.tobytes(), found[slot].logprobs.tobytes()
+
+
+def test_what_was_seen_goes_along(monkeypatch):
+  sampler = seeing.sampler()
+  sampler.load(small_world.params(seeing.config()), 0)
+  _open(sampler, 0, (0, 'red'), temperature=1.0)
+  wanted = _turns_of(sampler, 0)
+  sampler.load(small_world.params(seeing.config()), 0)
+  _open(sampler, 0, (0, 'red'), temperature=1.0)
+  parked = sampler.park(0)
+  _open(sampler, 0, (3, 'blue'), temperature=1.0)
+  other = _turns_of(sampler, 0)
+  sampler.resume(1, parked)
+  assert _turns_of(sampler, 1) == wanted != other
+  # A fork after an image need not see it again; one within it must.
+  parked, called = sampler.park(1), _counting(sampler, monkeypatch)
+  shown = []
+  ids, ((place, _),) = _said((0, 'red'))
+  for cut, sees in ((len(ids) - 1, 0), (place + 1, 1)):
+    called.clear()
+    _open(
+      sampler, 2, (0, 'red'), member=0, temperature=1.0, begin=parked.cut(cut)
+    )
+    shown.append(_turns_of(sampler, 2))
+    assert called.count('see') == sees
+  assert shown[0] == wanted and shown[1][0] == wanted[0]
+
+
 def _answer(refused=()):
   """The second turn of a slot that refused to be extended otherwise."""
   sampler = seeing.sampler()
@@ -155,7 +193,7 @@ def _answer(refused=()):
   for tokens, others, message in refused:
     with pytest.raises(ValueError, match=message):
       sampler.extend(0, tokens, turn=1, **others)
-  assert len(sampler._eyes.images(0)) == 1 and not sampler.num_active
+  assert len(sampler._store.eyes.images(0)) == 1 and not sampler.num_active
   sampler.extend(0, [65, 66, 67], turn=1, limit_tokens=4)
   said = []
   while sampler.num_active:

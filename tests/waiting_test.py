@@ -31,3 +31,14 @@ def test_loses_least_of_all_moments(due, ready, tick):
   slack = 0.001 * (ready + len(due)) + 1e-9
   # Those who come at once join without waiting.
   assert lost(found) <= min(lost(wait) for wait in moments) + slack
+
+
+def test_parks_what_is_far_off_or_long_overdue():
+  # 0.2 s to come, 0.05 s to lose: at once, but not when it is almost there.
+  assert collecting.worth_parking(0.2, 0.0, 0.05)
+  assert collecting.worth_parking(0.2, 0.14, 0.05)
+  assert not collecting.worth_parking(0.2, 0.16, 0.05)
+  # Overdue: once the wait has cost what parking costs.
+  assert not collecting.worth_parking(0.2, 0.24, 0.05)
+  assert collecting.worth_parking(0.2, 0.26, 0.05)
+  assert not collecting.worth_parking(0.001, 0.0, 0.02)

@@ -221,6 +221,13 @@ DEFINITIONS: Mapping[str, Definition] = {
   'time/environment': Definition(
     'waiting for environments while no slot could decode', 'seconds'
   ),
+  'time/parked': Definition(
+    'episodes that gave their slot up while their environment was slow',
+    'episodes',
+  ),
+  'time/prefilled_tokens': Definition(
+    'tokens of prompts and observations that were read, not copied', 'tokens'
+  ),
   'time/tokens_per_second': Definition(
     'action tokens sampled per second of sampling', 'tokens/second'
   ),

@@ -161,6 +161,7 @@ class Builder:
     self._past: list[tuple[tuple, dict[str, Any], types.Transition]] = []
     self.state: Any = None
     self.opens_segment = True
+    self.parked: Any = None  # A cache that begins as the open segment does.
     self._spans: list[context_lib.Span] = []
     self._segments: list[types.Segment] = []
     self._turns: list[types.Turn] = []
@@ -195,11 +196,7 @@ class Builder:
     return list(self._open.tokens)
 
   def images(self, number: int) -> list[pictures.Placed]:
-    """The images that begin among the last tokens of the open segment.
-
-    Args:
-      number: of these tokens; places count from the first of them.
-    """
+    """Images among the last `number` tokens; places count from the first."""
     start = len(self._open.tokens) - number
     return [
       (at - start, pixels) for at, pixels in self._open.images if at >= start
@@ -232,6 +229,8 @@ class Builder:
     for acted, beside, transition in self._past[:turn]:
       made.act(*acted, **beside)
       made.observe(transition)
+    if len(made._segments) == len(self._segments):
+      made.parked = self.parked
     return made
 
   def reset(self, transition: Any) -> list[int]:

@@ -103,7 +103,8 @@ class Rollouts:
       RuntimeError: more than the stated share of the episodes failed.
     """
     self._sampler.load(params, step)
-    waited = self._workers.waited_seconds
+    waited, parked = self._workers.waited_seconds, self._workers.parked
+    prefilled = self._sampler.prefilled_tokens
     accepted: list[list[types.Episode]] = []
     everything = branching.Grown([], [], 0, [])
     for _ in range(1 + self._resample_limit):
@@ -126,6 +127,9 @@ class Rollouts:
     missing = self._tasks_per_step - len(accepted)
     metrics['rollout/groups_missing'] = float(missing)
     metrics['time/environment'] = self._workers.waited_seconds - waited
+    metrics['time/parked'] = float(self._workers.parked - parked)
+    prefilled = self._sampler.prefilled_tokens - prefilled
+    metrics['time/prefilled_tokens'] = float(prefilled)
     return Batch([e for group in chosen for e in group], metrics)
 
   def _keeps(self, group: list[types.Episode]) -> bool:

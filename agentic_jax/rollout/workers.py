@@ -39,6 +39,8 @@ class Workers:
       the run, or None before the first; the event loop keeps it.
     waited_seconds: how long the event loop has waited for environments while
       no slot could decode; it adds to it itself.
+    parked: how many episodes gave their slots up while they waited; counted by
+      the event loop.
   """
 
   def __init__(self, number: int):
@@ -49,6 +51,7 @@ class Workers:
     self.number = number
     self.latency_seconds: float | None = None
     self.waited_seconds = 0.0
+    self.parked = 0
     for _ in range(number):
       self._start()
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,13 @@ def see(config, params, seen, pixels, slot, number):
   return seen.at[slot[:, None], at].set(found)
 
 
+class Seen(NamedTuple):
+  """The images of one slot."""
+
+  images: list[np.ndarray]
+  sight: list[int]  # Of the span to be fed.
+
+
 class Eyes:
   """What the slots see; costs nothing where the policy sees nothing.
 
@@ -63,7 +70,8 @@ class Eyes:
     """All slots are empty."""
     slots = range(self._shape.slots)
     self._images: list[list[np.ndarray]] = [[] for _ in slots]
-    self._encoded = [0 for _ in slots]  # How many of them were.
+    # How many of them were, or are in the cache and need not be.
+    self._encoded = [0 for _ in slots]
     self._sight: list[list[int]] = [[] for _ in slots]  # Of the span to be fed.
 
   def close(self, slot: int) -> None:
@@ -116,6 +124,25 @@ class Eyes:
     self._images[slot] += [pixels for _, pixels in images]
     self._sight[slot] = sight
 
+  def fed(self, slot: int, number: int) -> None:
+    """The first tokens of the span of a slot are in the cache now."""
+    if self._vision is None:
+      return
+    sight = self._sight[slot] = self._sight[slot][number:]
+    due = [at // self._vision.tokens for at in sight if at >= 0]
+    first = min(due, default=len(self._images[slot]))
+    self._encoded[slot] = max(self._encoded[slot], first)
+
+  def take(self, slot: int) -> Seen:
+    """A copy of what there is to see in a slot."""
+    return Seen(list(self._images[slot]), list(self._sight[slot]))
+
+  def put(self, slot: int, seen: Seen) -> None:
+    """Shows a slot what `take` returned; encodes again what is still due."""
+    self._images[slot], self._sight[slot] = list(seen.images), list(seen.sight)
+    self._encoded[slot] = 0
+    self.fed(slot, 0)
+
   def encode(self, params: Any, slots: Sequence[int]) -> None:
     """Encodes those images of these slots that are new."""
     new = [
@@ -125,7 +152,8 @@ class Eyes:
     ]
     for at in range(0, len(new), self._shape.image_rows):
       self._encode(params, new[at : at + self._shape.image_rows])
-    self._encoded = [len(images) for images in self._images]
+    for slot in slots:
+      self._encoded[slot] = len(self._images[slot])
 
   def warm_up(self, params: Any) -> None:
     """Compiles; the slots are empty."""
@@ -142,18 +170,17 @@ class Eyes:
     )
     self._seen = self._see(params, self._seen, *placed)
 
-  def seen(self, slots: Sequence[int] | np.ndarray, offset: int) -> tuple:
+  def seen(self, slots: Sequence[int] | np.ndarray) -> tuple:
     """The arguments `seen` and `sight` of `programs.prefill`; () without eyes.
 
     Args:
-      slots: of the rows.
-      offset: of the chunk in their spans.
+      slots: of the rows, each with the first chunk of what is to be fed.
     """
     if self._seen is None:
       return ()
     size = self._shape.prefill_chunk
     sight = np.full((self._shape.prefill_rows, size), -1, np.int32)
     for row, slot in enumerate(slots):
-      found = self._sight[slot][offset : offset + size]
+      found = self._sight[slot][:size]
       sight[row, : len(found)] = found
     return self._seen, jax.device_put(sight, self._device)

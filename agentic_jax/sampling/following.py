@@ -1,10 +1,19 @@
 """What controls want to know of every slot, kept on the host."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from agentic_jax.sampling import controls as controls_lib
+
+
+class Followed(NamedTuple):
+  """What is known of one slot."""
+
+  segment: list[int]
+  said: int
+  kept: list[np.ndarray]
 
 
 class Follower:
@@ -82,6 +91,21 @@ class Follower:
     for of_slots in (self._segments, self._kept):
       del of_slots[slot][len(of_slots[slot]) - number :]
     self._said[slot] -= number
+
+  def take(self, slot: int) -> Followed:
+    """A copy of what is known of a slot."""
+    own = self._segments[slot], self._said[slot], self._kept[slot]
+    return Followed(list(own[0]), own[1], list(own[2]))
+
+  def put(self, slot: int, followed: Followed) -> None:
+    """Knows of a slot what `take` returned."""
+    segment, said, kept = followed
+    self._segments[slot], self._kept[slot] = list(segment), list(kept)
+    self._said[slot], self._matchers[slot] = said, None
+    if self.single:
+      assert self._controls is not None and self._controls.grammar is not None
+      self._matchers[slot] = self._controls.grammar.begin()
+      self._matchers[slot].take(segment[len(segment) - said :])
 
   def kept(self, slot: int) -> np.ndarray | None:
     """The sets of a slot's action, uint8 [n, W]; None if nobody records."""

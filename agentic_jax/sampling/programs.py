@@ -1,4 +1,4 @@
-"""The compiled programs of the sampler: prefill, copy, decode.
+"""The compiled programs of the sampler: prefill, copies, decode.
 
 What makes them order-free. The key of a token is a function of (run seed,
 draw, member, turn, position). A token is always decoded by `decode`, a span is
@@ -182,6 +182,16 @@ def copy(caches, source, target):
   return jax.tree.map(lambda x: x.at[target].set(x[source]), caches)
 
 
+def take(block, slot):
+  """One slot of a block of the caches: arrays [slots, ...] become [...]."""
+  return jax.tree.map(lambda x: x[slot], block)
+
+
+def put(block, slot, taken):
+  """Writes what `take` returned to a slot; `block` is donated."""
+  return jax.tree.map(lambda x, y: x.at[slot].set(y), block, taken)
+
+
 def uniforms(key: Array, slots: Slots, steps: int) -> Array:
   """Numbers in [0, 1), one for each of the next tokens: float32 [steps, S].
 
@@ -321,6 +331,8 @@ class Programs(NamedTuple):
   layout: object
   prefill: object
   copy: object
+  take: object
+  put: object
   decode: object
 
 
@@ -337,6 +349,8 @@ def compile_programs(
       functools.partial(prefill, config, shape), donate_argnums=(1,)
     ),
     copy=jax.jit(copy, donate_argnums=(0,)),
+    take=jax.jit(take),
+    put=jax.jit(put, donate_argnums=(0,)),
     decode=jax.jit(
       functools.partial(decode, config, shape, stop_ids, controls),
       donate_argnums=(1,),

@@ -75,3 +75,8 @@ class Recorder:
     if self._record is None:
       return None
     return self._record[slot, :length].copy()
+
+  def put(self, slot: int, record: np.ndarray | None) -> None:
+    """Writes down what `of` returned, of the first positions of a slot."""
+    if self._record is not None and record is not None:
+      self._record[slot, : len(record)] = record

@@ -10,11 +10,12 @@ import numpy as np
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import heads
 from agentic_jax.sampling import controls as controls_lib
-from agentic_jax.sampling import eyes
+from agentic_jax.sampling import feeding
 from agentic_jax.sampling import following
+from agentic_jax.sampling import parking
 from agentic_jax.sampling import programs
-from agentic_jax.sampling import recording
 from agentic_jax.sampling import slots as slots_lib
+from agentic_jax.sampling import store as store_lib
 
 
 class Generated(NamedTuple):
@@ -36,7 +37,8 @@ class Sampler:
   A slot holds the cache of one segment. `open` begins a segment in it and
   `extend` adds an observation; both start generation, and `tick` returns the
   turns that finished. Only what is new is prefilled; a prompt that lies at the
-  start of any slot is copied from there.
+  start of any slot is copied from there. Between ticks a segment may be parked,
+  and go on in any slot, or begin others there.
   """
 
   def __init__(
@@ -49,6 +51,7 @@ class Sampler:
     find_stop: Callable[[Sequence[int]], int | None] | None = None,
     controls: controls_lib.Controls | None = None,
     device: jax.Device | None = None,
+    limit_parked: int | None = None,
   ):
     """Allocates the caches.
 
@@ -62,6 +65,8 @@ class Sampler:
       controls: what changes the distribution besides temperature; None is
         nothing, and costs nothing.
       device: where to sample; the first local one by default.
+      limit_parked: how many segments callers should keep parked on the device;
+        by default as many as there are slots, which doubles the memory.
     """
     if shape.capacity % shape.cache_block:
       raise ValueError(
@@ -73,18 +78,17 @@ class Sampler:
     self.stop_ids = tuple(stop_ids)
     self.policy_step = -1
     self._find_stop = find_stop
+    self.limit_parked = shape.slots if limit_parked is None else limit_parked
     self._device = device or jax.local_devices()[0]
-    self._programs = programs.compile_programs(
-      config, shape, self.stop_ids, controls
-    )
+    compiled = programs.compile_programs(config, shape, self.stop_ids, controls)
     with jax.default_device(self._device):
       self._key = jax.random.key(seed)
-      self._caches: Any = programs.empty_caches(config, shape)
-    self._params: Any = None
+      caches = programs.empty_caches(config, shape)
+    self._store = store_lib.Store(config, shape, compiled, caches, self._device)
     self._kind = jnp.promote_types(config.dtype, jnp.float32)
     self._slots = [slots_lib.Slot() for _ in range(shape.slots)]
-    self._recorder = recording.Recorder(config, shape)
-    self._eyes = eyes.Eyes(config, shape, self._device)
+    self._asked = 0
+    self._era = object()  # Another one whenever parameters are loaded.
     self._follower = following.Follower(
       controls,
       slots=shape.slots,
@@ -102,31 +106,21 @@ class Sampler:
     """How many slots are generating or about to."""
     return sum(slot.active for slot in self._slots)
 
+  @property
+  def prefilled_tokens(self) -> int:
+    """How many tokens were read so far; what was copied is not counted."""
+    return self._store.prefilled_tokens
+
   def load(self, params: Any, policy_step: int) -> None:
     """Takes new parameters, in the training layout, and forgets all caches.
 
     Those of heads stay where they are: nothing here asks them.
     """
-    params = jax.device_put(heads.strip(params), self._device)
-    first = self._params is None
-    self._params = self._programs.layout(params)
+    self._store.load(jax.device_put(heads.strip(params), self._device))
     self.policy_step = policy_step
+    self._era = object()
     self._slots = [slots_lib.Slot() for _ in self._slots]
-    self._eyes.forget()
     self._follower.forget()
-    if first:
-      self._warm_up()
-
-  def _warm_up(self) -> None:
-    """Compiles what a batch may happen not to need; the slots are empty."""
-    rows, size = self.shape.prefill_rows, self.shape.prefill_chunk
-    zeros = np.zeros(rows, np.int32)
-    chunk = self._place(np.zeros((rows, size), np.int32), zeros, zeros)
-    self._eyes.warm_up(self._params)
-    self._caches, _ = self._programs.prefill(
-      self._params, self._caches, *chunk, *self._eyes.seen([], 0)
-    )
-    self._copy([(0, 0)])
 
   def seed(self, seed: int) -> None:
     """Changes the run's part of every token's key."""
@@ -144,20 +138,94 @@ class Sampler:
     temperature: float,
     limit_tokens: int,
     images: Sequence[tuple[int, np.ndarray]] = (),
+    begin: parking.Parked | None = None,
   ) -> None:
     """Begins a segment in a slot and asks for the turn that answers it.
 
-    `images` are uint8 [S, S, 3], each with the place in `tokens` where the run
-    of tokens begins that stands for it.
+    Args:
+      index: of the slot.
+      tokens: of the segment so far; at least one.
+      draw: with `member` and `turn` part of every token's key.
+      member: see `draw`.
+      turn: see `draw`.
+      temperature: of this turn and those after it; 0 is greedy.
+      limit_tokens: of this turn.
+      images: uint8 [S, S, 3], each with the place in `tokens` where the run of
+        tokens begins that stands for it.
+      begin: a parked segment, `cut` to fewer tokens than `tokens`, whose ids
+        and images begin with them. They are not read again.
+
+    Raises:
+      ValueError: there is no room for all this, or `begin` does not fit.
     """
+    known = 0 if begin is None else self._known(begin, len(tokens))
     slot = self._slots[index]
     slot.length = 0
-    slot.first_span = ((), ())
+    slot.first_span = slots_lib.NO_PROMPT
     slot.span = []
-    self._eyes.close(index)
+    self._store.eyes.close(index)
     self._follower.open(index)
     slot.draw, slot.member, slot.temperature = draw, member, temperature
     self._ask(index, tokens, turn, limit_tokens, images)
+    if begin is None or not known:
+      slot.prompt = tuple(slot.span), self._store.eyes.images(index)
+      return
+    self._store.put(index, begin.held)
+    self._store.eyes.fed(index, known)
+    slot.fed(known)
+    slot.first_span = begin.slot.first_span
+
+  def _known(self, begin: parking.Parked, length: int) -> int:
+    """How many tokens of a segment are in the cache of a parked one."""
+    self._check_era(begin)
+    if begin.length >= length:
+      raise ValueError(
+        f'A segment of {length} tokens cannot begin with the {begin.length} '
+        'of a parked one: the last token must be new; take '
+        f'parked.cut({length - 1}), or fewer.'
+      )
+    return begin.length
+
+  def _check_era(self, parked: parking.Parked) -> None:
+    if parked.era is not self._era:
+      raise ValueError(
+        'A segment was parked by another sampler, or before the parameters of '
+        f'step {self.policy_step} were loaded, whose cache would be another '
+        'one; open it again from its tokens.'
+      )
+
+  def holds(self, parked: parking.Parked | None) -> bool:
+    """Whether a segment was parked here, under the parameters loaded."""
+    return parked is not None and parked.era is self._era
+
+  def park(self, index: int) -> parking.Parked:
+    """Takes the segment of a slot out, with its turn if that goes on.
+
+    The slot is free then.
+    """
+    slot = self._slots[index]
+    parked = parking.Parked(
+      self._era,
+      slot.copied(),
+      self._store.take(index, slot.length),
+      self._store.eyes.take(index),
+      self._follower.take(index),
+      self.shape.cache_block,
+    )
+    self.close(index)
+    return parked
+
+  def resume(self, index: int, parked: parking.Parked) -> None:
+    """Puts a segment into a slot: what follows is the same, to the bit.
+
+    Raises:
+      ValueError: it was parked under other parameters.
+    """
+    self._check_era(parked)
+    self._slots[index] = parked.slot.copied()
+    self._store.put(index, parked.held)
+    self._store.eyes.put(index, parked.seen)
+    self._follower.put(index, parked.followed)
 
   def extend(
     self,
@@ -175,8 +243,9 @@ class Sampler:
     What is refused leaves the slot as it was.
     """
     self._ask(index, tokens, turn, limit_tokens, images)
+    slot = self._slots[index]
+    slot.prompt = slots_lib.NO_PROMPT
     if chance is not None:
-      slot = self._slots[index]
       slot.draw, slot.member, slot.temperature = chance
 
   def _ask(self, index, tokens, turn, limit_tokens, images):
@@ -188,13 +257,14 @@ class Sampler:
         f'{self.limit_tokens}; raise --limit=segment_tokens=N or lower '
         '--limit=action_tokens=N.'
       )
-    self._eyes.look(index, len(slot.span), len(tokens), images)
+    self._store.eyes.look(index, len(slot.span), len(tokens), images)
     # The last sampled token is not in the cache yet: it leads the span.
     slot.span = slot.span + [int(token) for token in tokens]
     slot.turn, slot.left = turn, limit_tokens
     slot.tokens, slot.logprobs = [], []
     self._follower.ask(index, tokens)
-    slot.active = True
+    self._asked += 1
+    slot.asked, slot.active = self._asked, True
 
   def said(self, index: int) -> tuple[list[int], list[float]]:
     """What a slot's turn has so far: its ids and their log-probabilities."""
@@ -231,7 +301,7 @@ class Sampler:
       np.asarray(slot.tokens, np.int32),
       np.asarray(slot.logprobs, self._kind),
       stopped,
-      self._recorder.of(index, slot.length),
+      self._store.recorder.of(index, slot.length),
       self._follower.kept(index),
     )
 
@@ -242,15 +312,17 @@ class Sampler:
   def tick(self, *, busy: bool = False) -> list[Generated]:
     """Feeds what is waiting, decodes one block, returns finished turns.
 
+    While some slots can decode, others are fed a piece at a time.
+
     Args:
       busy: whether other slots wait for their environments, so that the host
         should come round sooner. Changes no bit of what is sampled.
     """
-    self._feed()
     if not self.num_active:
       return []
+    feeding.feed(self._slots, self._store, self.shape)
     sampled = self._decode(busy)
-    self._recorder.settle()
+    self._store.recorder.settle()
     finished = []
     for index, slot in enumerate(self._slots):
       count = int(sampled.counts[index])
@@ -262,7 +334,7 @@ class Sampler:
       self._follower.sampled(index, ids, kept)
       slot.logprobs.extend(sampled.logprobs[:count, index].tolist())
       slot.left -= count
-      self._recorder.decoded(
+      self._store.recorder.decoded(
         index, slot.length + len(slot.span) - 1, count, sampled.experts
       )
       done = self._cut(index, bool(sampled.active[index]))
@@ -291,90 +363,14 @@ class Sampler:
     steps = max(1, size // 4) if busy else size
     steps = 1 if self._follower.single else steps
     patience = max(1, self.shape.slots // 4)
-    self._caches, sampled = self._programs.decode(
-      self._params,
-      self._caches,
+    store = self._store
+    store.caches, sampled = store.programs.decode(
+      store.params,
+      store.caches,
       self._key,
-      *self._place(
+      *store.place(
         programs.pack(slots, steps=steps, patience=patience),
         self._follower.known(slots.active),
       ),
     )
     return jax.device_get(sampled)
-
-  def _feed(self) -> None:
-    """Brings every active slot to where only its last token is not cached."""
-    waiting = [
-      i for i, s in enumerate(self._slots) if s.active and len(s.span) > 1
-    ]
-    leaders, followers = self._share_prompts(waiting)
-    self._eyes.encode(self._params, leaders)
-    self._prefill(leaders)
-    self._copy(followers)
-    for i in waiting:
-      slot = self._slots[i]
-      if slot.length == 0:
-        slot.first_span = self._prompt_of(i)
-      slot.length += len(slot.span) - 1
-      slot.span = slot.span[-1:]
-
-  def _share_prompts(self, waiting):
-    """Waiting slots to prefill, and (source, target) copies for the rest."""
-    source = {s.first_span: i for i, s in enumerate(self._slots)}
-    source.pop(((), ()), None)
-    leaders, followers = [], []
-    for i in waiting:
-      slot = self._slots[i]
-      if slot.length:
-        leaders.append(i)
-        continue
-      prompt = self._prompt_of(i)
-      if prompt in source:
-        followers.append((source[prompt], i))
-      else:
-        leaders.append(i)
-        source[prompt] = i
-    return leaders, followers
-
-  def _prompt_of(self, index: int) -> slots_lib.Prompt:
-    return tuple(self._slots[index].span), self._eyes.images(index)
-
-  def _prefill(self, indices: list[int]) -> None:
-    size, rows = self.shape.prefill_chunk, self.shape.prefill_rows
-    offset = 0
-    while indices := [
-      i for i in indices if len(self._slots[i].span) - 1 > offset
-    ]:
-      for at in range(0, len(indices), rows):
-        batch = indices[at : at + rows]
-        tokens = np.zeros((rows, size), np.int32)
-        slot, start = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
-        for row in range(rows):
-          # Rows without work repeat the first one, to no effect.
-          i = batch[row] if row < len(batch) else batch[0]
-          chunk = self._slots[i].span[offset : offset + size]
-          if offset + len(chunk) == len(self._slots[i].span):
-            chunk = chunk[:-1]
-          tokens[row, : len(chunk)] = chunk
-          slot[row], start[row] = i, self._slots[i].length + offset
-        self._caches, experts = self._programs.prefill(
-          self._params,
-          self._caches,
-          *self._place(tokens, slot, start),
-          *self._eyes.seen(slot, offset),
-        )
-        self._recorder.prefilled(slot, start, experts)
-      offset += size
-
-  def _copy(self, pairs: list[tuple[int, int]]) -> None:
-    rows = self.shape.prefill_rows
-    self._recorder.copied(pairs)
-    for at in range(0, len(pairs), rows):
-      batch = pairs[at : at + rows]
-      batch = batch + batch[:1] * (rows - len(batch))
-      placed = self._place(*np.asarray(batch, np.int32).T)
-      self._caches = self._programs.copy(self._caches, *placed)
-
-  def _place(self, *arrays: Any) -> Any:
-    """Host arrays on the device of the slots."""
-    return jax.device_put(arrays, self._device)

@@ -10,6 +10,7 @@ from agentic_jax.sampling import programs
 
 # Ids, and the bytes of the images among them: equal ones have equal caches.
 Prompt = tuple[tuple[int, ...], tuple[bytes, ...]]
+NO_PROMPT: Prompt = ((), ())
 
 
 class Chance(NamedTuple):
@@ -24,8 +25,10 @@ class Chance(NamedTuple):
 class Slot:
   """Where a slot stands."""
 
-  first_span: Prompt = ((), ())  # What lies at the cache's start, intact.
+  first_span: Prompt = NO_PROMPT  # What lies at the cache's start, intact.
+  prompt: Prompt = NO_PROMPT  # What will, once it is fed.
   span: list[int] = dataclasses.field(default_factory=list)  # To be fed.
+  asked: int = 0  # The order in which slots were asked for turns.
   length: int = 0  # Tokens in the cache that count.
   active: bool = False
   left: int = 0
@@ -36,6 +39,27 @@ class Slot:
   tokens: list[int] = dataclasses.field(default_factory=list)
   logprobs: list[float] = dataclasses.field(default_factory=list)
 
+  @property
+  def ready(self) -> bool:
+    """Whether it may decode: all but the last token are in the cache."""
+    return self.active and len(self.span) == 1
+
+  def fed(self, number: int) -> None:
+    """The first tokens of the span are in the cache now."""
+    self.length += number
+    del self.span[:number]
+    if len(self.span) == 1 and self.prompt != NO_PROMPT:
+      self.first_span, self.prompt = self.prompt, NO_PROMPT
+
+  def copied(self) -> 'Slot':
+    """Another one, equal to it."""
+    return dataclasses.replace(
+      self,
+      span=list(self.span),
+      tokens=list(self.tokens),
+      logprobs=list(self.logprobs),
+    )
+
 
 def standing(slots: Sequence[Slot]) -> programs.Slots:
   """All slots as the programs take them."""
@@ -45,7 +69,7 @@ def standing(slots: Sequence[Slot]) -> programs.Slots:
   return programs.Slots(
     token=np.asarray([(s.span or [0])[-1] for s in slots], np.int32),
     position=column('length', np.int32),
-    active=column('active', bool),
+    active=column('ready', bool),
     left=column('left', np.int32),
     draw=column('draw', np.int32),
     member=column('member', np.int32),

@@ -1,0 +1,53 @@
+"""How many slots a run has: what --slots says, or what --memory holds."""
+
+import sys
+from typing import NamedTuple
+
+from absl import flags
+
+from agentic_jax import rollout
+from agentic_jax.models import config as config_lib
+from agentic_jax.sampling import budget
+from agentic_jax.sampling import programs
+
+FLAGS = flags.FLAGS
+
+
+class Admitted(NamedTuple):
+  """Sizes of a sampler."""
+
+  shape: programs.Shape
+  limit_parked: int
+
+
+def admit(
+  config: config_lib.TransformerConfig, limits: rollout.Limits, most_slots: int
+) -> Admitted:
+  """The slots of a run; with --memory, says on stderr how it is spent.
+
+  Args:
+    config: the transformer.
+    limits: how long segments are, and how many images they have.
+    most_slots: that there is use for.
+
+  Raises:
+    ValueError: --memory does not hold them.
+  """
+  shape = programs.shape_for(
+    limits.segment_tokens, FLAGS.slots, segment_images=limits.segment_images
+  )
+  if not FLAGS.memory:
+    return Admitted(shape, FLAGS.slots)
+  found = budget.admit(
+    config,
+    shape,
+    budget.parse(FLAGS.memory),
+    most=most_slots,
+    asked=FLAGS.slots if FLAGS['slots'].present else None,
+  )
+  said = budget.describe(config, shape, found)
+  print(f'--memory={FLAGS.memory} holds {said}', file=sys.stderr, flush=True)
+  shape = programs.shape_for(
+    limits.segment_tokens, found.slots, segment_images=limits.segment_images
+  )
+  return Admitted(shape, found.parked)
