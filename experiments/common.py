@@ -32,6 +32,7 @@ from agentic_jax.sampling import grammars
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.tasks import pool
+from experiments import drafts
 from experiments import pages
 from experiments import policies
 from experiments import run_config
@@ -147,7 +148,7 @@ def build(
   sampling: Callable[..., recipe_lib.Sampling] | None = None,
   **settings: Any,
 ) -> Run:
-  """Builds what the flags describe; touches no file but those of tasks.
+  """Builds what the flags describe; touches no file but those of tasks and drafts.
 
   Args:
     recipe: the paper's maker; by default what --recipe names.
@@ -211,7 +212,7 @@ def build(
     published,
     config,
     chosen,
-    _sampler(config, world, chosen, record=sampling is None),
+    _sampler(config, world, chosen, mesh, record=sampling is None),
     rollout.Workers(number),
     mesh,
     splits,
@@ -222,6 +223,7 @@ def _sampler(
   config: config_lib.TransformerConfig,
   world: rollout.World,
   sampling: recipe_lib.Sampling,
+  mesh: jax.sharding.Mesh,
   record: bool,
 ) -> sampler_lib.Sampler:
   words = world.tokenizer
@@ -241,6 +243,7 @@ def _sampler(
       grammar=grammars.load(sampling, world.grammar, words, config.vocab_size),
       record=record,
     ),
+    speculation=drafts.load(FLAGS.speculate, world.limits.segment_tokens, mesh),
   )
 
 

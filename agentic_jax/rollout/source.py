@@ -125,6 +125,8 @@ class Rollouts:
     metrics['rollout/groups_resampled'] = float(rejected)
     missing = self._tasks_per_step - len(accepted)
     metrics['rollout/groups_missing'] = float(missing)
+    if self._sampler.tokens_per_pass is not None:
+      metrics['rollout/accepted_tokens'] = self._sampler.tokens_per_pass
     metrics['time/environment'] = self._workers.waited_seconds - waited
     return Batch([e for group in chosen for e in group], metrics)
 

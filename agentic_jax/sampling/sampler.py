@@ -12,9 +12,11 @@ from agentic_jax.models import heads
 from agentic_jax.sampling import controls as controls_lib
 from agentic_jax.sampling import eyes
 from agentic_jax.sampling import following
+from agentic_jax.sampling import passes
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import recording
 from agentic_jax.sampling import slots as slots_lib
+from agentic_jax.sampling import speculation as speculation_lib
 
 
 class Generated(NamedTuple):
@@ -48,6 +50,7 @@ class Sampler:
     seed: int,
     find_stop: Callable[[Sequence[int]], int | None] | None = None,
     controls: controls_lib.Controls | None = None,
+    speculation: speculation_lib.Speculation | None = None,
     device: jax.Device | None = None,
   ):
     """Allocates the caches.
@@ -61,6 +64,7 @@ class Sampler:
         a stop string is complete, or None. Checked on the host after a block.
       controls: what changes the distribution besides temperature; None is
         nothing, and costs nothing.
+      speculation: who drafts tokens, if anybody does.
       device: where to sample; the first local one by default.
     """
     if shape.capacity % shape.cache_block:
@@ -68,18 +72,20 @@ class Sampler:
         f'capacity={shape.capacity} must be a multiple of '
         f'cache_block={shape.cache_block}.'
       )
+    if speculation is not None:
+      speculation_lib.refuse(config, controls, speculation)
     self.config = config
     self.shape = shape
     self.stop_ids = tuple(stop_ids)
     self.policy_step = -1
     self._find_stop = find_stop
     self._device = device or jax.local_devices()[0]
-    self._programs = programs.compile_programs(
-      config, shape, self.stop_ids, controls
+    self._programs = passes.compile_programs(
+      config, shape, self.stop_ids, controls, speculation, self._device
     )
     with jax.default_device(self._device):
       self._key = jax.random.key(seed)
-      self._caches: Any = programs.empty_caches(config, shape)
+      self._caches: Any = passes.empty_caches(config, shape, speculation)
     self._params: Any = None
     self._kind = jnp.promote_types(config.dtype, jnp.float32)
     self._slots = [slots_lib.Slot() for _ in range(shape.slots)]
@@ -90,7 +96,14 @@ class Sampler:
       slots=shape.slots,
       capacity=shape.capacity,
       vocab_size=config.vocab_size,
+      looks_up=speculation is not None and speculation.looks_up,
     )
+
+  @property
+  def tokens_per_pass(self) -> float | None:
+    """Of speculation since `load`: tokens sampled a pass, None without any."""
+    found = self._follower
+    return found.tokens / found.passes if found.passes else None
 
   @property
   def limit_tokens(self) -> int:
@@ -258,8 +271,11 @@ class Sampler:
         continue
       ids = sampled.tokens[:count, index].tolist()
       slot.tokens.extend(ids)
-      kept = None if sampled.kept is None else sampled.kept[:count, index]
-      self._follower.sampled(index, ids, kept)
+      kept, begins = (
+        None if x is None else x[:count, index]  # noqa: B023
+        for x in (sampled.kept, sampled.begins)
+      )
+      self._follower.sampled(index, ids, kept, begins)
       slot.logprobs.extend(sampled.logprobs[:count, index].tolist())
       slot.left -= count
       self._recorder.decoded(
