@@ -148,7 +148,7 @@ def build(
   sampling: Callable[..., recipe_lib.Sampling] | None = None,
   **settings: Any,
 ) -> Run:
-  """Builds what the flags describe; touches no file but those of tasks and drafts.
+  """Builds what the flags describe; reads no file but of tasks and drafts.
 
   Args:
     recipe: the paper's maker; by default what --recipe names.

@@ -63,7 +63,7 @@ def _published(path: str) -> pretrained.Published:
   except ValueError as error:
     raise ValueError(
       f'--speculate=draft:{path}: it is no run directory, having no '
-      f'checkpoints, and as a model: {error}'
+      f'checkpoints; and read as --model would be: {error}'
     ) from error
 
 

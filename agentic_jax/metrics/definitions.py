@@ -85,8 +85,8 @@ DEFINITIONS: Mapping[str, Definition] = {
     'action tokens sampled in this step, each counted once', 'tokens'
   ),
   'rollout/accepted_tokens': Definition(
-    'tokens that a pass of the policy yields to a slot, mean over the passes of '
-    'speculation: 1 without, one more than are drafted at most',
+    'tokens that a pass of the policy yields to a slot, mean over passes, with '
+    'speculation: at least 1, and at most one more than are drafted',
     'tokens',
   ),
   'rollout/forks': Definition(
