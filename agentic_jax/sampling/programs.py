@@ -8,8 +8,9 @@ tokens and log-probabilities do not depend, to the bit, on what the other slots
 do or when the host comes round.
 """
 
+from collections.abc import Callable
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -320,10 +321,10 @@ def decode(
 class Programs(NamedTuple):
   """The compiled forms; one set serves training and evaluation."""
 
-  layout: object
-  prefill: object
-  copy: object
-  decode: object
+  layout: Callable[..., Any]
+  prefill: Callable[..., Any]
+  copy: Callable[..., Any]
+  decode: Callable[..., Any]
 
 
 def compile_programs(
