@@ -53,10 +53,11 @@ class Kind:
     FLAGS['slots'].value, FLAGS['speculate'].value = slots, speculate
     self.run = common.build(base_limits=limits)
     self.rates: list[float] = []
+    self.frugal: list[float] = []  # Tokens a second of processor time.
     self.kept = 1.0
 
-  def play(self, params: Any, draw: int) -> tuple[int, float]:
-    """Tokens and seconds of a batch whose draws begin at `draw`."""
+  def play(self, params: Any, draw: int) -> None:
+    """Plays and times a batch whose draws begin at `draw`."""
     run, tasks = self.run, self.run.splits['train']
     number = FLAGS.slots * _EPISODES.value
     asked = [
@@ -64,14 +65,16 @@ class Kind:
       for i in range(draw, draw + number)
     ]
     run.sampler.load(params, 0)
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     played = rollout.collect(
       run.sampler, run.world, asked, temperature=1.0, workers=run.workers
     )
     seconds = time.perf_counter() - began
+    worked = time.process_time() - worked
     self.kept = run.sampler.tokens_per_pass or 1.0
     tokens = sum(turn.num_tokens for e in played for turn in e.turns)
-    return tokens, seconds
+    self.rates.append(tokens / seconds)
+    self.frugal.append(tokens / worked)
 
 
 def kinds() -> list[str]:
@@ -89,36 +92,39 @@ def measure(slots: int, limits: rollout.Limits) -> dict[str, Kind]:
   made = {text: Kind(slots, text, limits) for text in kinds()}
   params = policies.of_run(FLAGS.init_from, made[''].run.config)
   params = jax.device_put(params)
-  for kind in made.values():
+  for kind in made.values():  # To compile; not counted.
     kind.play(params, 0)
+    kind.rates.clear()
+    kind.frugal.clear()
   with metrics.CompileCounter() as compilations:
     compilations.mark()
     for repeat in range(_REPEATS.value):
       draw = (repeat + 1) * slots * _EPISODES.value
       for kind in made.values():
-        tokens, seconds = kind.play(params, draw)
-        kind.rates.append(tokens / seconds)
+        kind.play(params, draw)
     assert not compilations.since_mark, compilations.since_mark
   return made
 
 
 def show(slots: int, made: dict[str, Kind]) -> dict[str, Any]:
   """Prints the table of a number of slots; returns its numbers."""
-  plain = measuring.median(made[''].rates)
+  median = measuring.median
+  plain, spare = median(made[''].rates), median(made[''].frugal)
   rows, numbers = [], {}
   for text, kind in made.items():
-    rate = measuring.median(kind.rates)
+    rate, frugal = median(kind.rates), median(kind.frugal)
     name = text or 'plain'
-    rows.append(
-      [name, f'{rate:,.0f}', f'{rate / plain:.2f}', f'{kind.kept:.2f}']
-    )
+    row = [f'{rate:,.0f}', f'{rate / plain:.2f}', f'{frugal / spare:.2f}']
+    rows.append([name, *row, f'{kind.kept:.2f}'])
     numbers[name] = {
       'tokens per second': rate,
       'speed-up': rate / plain,
+      'speed-up, processor time': frugal / spare,
       'tokens per pass': kind.kept,
       'rates': kind.rates,
     }
-  header = [f'{slots} slots', 'tokens/s', 'speed-up', 'tokens a pass']
+  header = [f'{slots} slots', 'tokens/s', 'speed-up', 'of processor']
+  header.append('tokens a pass')
   print('\n' + measuring.table(header, rows), flush=True)
   return numbers
 
