@@ -312,7 +312,7 @@ def largest_error_in_double_precision() -> float:
   """Over ways to draft; for a process with 64 bits."""
   config = small_world.config(dtype='float64')
   worst = 0.0
-  for name in ('layers', *(('prompt', 'draft') if thorough.ASKED else ())):
+  for name in _KINDS:
     played = small_world.play(
       small_world.world(),
       _ASKED,
@@ -328,6 +328,14 @@ def test_tokens_score_as_they_were_sampled(name):
   gap = np.abs(_errors(_episodes(name), small_world.config()))
   assert len(gap) > 100
   assert np.mean(gap < 3e-5) >= 0.99 and np.max(gap) < 1e-4
+
+
+@pytest.mark.thorough
+def test_tokens_score_as_they_were_sampled_in_double_precision():
+  error = small_world.in_process(
+    'speculation_test.largest_error_in_double_precision()', JAX_ENABLE_X64='1'
+  )
+  assert float(error) < 1e-10
 
 
 @pytest.mark.parametrize('name', thorough.some(['layers', 'draft'], 2))

@@ -157,4 +157,5 @@ def _at(x: Array, tokens: Array) -> Array:
 
 def _leading(accepted: Array) -> Array:
   """int32 [S]: how many of [S, K] hold before the first that does not."""
-  return jnp.sum(jnp.cumprod(accepted.astype(jnp.int32), axis=-1), axis=-1)
+  leading = jnp.cumprod(accepted.astype(jnp.int32), axis=-1)
+  return jnp.sum(leading, axis=-1, dtype=jnp.int32)

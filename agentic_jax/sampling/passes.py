@@ -251,7 +251,7 @@ def _steer(controls, known, carry, logits, drafts):
 def _advance(carry: _Carry, stop_ids, found, more) -> _Carry:
   """Takes what holds, up to a stop token and to the limit of the turn."""
   slots, sampled, tokens = carry.slots, carry.sampled, found.tokens
-  place = jnp.arange(tokens.shape[1])
+  place = jnp.arange(tokens.shape[1], dtype=jnp.int32)
   stops = jnp.asarray(stop_ids, jnp.int32)
   stop = jnp.any(tokens[..., None] == stops, axis=-1)
   upto = jnp.min(jnp.where(stop, place, tokens.shape[1]), axis=-1) + 1
