@@ -32,6 +32,7 @@ from agentic_jax.sampling import grammars
 from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.tasks import pool
 from experiments import admission
+from experiments import drafts
 from experiments import pages
 from experiments import policies
 from experiments import run_config
@@ -147,7 +148,7 @@ def build(
   sampling: Callable[..., recipe_lib.Sampling] | None = None,
   **settings: Any,
 ) -> Run:
-  """Builds what the flags describe; touches no file but those of tasks.
+  """Builds what the flags describe; reads no file but of tasks and drafts.
 
   Args:
     recipe: the paper's maker; by default what --recipe names.
@@ -215,6 +216,7 @@ def build(
       config,
       world,
       chosen,
+      mesh,
       record=sampling is None,
       most_slots=FLAGS.tasks_per_step * made.group_size,
     ),
@@ -228,6 +230,7 @@ def _sampler(
   config: config_lib.TransformerConfig,
   world: rollout.World,
   sampling: recipe_lib.Sampling,
+  mesh: jax.sharding.Mesh,
   record: bool,
   most_slots: int,
 ) -> sampler_lib.Sampler:
@@ -246,6 +249,7 @@ def _sampler(
       grammar=grammars.load(sampling, world.grammar, words, config.vocab_size),
       record=record,
     ),
+    speculation=drafts.load(FLAGS.speculate, world.limits.segment_tokens, mesh),
   )
 
 

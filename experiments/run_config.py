@@ -14,6 +14,7 @@ from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax import train
 from agentic_jax.models import causal
+from experiments import drafts
 from experiments import pages
 from experiments import policies
 
@@ -62,7 +63,7 @@ def settings_of(run: Any) -> dict[str, Any]:
     | {'name': FLAGS.model}
     | policies.origin(run.published),
     'flags': own,
-    'files': train.digests(_files()),
+    'files': train.digests(_files()) | drafts.origin(FLAGS.speculate),
     'limits': run.world.limits._asdict(),
     'describe': {
       'horizon': run.world.limits.turns,

@@ -85,6 +85,15 @@ flags.DEFINE_string(
   'fit, up to the episodes of a step; with it, they must fit.',
 )
 flags.DEFINE_string(
+  'speculate',
+  '',
+  'Who drafts several tokens for a pass of the policy, which keeps those that '
+  'leave its distribution what it is: prompt:4, what followed the last tokens '
+  'when they came before; layers:2,4, the first 2 layers of the policy; '
+  'draft:PATH,4, another run or published model of the same vocabulary. By '
+  'default nobody.',
+)
+flags.DEFINE_string(
   'workers',
   '2',
   'How many call the environment at once: 8 threads, or process:8, or ray:8, '

@@ -35,9 +35,12 @@ def _episodes(workdir: pathlib.Path) -> dict[str, str]:
 
 
 def _start(
-  workdir: pathlib.Path, seconds: float = 0.25, staleness: int = 0
+  workdir: pathlib.Path,
+  seconds: float = 0.25,
+  staleness: int = 0,
+  drafted: int = 0,
 ) -> subprocess.Popen:
-  told = [str(workdir), str(seconds), str(staleness)]
+  told = [str(workdir), *map(str, (seconds, staleness, drafted))]
   return subprocess.Popen(
     [sys.executable, '-m', 'tests.tiny_runs', *told],
     cwd=ROOT,
@@ -125,18 +128,20 @@ def test_killed_at_several_moments(tmp_path):
     np.testing.assert_array_equal(ours[1], theirs[1], err_msg=ours[0])
 
 
-def test_a_run_that_samples_ahead_goes_on_to_the_bit(tmp_path):
+def test_a_run_that_samples_and_drafts_ahead_goes_on_to_the_bit(tmp_path):
   whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-  uninterrupted = tiny_runs.run_in(whole, staleness=2)
+  uninterrupted = tiny_runs.run_in(whole, staleness=2, drafted=3)
   ages = [r.get('rollout/staleness') for r in metrics.read(whole)]
   assert ages == [None, 0, 1, *[2] * 10]
-  process = _start(parts, staleness=2)
+  kept = [r.get('rollout/accepted_tokens') for r in metrics.read(whole)]
+  assert kept[0] is None and all(1 <= tokens <= 4 for tokens in kept[1:])
+  process = _start(parts, staleness=2, drafted=3)
   _wait_for(
     process, lambda: 5 in [record['step'] for record in metrics.read(parts)]
   )
   _kill(process)
   assert checkpoint.Checkpoints(parts / 'checkpoints').latest_step() == 3
-  last = tiny_runs.run_in(parts, staleness=2)
+  last = tiny_runs.run_in(parts, staleness=2, drafted=3)
   assert _lines(parts) == _lines(whole)
   assert _episodes(parts) == _episodes(whole)
   for ours, theirs in zip(

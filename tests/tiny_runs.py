@@ -20,6 +20,7 @@ from agentic_jax import types
 from agentic_jax.environments import toy
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
+from agentic_jax.sampling import speculation as speculation_lib
 from agentic_jax.tasks import pool
 from tests import tiny_training
 
@@ -51,13 +52,14 @@ def world(seed: int = 0, environment: Any = None) -> rollout.World:
   )
 
 
-def sampler(seed: int = 0) -> sampler_lib.Sampler:
-  """Four slots."""
+def sampler(seed: int = 0, *, drafted: int = 0) -> sampler_lib.Sampler:
+  """Four slots; so many tokens are looked up for a pass, 0 is none."""
   return sampler_lib.Sampler(
     tiny_training.config(recipe_lib.grpo()),
     programs.shape_for(LIMITS.segment_tokens, 4)._replace(decode_block=5),
     stop_ids=tiny_training.TOKENIZER.stop_ids(protocol.Grammar().stop_strings),
     seed=seed,
+    speculation=speculation_lib.Speculation(drafted) if drafted else None,
   )
 
 
@@ -139,6 +141,7 @@ def run_in(
   steps: int = 12,
   seconds: float = 0.0,
   staleness: int = 0,
+  drafted: int = 0,
 ) -> train.Result:
   """Trains on the paying corridor; a checkpoint every three steps.
 
@@ -148,7 +151,7 @@ def run_in(
     group_size=2, kl_coefficient=0.05, epochs=2, learning_rate=3e-3
   )
   train.open_run(workdir, {'seed': seed, 'steps': steps})
-  slots, played_in = sampler(seed), world(seed)
+  slots, played_in = sampler(seed, drafted=drafted), world(seed)
   workers = rollout.Workers(1)
   tested = tasks.load('corridor', 'test')
 
@@ -183,11 +186,15 @@ def run_in(
 
 
 def main() -> None:
-  """The process that tests kill: directory, seconds a step, staleness."""
-  directory, seconds, staleness = sys.argv[1:]
+  """The process that tests kill: directory, seconds a step, two numbers."""
+  directory, seconds, *numbers = sys.argv[1:]
+  staleness, drafted = map(int, numbers)
   try:
     run_in(
-      pathlib.Path(directory), seconds=float(seconds), staleness=int(staleness)
+      pathlib.Path(directory),
+      seconds=float(seconds),
+      staleness=staleness,
+      drafted=drafted,
     )
   except train.Stopped as stopped:
     print(stopped, flush=True)

@@ -59,13 +59,15 @@ def test_fifteen_lines_train(tmp_path):
   assert len(_SCRIPT.splitlines()) <= 15
   script = tmp_path / 'my_script.py'
   script.write_text(_SCRIPT)
-  done = _run(script, *_SMALL, '--set=learning_rate=0.01', '--workdir=my_run')
+  chosen = ('--set=learning_rate=0.01', '--speculate=layers:1,2')
+  done = _run(script, *_SMALL, *chosen, '--workdir=my_run')
   assert done.returncode == 0, done.stdout + done.stderr
   records = metrics.read(tmp_path / 'my_run')
   assert [record['step'] for record in records] == [0, 1, 2]
   for record in records[1:]:
     assert record['train/gradient_norm'] > 1e-2
     assert record['policy/ratio_mismatch'] < 1e-4
+    assert 1 <= record['rollout/accepted_tokens'] <= 3
   assert 'evaluate/success' in records[0] and 'evaluate/success' in records[2]
   config = json.loads((tmp_path / 'my_run' / 'config.json').read_text())
   settings = config['recipe']['settings']

@@ -84,6 +84,11 @@ DEFINITIONS: Mapping[str, Definition] = {
   'rollout/tokens': Definition(
     'action tokens sampled in this step, each counted once', 'tokens'
   ),
+  'rollout/accepted_tokens': Definition(
+    'tokens that a pass of the policy yields to a slot, mean over passes, with '
+    'speculation: at least 1, and at most one more than are drafted',
+    'tokens',
+  ),
   'rollout/forks': Definition(
     'episodes that began at a turn of another, trained on or not', 'episodes'
   ),

@@ -14,6 +14,7 @@ _SHOWN = (
   (('rollout/success', 'evaluate/success'), 'success {:.0%}'),
   (('rollout/reward', 'evaluate/reward'), 'reward {:.3g}'),
   (('train/loss',), 'loss {:.3g}'),
+  (('rollout/accepted_tokens',), '{:.2f} tokens a pass'),
   (('time/tokens_per_second',), '{:,.0f} tokens/s'),
 )
 

@@ -74,6 +74,11 @@ PANELS = (
       ('evaluate/tokens', 'held-out'),
     ),
   ),
+  Panel(
+    'Speculation',
+    'tokens per pass of the policy',
+    (('rollout/accepted_tokens', 'kept'),),
+  ),
   Panel('Entropy', 'nats per token', (('policy/entropy', 'entropy'),)),
   Panel('KL to the reference', 'nats', (('policy/kl', 'KL'),), log=True),
   Panel('Learning rate', '', (('train/learning_rate', 'rate'),)),

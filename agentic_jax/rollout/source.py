@@ -126,6 +126,8 @@ class Rollouts:
     metrics['rollout/groups_resampled'] = float(rejected)
     missing = self._tasks_per_step - len(accepted)
     metrics['rollout/groups_missing'] = float(missing)
+    if self._sampler.tokens_per_pass is not None:
+      metrics['rollout/accepted_tokens'] = self._sampler.tokens_per_pass
     metrics['time/environment'] = self._workers.waited_seconds - waited
     metrics['time/parked'] = float(self._workers.parked - parked)
     prefilled = self._sampler.prefilled_tokens - prefilled

@@ -1,4 +1,4 @@
-"""What controls want to know of every slot, kept on the host."""
+"""What is to be known of the tokens of every slot, kept on the host."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,17 +11,21 @@ from agentic_jax.sampling import controls as controls_lib
 class Followed(NamedTuple):
   """What is known of one slot."""
 
-  segment: list[int]
+  history: np.ndarray  # int32 [C], or [0] where it is not kept.
+  length: int  # Of it.
   said: int
   kept: list[np.ndarray]
+  begins: list[bool]
 
 
 class Follower:
-  """Follows segments and actions token by token; does nothing without controls.
+  """Follows segments and actions token by token, as far as somebody asks.
 
   Attributes:
     single: whether a block of decoding must end after one token, because a
       grammar says on the host which may come next.
+    passes: of the policy since the slots were empty, and
+    tokens: sampled in them; both 0 without speculation.
   """
 
   def __init__(
@@ -31,14 +35,16 @@ class Follower:
     slots: int,
     capacity: int,
     vocab_size: int,
+    looks_up: bool = False,
   ):
     """Begins with empty slots.
 
     Args:
-      controls: None follows nothing.
+      controls: None has nothing to be known for it.
       slots: how many.
       capacity: tokens of a slot, at most.
       vocab_size: V.
+      looks_up: whether segments are drafts, and so are to be known.
     """
     self._controls = controls
     self._slots, self._capacity = slots, capacity
@@ -48,64 +54,97 @@ class Follower:
     if controls is not None:
       forbidden[list(controls.forbidden)] = True
     self._forbidden = np.packbits(forbidden, bitorder='little')
+    penalised = controls is not None and controls.repetition_penalty != 1
+    self._tells = penalised or looks_up
+    # A grammar reads an action again when its slot is put back.
+    self._remembers = self._tells or self.single
     self.forget()
 
   def forget(self) -> None:
     """All slots are empty."""
     every = range(self._slots)
-    self._segments: list[list[int]] = [[] for _ in every]
+    size = (self._slots, self._capacity if self._remembers else 0)
+    self._history = np.full(size, -1, np.int32)
+    self._lengths = [0 for _ in every]  # Of these.
     self._said = [0 for _ in every]  # Tokens of the action.
     self._kept: list[list[np.ndarray]] = [[] for _ in every]  # Of these.
+    self._begins: list[list[bool]] = [[] for _ in every]  # Of these.
     self._matchers: list = [None for _ in every]
+    self.passes, self.tokens = 0, 0
 
   def open(self, slot: int) -> None:
     """A segment begins in a slot."""
-    self._segments[slot] = []
+    self._history[slot] = -1
+    self._lengths[slot] = 0
+
+  def _remember(self, slot: int, ids: Sequence[int]) -> None:
+    if self._remembers:
+      length = self._lengths[slot]
+      self._history[slot, length : length + len(ids)] = ids
+      self._lengths[slot] += len(ids)
 
   def ask(self, slot: int, ids: Sequence[int]) -> None:
     """What the next action of a slot answers."""
-    if self._controls is None:
-      return
-    self._segments[slot].extend(ids)
-    self._said[slot], self._kept[slot] = 0, []
-    if self._controls.grammar is not None:
+    self._remember(slot, ids)
+    self._said[slot], self._kept[slot], self._begins[slot] = 0, [], []
+    if self._controls is not None and self._controls.grammar is not None:
       self._matchers[slot] = self._controls.grammar.begin()
 
   def sampled(
-    self, slot: int, ids: Sequence[int], kept: np.ndarray | None
+    self,
+    slot: int,
+    ids: Sequence[int],
+    kept: np.ndarray | None,
+    begins: np.ndarray | None,
   ) -> None:
-    """Takes the tokens of a block: ids [n], and their sets [n, W]."""
-    if self._controls is None:
-      return
-    self._segments[slot].extend(ids)
+    """Takes the tokens of a block: ids [n], their sets [n, W], begins [n]."""
+    self._remember(slot, ids)
     self._said[slot] += len(ids)
     if kept is not None:
       self._kept[slot].extend(kept)
+    if begins is not None:
+      self._begins[slot].extend(begins)
+      self.tokens += len(ids)
+      self.passes += int(np.sum(begins))
     if self._matchers[slot] is not None:
       self._matchers[slot].take(ids)
 
   def cut(self, slot: int, number: int) -> None:
     """Takes back the last tokens of a slot: a stop string came before them."""
-    if self._controls is None or not number:
+    if not number:
       return
-    for of_slots in (self._segments, self._kept):
-      del of_slots[slot][len(of_slots[slot]) - number :]
+    if self._remembers:
+      length = self._lengths[slot] - number
+      self._history[slot, length:] = -1
+      self._lengths[slot] = length
+    del self._kept[slot][len(self._kept[slot]) - number :]
+    begins = self._begins[slot]
+    if begins:
+      self.tokens -= number
+      self.passes -= sum(begins[-number:])
+      del begins[-number:]
     self._said[slot] -= number
 
   def take(self, slot: int) -> Followed:
     """A copy of what is known of a slot."""
-    own = self._segments[slot], self._said[slot], self._kept[slot]
-    return Followed(list(own[0]), own[1], list(own[2]))
+    return Followed(
+      self._history[slot].copy(),
+      self._lengths[slot],
+      self._said[slot],
+      list(self._kept[slot]),
+      list(self._begins[slot]),
+    )
 
   def put(self, slot: int, followed: Followed) -> None:
     """Knows of a slot what `take` returned."""
-    segment, said, kept = followed
-    self._segments[slot], self._kept[slot] = list(segment), list(kept)
+    history, length, said, kept, begins = followed
+    self._history[slot], self._lengths[slot] = history, length
+    self._kept[slot], self._begins[slot] = list(kept), list(begins)
     self._said[slot], self._matchers[slot] = said, None
     if self.single:
       assert self._controls is not None and self._controls.grammar is not None
       self._matchers[slot] = self._controls.grammar.begin()
-      self._matchers[slot].take(segment[len(segment) - said :])
+      self._matchers[slot].take(history[length - said : length].tolist())
 
   def kept(self, slot: int) -> np.ndarray | None:
     """The sets of a slot's action, uint8 [n, W]; None if nobody records."""
@@ -114,18 +153,13 @@ class Follower:
     return np.stack(self._kept[slot])
 
   def known(self, active: Sequence[bool]) -> controls_lib.Known:
-    """What `controls.steer` wants to know, as numpy arrays."""
+    """What the next block wants to know, as numpy arrays."""
     controls = self._controls
-    said = history = allowed = None
-    if controls is None:
-      return controls_lib.NOTHING
-    if controls.forced:
+    said = allowed = None
+    history = self._history.copy() if self._tells else None
+    if controls is not None and controls.forced:
       said = np.asarray(self._said, np.int32)
-    if controls.repetition_penalty != 1:
-      history = np.full((self._slots, self._capacity), -1, np.int32)
-      for row, segment in zip(history, self._segments, strict=True):
-        row[: len(segment)] = segment
-    if controls.grammar is not None:
+    if controls is not None and controls.grammar is not None:
       allowed = np.full((self._slots, self._width), 255, np.uint8)
       for slot, generates in enumerate(active):
         if generates:

@@ -8,8 +8,9 @@ tokens and log-probabilities do not depend, to the bit, on what the other slots
 do or when the host comes round.
 """
 
+from collections.abc import Callable
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,8 @@ class Sampled(NamedTuple):
   #                               fed: the one before. None without experts.
   kept: Array | None = None  # uint8 [block, S, W]: what might have been drawn,
   #                            where controls are recorded.
+  begins: Array | None = None  # bool [block, S]: the first token of a pass of
+  #                              the policy. None where each is.
 
 
 class Shape(NamedTuple):
@@ -158,11 +161,11 @@ def prefill(
     active=jnp.ones(slot.shape, bool),
   )
   sights = None if seen is None else vision.Sights(seen[slot], sight)
-  _, caches, experts = _feed(config, params, tokens, context, caches, sights)
+  _, caches, experts = feed(config, params, tokens, context, caches, sights)
   return caches, experts
 
 
-def _feed(config, params, tokens, context, caches, sights=None):
+def feed(config, params, tokens, context, caches, sights=None):
   """Hidden states [R, P, D], the caches, and what `prefill` returns."""
   hidden, caches, routing = transformer.Transformer(config, fused=True).apply(
     {'params': params},
@@ -217,7 +220,7 @@ def pack(slots: Slots, *, steps: int, patience: int) -> np.ndarray:
   return np.concatenate([*fields, (steps, patience)], dtype=np.int32)
 
 
-def _unpack(packed: Array, shape: Shape) -> tuple[Slots, Array]:
+def unpack(packed: Array, shape: Shape) -> tuple[Slots, Array]:
   """The slots, and (steps, patience)."""
   slots = Slots(*packed[:-2].reshape(len(Slots._fields), shape.slots))
   slots = slots._replace(
@@ -259,7 +262,7 @@ def decode(
   Returns:
     The caches and a `Sampled`.
   """
-  slots, limits = _unpack(packed, shape)
+  slots, limits = unpack(packed, shape)
   model = transformer.Transformer(config, fused=True)
   stops = jnp.asarray(stop_ids, jnp.int32)
   kind = jnp.promote_types(config.dtype, jnp.float32)
@@ -274,7 +277,7 @@ def decode(
   def body(carry):
     i, caches, slots, sampled, seen = carry
     context = attention.Cached(slots.position[:, None], None, slots.active)
-    hidden, caches, experts = _feed(
+    hidden, caches, experts = feed(
       config, params, slots.token[:, None], context, caches
     )
     logits = model.apply(
@@ -328,12 +331,12 @@ def decode(
 class Programs(NamedTuple):
   """The compiled forms; one set serves training and evaluation."""
 
-  layout: object
-  prefill: object
-  copy: object
-  take: object
-  put: object
-  decode: object
+  layout: Callable[..., Any]
+  prefill: Callable[..., Any]
+  copy: Callable[..., Any]
+  take: Callable[..., Any]
+  put: Callable[..., Any]
+  decode: Callable[..., Any]
 
 
 def compile_programs(

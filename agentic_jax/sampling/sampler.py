@@ -13,8 +13,10 @@ from agentic_jax.sampling import controls as controls_lib
 from agentic_jax.sampling import feeding
 from agentic_jax.sampling import following
 from agentic_jax.sampling import parking
+from agentic_jax.sampling import passes
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import slots as slots_lib
+from agentic_jax.sampling import speculation as speculation_lib
 from agentic_jax.sampling import store as store_lib
 
 
@@ -50,6 +52,7 @@ class Sampler:
     seed: int,
     find_stop: Callable[[Sequence[int]], int | None] | None = None,
     controls: controls_lib.Controls | None = None,
+    speculation: speculation_lib.Speculation | None = None,
     device: jax.Device | None = None,
     limit_parked: int | None = None,
   ):
@@ -64,6 +67,7 @@ class Sampler:
         a stop string is complete, or None. Checked on the host after a block.
       controls: what changes the distribution besides temperature; None is
         nothing, and costs nothing.
+      speculation: who drafts tokens, if anybody does.
       device: where to sample; the first local one by default.
       limit_parked: how many segments callers should keep parked on the device;
         by default as many as there are slots, which doubles the memory.
@@ -73,6 +77,8 @@ class Sampler:
         f'capacity={shape.capacity} must be a multiple of '
         f'cache_block={shape.cache_block}.'
       )
+    if speculation is not None:
+      speculation_lib.refuse(config, controls, speculation)
     self.config = config
     self.shape = shape
     self.stop_ids = tuple(stop_ids)
@@ -80,10 +86,12 @@ class Sampler:
     self._find_stop = find_stop
     self.limit_parked = shape.slots if limit_parked is None else limit_parked
     self._device = device or jax.local_devices()[0]
-    compiled = programs.compile_programs(config, shape, self.stop_ids, controls)
+    compiled = passes.compile_programs(
+      config, shape, self.stop_ids, controls, speculation, self._device
+    )
     with jax.default_device(self._device):
       self._key = jax.random.key(seed)
-      caches = programs.empty_caches(config, shape)
+      caches = passes.empty_caches(config, shape, speculation)
     self._store = store_lib.Store(config, shape, compiled, caches, self._device)
     self._kind = jnp.promote_types(config.dtype, jnp.float32)
     self._slots = [slots_lib.Slot() for _ in range(shape.slots)]
@@ -94,7 +102,14 @@ class Sampler:
       slots=shape.slots,
       capacity=shape.capacity,
       vocab_size=config.vocab_size,
+      looks_up=speculation is not None and speculation.looks_up,
     )
+
+  @property
+  def tokens_per_pass(self) -> float | None:
+    """Of speculation since `load`: tokens sampled a pass, None without any."""
+    found = self._follower
+    return found.tokens / found.passes if found.passes else None
 
   @property
   def limit_tokens(self) -> int:
@@ -330,8 +345,11 @@ class Sampler:
         continue
       ids = sampled.tokens[:count, index].tolist()
       slot.tokens.extend(ids)
-      kept = None if sampled.kept is None else sampled.kept[:count, index]
-      self._follower.sampled(index, ids, kept)
+      kept, begins = (
+        None if x is None else x[:count, index]  # noqa: B023
+        for x in (sampled.kept, sampled.begins)
+      )
+      self._follower.sampled(index, ids, kept, begins)
       slot.logprobs.extend(sampled.logprobs[:count, index].tolist())
       slot.left -= count
       self._store.recorder.decoded(
