@@ -228,9 +228,9 @@ def test_a_grammar_goes_on_where_it_was():
   made = controls_lib.Controls(grammar=_Adding(), forced=(4,))
   follower = following.Follower(made, slots=2, capacity=9, vocab_size=64)
   follower.ask(0, [1, 2])
-  follower.sampled(0, [4, 7], None)
+  follower.sampled(0, [4, 7], None, None)
   follower.put(1, follower.take(0))
-  follower.sampled(0, [5], None)
+  follower.sampled(0, [5], None, None)
   known = follower.known([True, True])
   for slot, total in enumerate((16, 11)):
     allowed = np.unpackbits(known.allowed[slot], bitorder='little')
