@@ -84,6 +84,8 @@ class Turn(NamedTuple):
   cut: bool = False  # The token limit ended the action, not the policy.
   node: int = -1  # Equal numbers in a group: one turn, shared by branches.
   value: float | None = None  # Mean return of rollouts from its beginning.
+  stale: bool = False  # Sampled from a cache that older parameters wrote: no
+  #                      parameters reproduce its log-probabilities.
 
 
 class Segment(NamedTuple):

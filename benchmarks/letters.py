@@ -115,7 +115,9 @@ class Bench:
       seed=0,
     )
     self._config = sizes.load('toy', _TOKENIZER.vocab_size, layers=1)
-    self.sampler = sampler_lib.Sampler(self._config, _SHAPE, stop_ids=(), seed=0)
+    self.sampler = sampler_lib.Sampler(
+      self._config, _SHAPE, stop_ids=(), seed=0
+    )
     self._workers = rollout.Workers(1)
     self._learners: dict[str, tuple[Any, learner_lib.Learner]] = {}
     self._warm: dict[int, Any] = {}

@@ -354,6 +354,7 @@ def train_run(
     evaluate=evaluate or evaluator(run, FLAGS.steps),
     evaluate_every=FLAGS.evaluate_every,
     staleness=FLAGS.staleness,
+    swap=FLAGS.swap,
     checkpoint_every=FLAGS.checkpoint_every,
   )
   batches = source(run, FLAGS.tasks_per_step)

@@ -107,6 +107,14 @@ flags.DEFINE_integer(
   lower_bound=0,
 )
 flags.DEFINE_string(
+  'swap',
+  '',
+  'Whether parameters change within a batch, with --staleness of 1 or more: '
+  'turn takes the newest ones at every turn and reads what was said before '
+  'again, turn:stale keeps the cache of the older ones, replay:RUN repeats the '
+  'swaps of another run, to the same tokens.',
+)
+flags.DEFINE_string(
   'context',
   'append_all',
   f'One of {sorted(context.CONTEXTS)}; settings after a question mark, as in '

@@ -13,7 +13,7 @@ from agentic_jax import rollout
 from agentic_jax.models import attention
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
-from agentic_jax.rollout import collecting
+from agentic_jax.rollout import patience
 from agentic_jax.sampling import drawing
 from agentic_jax.sampling import feeding
 from agentic_jax.sampling import programs
@@ -82,7 +82,7 @@ class _Few:
 def test_who_is_parked_changes_no_bit(context, monkeypatch):
   rng, away = random.Random(1), [0]
   chance = lambda *_: rng.random() < 0.5
-  monkeypatch.setattr(collecting, 'worth_parking', chance)
+  monkeypatch.setattr(patience, 'worth_parking', chance)
   slow = small_world.Wander(delay_seconds=0.03)
   world = small_world.world(slow, context=context)
   seat = collecting._Loop._seat

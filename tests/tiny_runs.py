@@ -142,6 +142,7 @@ def run_in(
   seconds: float = 0.0,
   staleness: int = 0,
   drafted: int = 0,
+  swap: str = '',
 ) -> train.Result:
   """Trains on the paying corridor; a checkpoint every three steps.
 
@@ -177,6 +178,7 @@ def run_in(
     evaluate_every=4,
     checkpoint_every=3,
     staleness=staleness,
+    swap=swap,
     record_every=2,
   )
   source = Slowly(rollouts(recipe, slots, seed=seed), seconds)

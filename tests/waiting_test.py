@@ -3,19 +3,19 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentic_jax.rollout import collecting
+from agentic_jax.rollout import patience
 
 _SECONDS = st.floats(0, 0.1)
 
 
 def test_waits_for_many_but_not_for_one():
   # Thirty of thirty-two answers come in 1 ms, a tick takes 20 ms.
-  assert 0.001 < collecting.worth_waiting([0.001] * 30, 2, 0.02) < 0.003
+  assert 0.001 < patience.worth_waiting([0.001] * 30, 2, 0.02) < 0.003
   # One straggler in 5 ms does not hold up thirty-one slots.
-  assert collecting.worth_waiting([0.005], 31, 0.02) == 0
+  assert patience.worth_waiting([0.005], 31, 0.02) == 0
   # Nothing expected, or too late to save a tick.
-  assert collecting.worth_waiting([], 3, 0.02) == 0
-  assert collecting.worth_waiting([0.03] * 9, 1, 0.02) == 0
+  assert patience.worth_waiting([], 3, 0.02) == 0
+  assert patience.worth_waiting([0.03] * 9, 1, 0.02) == 0
 
 
 @given(st.lists(_SECONDS, max_size=6), st.integers(0, 6), _SECONDS)
@@ -25,7 +25,7 @@ def test_loses_least_of_all_moments(due, ready, tick):
     late = sum(seconds > wait for seconds in due)
     return ready * wait + (len(due) - late) * wait + late * tick
 
-  found = collecting.worth_waiting(due, ready, tick)
+  found = patience.worth_waiting(due, ready, tick)
   moments = [0.0] + [seconds for seconds in due if seconds <= tick]
   # A millisecond is added so that the answer is there.
   slack = 0.001 * (ready + len(due)) + 1e-9
@@ -35,10 +35,10 @@ def test_loses_least_of_all_moments(due, ready, tick):
 
 def test_parks_what_is_far_off_or_long_overdue():
   # 0.2 s to come, 0.05 s to lose: at once, but not when it is almost there.
-  assert collecting.worth_parking(0.2, 0.0, 0.05)
-  assert collecting.worth_parking(0.2, 0.14, 0.05)
-  assert not collecting.worth_parking(0.2, 0.16, 0.05)
+  assert patience.worth_parking(0.2, 0.0, 0.05)
+  assert patience.worth_parking(0.2, 0.14, 0.05)
+  assert not patience.worth_parking(0.2, 0.16, 0.05)
   # Overdue: once the wait has cost what parking costs.
-  assert not collecting.worth_parking(0.2, 0.24, 0.05)
-  assert collecting.worth_parking(0.2, 0.26, 0.05)
-  assert not collecting.worth_parking(0.001, 0.0, 0.02)
+  assert not patience.worth_parking(0.2, 0.24, 0.05)
+  assert patience.worth_parking(0.2, 0.26, 0.05)
+  assert not patience.worth_parking(0.001, 0.0, 0.02)

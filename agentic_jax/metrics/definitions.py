@@ -127,8 +127,20 @@ DEFINITIONS: Mapping[str, Definition] = {
     'batches',
   ),
   'rollout/staleness': Definition(
-    'batches that were trained on since the parameters sampled this one',
+    'batches that were trained on since the parameters sampled this one; where '
+    'they change between turns, a mean over its turns',
     'batches',
+  ),
+  'rollout/swaps': Definition(
+    'how often other parameters were loaded between turns', '1'
+  ),
+  'rollout/rebuilt_tokens': Definition(
+    'tokens that were read again because the parameters had changed', 'tokens'
+  ),
+  'rollout/stale_tokens': Definition(
+    'tokens sampled from a cache that older parameters wrote; no parameters '
+    'reproduce their log-probabilities',
+    'tokens',
   ),
   'rollout/cut_actions': Definition(
     'share of turns whose action the token limit ended', 'share'

@@ -17,6 +17,8 @@ from agentic_jax.rollout.scripted import play
 from agentic_jax.rollout.source import Batch
 from agentic_jax.rollout.source import Demonstrations
 from agentic_jax.rollout.source import Rollouts
+from agentic_jax.rollout.swapping import Schedule
+from agentic_jax.rollout.swapping import Swaps
 from agentic_jax.rollout.workers import Workers
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
   'Limits',
   'Request',
   'Rollouts',
+  'Schedule',
+  'Swaps',
   'TooLongError',
   'Workers',
   'World',

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-import dataclasses
 import functools
 import itertools
 import time
@@ -11,6 +10,9 @@ from typing import Any
 from agentic_jax import types
 from agentic_jax.rollout import episodes
 from agentic_jax.rollout import faults
+from agentic_jax.rollout import patience
+from agentic_jax.rollout import playing
+from agentic_jax.rollout import swapping
 from agentic_jax.rollout import workers as workers_lib
 from agentic_jax.sampling import parking
 from agentic_jax.sampling import sampler as sampler_lib
@@ -25,6 +27,7 @@ def collect(
   workers: workers_lib.Workers,
   report: Callable[[int, int], None] | None = None,
   builders: dict[tuple[int, int], episodes.Builder] | None = None,
+  swaps: swapping.Swaps | None = None,
 ) -> list[types.Episode]:
   """Plays episodes; returns them in the order of their requests.
 
@@ -43,90 +46,35 @@ def collect(
     builders: takes the builders of the episodes, by (draw, member), for who
       wants to fork them; with them the caches of their last segments, in the
       host's memory. A fork that begins in such a segment reads nothing again.
+    swaps: which parameters sample which turn, without `builders`; by default
+      those loaded sample all.
 
   Returns:
     One episode a request. An environment that raised, hung or returned garbage
     has cost its own episode: see `Episode.failure`.
   """
-  loop = _Loop(sampler, world, temperature, workers, report, builders)
+  assert swaps is None or builders is None
+  gate = swapping.Gate(sampler, swaps) if swaps else None
+  loop = _Loop(sampler, world, temperature, workers, report, builders, gate)
   return loop.play(requests)
-
-
-def worth_waiting(due: Sequence[float], ready: int, tick: float) -> float:
-  """How long to wait before a tick, so that all slots together lose least.
-
-  To wait w seconds costs each slot that is ready w. It spares each slot whose
-  answer comes meanwhile tick - w: it need not sit out a tick begun at once.
-
-  Args:
-    due: seconds until answers are expected, in any order.
-    ready: how many slots could decode now.
-    tick: seconds that a tick takes, for few slots as for many.
-
-  Returns:
-    Seconds, 0 if nothing is worth waiting for. A millisecond more than the last
-    answer that is waited for.
-  """
-  best, most = 0.0, 0.0
-  for count, seconds in enumerate(sorted(due), start=1):
-    gain = count * (tick - seconds) - ready * seconds
-    if gain > most:
-      best, most = seconds + 0.001, gain
-  return best
-
-
-def _mean(mean: float | None, value: float) -> float:
-  """A running mean that begins with its first value."""
-  return value if mean is None else mean + 0.2 * (value - mean)
-
-
-def worth_parking(expected: float, waited: float, cost: float) -> bool:
-  """Whether a slot that waits should serve another episode meanwhile.
-
-  To park costs all slots together `cost` slot-seconds. So it pays where the
-  answer is further off than that; and where it is overdue, after as long a wait
-  beyond: no choice without knowledge of the future loses less than twice the
-  best one.
-
-  Args:
-    expected: seconds that an answer takes.
-    waited: seconds since it was asked for.
-    cost: seconds; of taking a segment out and putting it back, for each slot
-      that waits for it.
-
-  References:
-    Karlin et al., 1988, Competitive snoopy caching, section 2 (to rent or buy).
-  """
-  return abs(expected - waited) > cost
-
-
-@dataclasses.dataclass
-class _Playing:
-  """An episode under way."""
-
-  number: int
-  builder: episodes.Builder
-  slot: int | None  # None: it is away, and another may have it.
-  ticket: workers_lib.Ticket | None = None  # What its environment works on.
-  parked: parking.Parked | None = None  # Its segment, while it is away.
-  due: list[int] = dataclasses.field(default_factory=list)  # To be fed.
 
 
 class _Loop:
   """The state of one `collect`."""
 
-  def __init__(self, sampler, world, temperature, workers, report, builders):
-    self._sampler = sampler
-    self._world = world
+  def __init__(
+    self, sampler, world, temperature, workers, report, builders, gate
+  ):
+    self._sampler, self._world = sampler, world
     self._temperature = temperature
-    self._workers = workers
-    self._report = report
+    self._workers, self._report = workers, report
     self._builders = builders
+    self._gate: swapping.Gate | None = gate
     self._waiting: deque[episodes.Request] = deque()
     self._free = deque(range(sampler.shape.slots))
-    self._playing: dict[int, _Playing] = {}  # By number.
-    self._seated: dict[int, _Playing] = {}  # By slot.
-    self._back: deque[_Playing] = deque()  # Away, and to be fed.
+    self._playing: dict[int, playing.Playing] = {}  # By number.
+    self._seated: dict[int, playing.Playing] = {}  # By slot.
+    self._back: deque[playing.Playing] = deque()  # Away, and to be fed.
     self._numbers = itertools.count()
     self._finished: dict[tuple[int, int], types.Episode] = {}
     self._tick: float | None = None  # Running mean of seconds.
@@ -136,6 +84,7 @@ class _Loop:
     self._waiting.extend(requests)
     while self._waiting or self._playing:
       self._seat()
+      self._release()
       self._answers()
       for generated in self._advance():
         self._act(self._seated[generated.slot], generated)
@@ -161,7 +110,7 @@ class _Loop:
     else:
       parent, turn = request.fork
       builder = parent.fork(turn, request, remembers=remembers)
-    own = _Playing(next(self._numbers), builder, slot)
+    own = playing.Playing(next(self._numbers), builder, slot)
     self._playing[own.number] = self._seated[slot] = own
     if request.fork is not None:
       own.due = builder.open_tokens
@@ -172,17 +121,22 @@ class _Loop:
     seed = episodes.derive_seed(self._world.seed, request.draw)
     self._call(own, self._world.environment.reset, request.task, seed)
 
-  def _return(self, slot: int, own: _Playing) -> None:
+  def _return(self, slot: int, own: playing.Playing) -> None:
     """An episode that was away goes on."""
     own.slot = slot
     self._seated[slot] = own
-    if own.parked is not None and not own.builder.opens_segment:
-      self._sampler.resume(slot, own.parked)
+    opens, parked = own.builder.opens_segment, own.parked
+    if parked and not opens and self._sampler.holds(parked):
+      self._sampler.resume(slot, parked)
+    elif self._gate:
+      self._gate.forget(own)
     own.parked = None
     self._feed(own)
 
   def _make_room(self) -> None:
     """Parks episodes that wait long, where others have use for their slots."""
+    if self._gate and not self._gate.parks:
+      return
     latency, now = self._workers.latency_seconds or 0.0, time.monotonic()
     ready = self._sampler.num_active
     cost = max(self._tick or 0.0, 2 * (self._move or 0.0) * max(ready, 1))
@@ -196,25 +150,25 @@ class _Loop:
       ticket = own.ticket
       if ticket is None or ticket.started is None or ticket.seconds:
         continue
-      if worth_parking(latency, now - ticket.started, cost):
+      if patience.worth_parking(latency, now - ticket.started, cost):
         self._park(own)
     self._seat()
 
-  def _park(self, own: _Playing) -> None:
+  def _park(self, own: playing.Playing) -> None:
     began = time.monotonic()
     own.parked = self._segment(own)
     if own.parked is not None:
-      self._move = _mean(self._move, time.monotonic() - began)
+      self._move = patience.running_mean(self._move, time.monotonic() - began)
     self._workers.parked += 1
     self._leave(own)
 
-  def _segment(self, own: _Playing) -> parking.Parked | None:
+  def _segment(self, own: playing.Playing) -> parking.Parked | None:
     """What an episode has in its slot, or had; None before its reset."""
     if own.slot is None or own.builder.state is None:
       return own.parked
     return self._sampler.park(own.slot)
 
-  def _leave(self, own: _Playing) -> None:
+  def _leave(self, own: playing.Playing) -> None:
     """Its slot is free."""
     if own.slot is not None:
       self._sampler.close(own.slot)
@@ -222,7 +176,9 @@ class _Loop:
       self._free.append(own.slot)
       own.slot = None
 
-  def _call(self, own: _Playing, function: Callable, *arguments: Any) -> None:
+  def _call(
+    self, own: playing.Playing, function: Callable, *arguments: Any
+  ) -> None:
     call = functools.partial(function, *arguments)
     own.ticket = self._workers.submit(own.number, call)
 
@@ -235,7 +191,7 @@ class _Loop:
       return []
     began = time.monotonic()
     generated = self._sampler.tick(busy=bool(self._tickets()))
-    self._tick = _mean(self._tick, time.monotonic() - began)
+    self._tick = patience.running_mean(self._tick, time.monotonic() - began)
     return generated
 
   def _answers(self) -> None:
@@ -250,8 +206,8 @@ class _Loop:
       self._make_room()
       began = time.monotonic()
       idle = self._sampler.num_active == 0
-      patience = min(self._patience(began), deadline - began)
-      answered = self._workers.done(max(patience, 0.05 if idle else 0.0))
+      wait = min(self._patience(began), deadline - began)
+      answered = self._workers.done(max(wait, 0.05 if idle else 0.0))
       if idle:
         self._workers.waited_seconds += time.monotonic() - began
         deadline = time.monotonic() + (self._tick or 0.0)
@@ -260,8 +216,9 @@ class _Loop:
         if own is not None:
           self._observe(own, ticket)
       self._drop_hung()
+      self._release()
       done = self._sampler.num_active or self._any_ended()
-      if done and patience <= 0:
+      if done and wait <= 0:
         return
 
   def _patience(self, now: float) -> float:
@@ -278,7 +235,7 @@ class _Loop:
     # One that is long overdue is no longer expected.
     overdue = -(0.002 + 0.5 * latency)
     due = [max(seconds, 0.0) for seconds in due if seconds > overdue]
-    return worth_waiting(due, self._sampler.num_active, self._tick)
+    return patience.worth_waiting(due, self._sampler.num_active, self._tick)
 
   def _any_ended(self) -> bool:
     return any(own.builder.ended for own in self._playing.values())
@@ -295,14 +252,16 @@ class _Loop:
         own.ticket = None
         own.builder.fail('hung', f'no answer within {limit} s')
 
-  def _observe(self, own: _Playing, ticket: workers_lib.Ticket) -> None:
+  def _observe(self, own: playing.Playing, ticket: workers_lib.Ticket) -> None:
     given_up = own.ticket is not ticket
     if given_up:
       return
     builder, own.ticket = own.builder, None
     if builder.state is not None:
       before = self._workers.latency_seconds
-      self._workers.latency_seconds = _mean(before, ticket.seconds)
+      self._workers.latency_seconds = patience.running_mean(
+        before, ticket.seconds
+      )
     if ticket.error is not None:
       builder.fail('raised', faults.describe(ticket.error))
       return
@@ -322,10 +281,19 @@ class _Loop:
     else:
       self._feed(own)
 
-  def _feed(self, own: _Playing) -> None:
-    """Asks for the turn that answers what is due."""
+  def _release(self) -> None:
+    """Asks for the turns that waited for other parameters."""
+    for own in self._gate.release() if self._gate else ():
+      self._feed(own)
+
+  def _feed(self, own: playing.Playing) -> None:
+    """Asks for the turn that answers what is due, or has it held."""
     builder = own.builder
-    if builder.opens_segment:
+    if self._gate and not self._gate.admits(own):
+      return
+    again = self._gate.reads_again(own) if self._gate else False
+    if again or builder.opens_segment:
+      own.due = builder.open_tokens
       self._open(own, None)
       return
     self._sampler.extend(
@@ -336,7 +304,7 @@ class _Loop:
       images=builder.images(len(own.due)),
     )
 
-  def _open(self, own: _Playing, known: parking.Parked | None) -> None:
+  def _open(self, own: playing.Playing, known: parking.Parked | None) -> None:
     """Opens a segment, which begins as `known` does as far as it has come."""
     builder, before = own.builder, len(own.due) - 1
     begin = None
@@ -359,7 +327,9 @@ class _Loop:
     own = request.temperature
     return self._temperature if own is None else own
 
-  def _act(self, own: _Playing, generated: sampler_lib.Generated) -> None:
+  def _act(
+    self, own: playing.Playing, generated: sampler_lib.Generated
+  ) -> None:
     builder = own.builder
     temperature = self._temperature_of(builder.request)
     text = builder.act(
@@ -371,6 +341,7 @@ class _Loop:
       experts=generated.experts,
       # What is greedy is never trained on.
       kept=generated.kept if temperature > 0 else None,
+      stale=bool(self._gate) and self._gate.stale(own, len(generated.tokens)),
     )
     request = builder.request
     seed = episodes.derive_seed(
@@ -379,7 +350,7 @@ class _Loop:
     step = self._world.environment.step
     self._call(own, step, builder.state, text, seed)
 
-  def _end(self, own: _Playing, total: int) -> None:
+  def _end(self, own: playing.Playing, total: int) -> None:
     builder, request = own.builder, own.builder.request
     self._finished[request.draw, request.member] = builder.episode()
     if self._builders is not None:

@@ -151,9 +151,7 @@ class Builder:
       request: the episode.
       remembers: whether it may be forked later, which takes memory.
     """
-    self.world = world
-    self.request = request
-    self._remembers = remembers
+    self.world, self.request, self._remembers = world, request, remembers
     self._first: types.Transition | None = None
     # The arguments of the last `act`, and those by name.
     self._acted: tuple[Any, ...] = ()
@@ -266,6 +264,7 @@ class Builder:
     cut: bool = False,
     experts: np.ndarray | None = None,
     kept: np.ndarray | None = None,
+    stale: bool = False,
   ) -> str:
     """Takes the ids of an action; returns its text for the environment.
 
@@ -277,9 +276,10 @@ class Builder:
       cut: the token limit ended the action.
       experts: int16 [m, L, k], of the segment's first m tokens; None without.
       kept: uint8 [n, W], what might have been sampled; None is no record.
+      stale: they came from a cache that older parameters wrote.
     """
     self._acted = (tokens, logprobs, policy_step, temperature)
-    self._beside = dict(cut=cut, experts=experts, kept=kept)
+    self._beside = dict(cut=cut, experts=experts, kept=kept, stale=stale)
     self._experts = experts
     ids = tokens.tolist()
     tokenizer = self.world.tokenizer
@@ -297,6 +297,7 @@ class Builder:
       num_calls=len(parsed.calls),
       valid=parsed.valid,
       cut=cut,
+      stale=stale,
     )
     return text
 

@@ -13,6 +13,7 @@ from agentic_jax.rollout import collecting
 from agentic_jax.rollout import counting
 from agentic_jax.rollout import episodes as episodes_lib
 from agentic_jax.rollout import scripted
+from agentic_jax.rollout import swapping
 from agentic_jax.rollout import workers as workers_lib
 from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.tasks import pool as pool_lib
@@ -95,14 +96,23 @@ class Rollouts:
     self._script = script
     self._branch = branch
     self._ledger = counting.Ledger()
+    self._swaps: swapping.Swaps | None = None  # Of the batch that is sampled.
 
-  def batch(self, step: int, params: Any) -> Batch:
+  def batch(
+    self, step: int, params: Any, swaps: swapping.Swaps | None = None
+  ) -> Batch:
     """The episodes of step `step`, sampled by `params`.
+
+    Args:
+      step: of the parameters.
+      params: in the sampler at the beginning.
+      swaps: which sample which turn instead; None is that these sample all.
 
     Raises:
       RuntimeError: more than the stated share of the episodes failed.
     """
     self._sampler.load(params, step)
+    self._swaps = swaps
     waited, parked = self._workers.waited_seconds, self._workers.parked
     prefilled = self._sampler.prefilled_tokens
     accepted: list[list[types.Episode]] = []
@@ -123,6 +133,7 @@ class Rollouts:
     rejected = len(everything.groups) - len(accepted)
     chosen = sorted(accepted, key=lambda group: group[0].draw)
     metrics = self._metrics(everything) | self._ledger.metrics()
+    metrics |= swaps.metrics() if swaps else {}
     metrics['rollout/groups_resampled'] = float(rejected)
     missing = self._tasks_per_step - len(accepted)
     metrics['rollout/groups_missing'] = float(missing)
@@ -218,6 +229,7 @@ class Rollouts:
       temperature=self._temperature,
       workers=self._workers,
       builders=builders,
+      swaps=self._swaps,
     )
 
   def position(self) -> Mapping[str, Any]:

@@ -96,7 +96,9 @@ class Sampler:
     self._kind = jnp.promote_types(config.dtype, jnp.float32)
     self._slots = [slots_lib.Slot() for _ in range(shape.slots)]
     self._asked = 0
-    self._era = object()  # Another one whenever parameters are loaded.
+    # One for each of the parameters that were there since the last load.
+    self._eras: dict[int, object] = {}
+    self._era = object()
     self._follower = following.Follower(
       controls,
       slots=shape.slots,
@@ -134,8 +136,23 @@ class Sampler:
     self._store.load(jax.device_put(heads.strip(params), self._device))
     self.policy_step = policy_step
     self._era = object()
+    self._eras = {policy_step: self._era}
     self._slots = [slots_lib.Slot() for _ in self._slots]
     self._follower.forget()
+
+  def swap(self, params: Any, policy_step: int) -> None:
+    """Takes new parameters between turns; the slots keep their segments.
+
+    Whoever extends one goes on from a cache that other parameters wrote; to
+    open it again reads it anew. What is parked can be resumed when those are
+    back under which it began.
+    """
+    assert not self.num_active
+    self._store.swap(jax.device_put(heads.strip(params), self._device))
+    self.policy_step = policy_step
+    self._era = self._eras.setdefault(policy_step, object())
+    for slot in self._slots:
+      slot.first_span = slots_lib.NO_PROMPT
 
   def seed(self, seed: int) -> None:
     """Changes the run's part of every token's key."""
@@ -177,7 +194,7 @@ class Sampler:
     slot = self._slots[index]
     slot.length = 0
     slot.first_span = slots_lib.NO_PROMPT
-    slot.span = []
+    slot.span, slot.era = [], self._era
     self._store.eyes.close(index)
     self._follower.open(index)
     slot.draw, slot.member, slot.temperature = draw, member, temperature
@@ -220,7 +237,7 @@ class Sampler:
     """
     slot = self._slots[index]
     parked = parking.Parked(
-      self._era,
+      slot.era,
       slot.copied(),
       self._store.take(index, slot.length),
       self._store.eyes.take(index),

@@ -28,6 +28,7 @@ class Slot:
   first_span: Prompt = NO_PROMPT  # What lies at the cache's start, intact.
   prompt: Prompt = NO_PROMPT  # What will, once it is fed.
   span: list[int] = dataclasses.field(default_factory=list)  # To be fed.
+  era: object = None  # Of the parameters that were there when it began.
   asked: int = 0  # The order in which slots were asked for turns.
   length: int = 0  # Tokens in the cache that count.
   active: bool = False

@@ -68,6 +68,10 @@ class Store:
     if first:
       self._warm_up()
 
+  def swap(self, params: Any) -> None:
+    """Takes other parameters; the slots stay."""
+    self.params = self.programs.layout(params)
+
   def _warm_up(self) -> None:
     """Compiles what a batch may happen not to need."""
     self.eyes.warm_up(self.params)

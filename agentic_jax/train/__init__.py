@@ -18,6 +18,7 @@ from agentic_jax.train.loop import Source
 from agentic_jax.train.loop import run
 from agentic_jax.train.probing import probed
 from agentic_jax.train.records import write as write_episodes
+from agentic_jax.train.rescoring import rescore
 from agentic_jax.train.signals import Stopped
 from agentic_jax.train.step import TrainState
 from agentic_jax.train.step import apply_of
@@ -42,6 +43,7 @@ __all__ = [
   'open_run',
   'place_teacher',
   'probed',
+  'rescore',
   'run',
   'write_episodes',
 ]

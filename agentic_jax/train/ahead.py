@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from agentic_jax.train import versions
+
 # What a batch that nobody wants any more may take to its end.
 _CLOSE_SECONDS = 10.0
 
@@ -20,8 +22,9 @@ class Sampled(NamedTuple):
 
   batch: Any  # Of the source.
   policy: Any  # The parameters that sampled it.
-  staleness: int  # Batches that were trained on since.
+  staleness: float  # Batches that were trained on since; a mean over turns.
   seconds: float  # Of sampling, in whichever thread.
+  swaps: Any = None  # Of its turns, `rollout.Swaps`; None is one policy.
 
 
 class Ahead:
@@ -33,10 +36,17 @@ class Ahead:
   batch is settled when it is admitted, so nothing is thrown away and the
   episodes do not depend on how fast anything is. With 0 every batch is
   sampled in the caller's thread, by the parameters that learn from it.
+
+  With `swap` every turn is sampled by the newest parameters instead, which
+  depends on how fast everything is, or as in a run that is repeated.
   """
 
   def __init__(
-    self, source: Any, staleness: int, policy_of: Callable[[Any], Any]
+    self,
+    source: Any,
+    staleness: int,
+    policy_of: Callable[[Any], Any],
+    swap: versions.Swap | None = None,
   ):
     """Samples nothing yet.
 
@@ -45,19 +55,25 @@ class Ahead:
       staleness: how many batches the parameters that sample lag behind; so
         many copies of what trains are kept, and one more.
       policy_of: (what trains) -> all parameters of the policy.
+      swap: when parameters change between turns; None is never.
 
     Raises:
-      ValueError: staleness is negative.
+      ValueError: staleness is negative, or 0 where parameters are to change.
     """
     if staleness < 0:
       raise ValueError(
         f'{staleness=} is a number of batches: 0 waits for every update, 1 '
         'samples a batch while the one before is trained on.'
       )
+    if swap is not None and not staleness:
+      raise ValueError(
+        'Parameters change between turns only while others train: --swap '
+        'wants --staleness=1 or more.'
+      )
     self._source, self._policy_of = source, policy_of
-    self._staleness = staleness
+    self._staleness, self._swap = staleness, swap
     # What trains, after so many batches; and where the source stood before.
-    self._versions: dict[int, Any] = {}
+    self._versions = versions.Versions()
     self._positions: dict[int, Mapping[str, Any]] = {}
     self._pending: dict[int, futures.Future] = {}
     self._admitted = 0
@@ -78,10 +94,10 @@ class Ahead:
       Exception: whatever the source raised.
     """
     if not self._staleness:
-      return self._sample(step, params, step)
+      return self._sample(step, params, step, None)
     if step not in self._positions:
       self._positions[step] = self._source.position()
-    self._versions[step] = jax.tree.map(jnp.copy, params)
+    self._versions.put(step, jax.tree.map(jnp.copy, params))
     self._forget(step)
     self._admit(step, min(step + self._staleness, steps - 1))
     return self._pending.pop(step).result()
@@ -89,16 +105,14 @@ class Ahead:
   def _forget(self, step: int) -> None:
     """Drops what neither a batch from `step` on nor a checkpoint will want."""
     oldest = max(step - self._staleness, 0)
-    for version in [v for v in list(self._versions) if v < oldest]:
-      del self._versions[version]
+    self._versions.forget(oldest)
     for place in [p for p in list(self._positions) if p < step]:
       del self._positions[place]
 
   def _admit(self, step: int, last: int) -> None:
     for number in range(max(self._admitted, step), last + 1):
       self._pending[number] = futures.Future()
-      version = max(number - self._staleness, 0)
-      self._work.put((number, version, self._pending[number]))
+      self._work.put((number, self._pending[number]))
     self._admitted = max(self._admitted, last + 1)
     if self._thread is None:
       # It never holds up the end of the process.
@@ -107,12 +121,12 @@ class Ahead:
 
   def _go(self) -> None:
     while (job := self._work.get()) is not None and not self._closed:
-      number, version, result = job
+      number, result = job
       try:
         with self._sampling:
           if self._closed:
             return
-          found = self._sample(number, self._versions[version], version)
+          found = self._sample_by_version(number)
           self._positions[number + 1] = self._source.position()
       except BaseException as error:
         # It is raised where the batch is asked for; none comes after it.
@@ -120,12 +134,24 @@ class Ahead:
         return
       result.set_result(found)
 
-  def _sample(self, number: int, params: Any, version: int) -> Sampled:
+  def _sample_by_version(self, number: int) -> Sampled:
+    version, swaps = max(number - self._staleness, 0), None
+    if self._swap is not None:
+      version = self._swap.first(number, self._versions)
+      swaps = self._swap.of(
+        number, self._versions, self._policy_of, self._staleness
+      )
+    params = self._versions.wait(version)
+    return self._sample(number, params, version, swaps)
+
+  def _sample(self, number, params, version, swaps) -> Sampled:
     began = time.monotonic()
     policy = self._policy_of(params)
-    batch = self._source.batch(version, policy)
+    told = () if swaps is None else (swaps,)
+    batch = self._source.batch(version, policy, *told)
     seconds = time.monotonic() - began
-    return Sampled(batch, policy, number - version, seconds)
+    age = number - version if swaps is None else swaps.age(number)
+    return Sampled(batch, policy, age, seconds, swaps)
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
@@ -150,8 +176,8 @@ class Ahead:
       As many trees as batches are sampled ahead.
     """
     wanted = range(step, step + self._staleness)
-    versions = [max(number - self._staleness, 0) for number in wanted]
-    return [self._versions.get(v, params) for v in versions]
+    steps = [max(number - self._staleness, 0) for number in wanted]
+    return [self._versions.get(step, params) for step in steps]
 
   def restore(
     self, step: int, position: Mapping[str, Any], arrays: Sequence[Any]
@@ -162,11 +188,12 @@ class Ahead:
     for number, params in zip(
       range(step, step + self._staleness), arrays, strict=True
     ):
-      self._versions[max(number - self._staleness, 0)] = params
+      self._versions.put(max(number - self._staleness, 0), params)
 
   def close(self) -> None:
     """Admits nothing more; waits a little for a batch that is being sampled."""
     self._closed = True
+    self._versions.close()
     self._work.put(None)
     if self._thread is not None:
       self._thread.join(_CLOSE_SECONDS)

@@ -22,6 +22,7 @@ from agentic_jax.train import learner as learner_lib
 from agentic_jax.train import records
 from agentic_jax.train import signals
 from agentic_jax.train import step as step_lib
+from agentic_jax.train import versions
 
 # A warning is not repeated for this many steps.
 _QUIET_STEPS = 50
@@ -63,6 +64,7 @@ class Plan(NamedTuple):
   evaluate_every: int = 0  # Steps; 0 is only before and after.
   checkpoint_every: int = 20  # Steps.
   staleness: int = 0  # Batches that the parameters which sample lag behind.
+  swap: str = ''  # When they change within a batch, see `versions.parse`.
   record_every: int = 10  # Steps between recorded training episodes.
   record_episodes: int = 16  # How many of them.
 
@@ -119,6 +121,22 @@ def _resumed(plan: Plan, step: int) -> str:
   return f'Going on from step {step}, the last checkpoint of {plan.workdir}.'
 
 
+def _swap_of(plan: Plan, recipe: recipe_lib.Recipe) -> versions.Swap | None:
+  """When parameters change within a batch.
+
+  Raises:
+    ValueError: the recipe asks who sampled an episode, and nobody alone did.
+  """
+  swap = versions.parse(plan.swap)
+  if swap is None or (recipe.probe is None and recipe.branch is None):
+    return swap
+  asks = 'asks the policy that sampled an episode' if recipe.probe else 'forks'
+  raise ValueError(
+    f'--swap={plan.swap}: this recipe {asks}, and with parameters that change '
+    'between turns no single policy sampled one; leave --swap out.'
+  )
+
+
 class _Run:
   """The state of one `run`."""
 
@@ -129,6 +147,7 @@ class _Run:
       source,
       plan.staleness,
       lambda params: lora.join(params, self.learner.state.frozen),
+      _swap_of(plan, recipe),
     )
     self.step = 0
     self.tokens = 0
@@ -144,6 +163,7 @@ class _Run:
     self._restore()
     self.writer = metrics_lib.Writer(plan.workdir, definitions=_MEASURES)
     self.writer.cut_back(self.step if self.step else -1)
+    versions.cut_back(plan.workdir, self.step)
     try:
       with (
         metrics_lib.Progress(plan.what, plan.steps, start=self.step) as shown,
@@ -195,7 +215,7 @@ class _Run:
   def _step(self, shown) -> dict[str, float]:
     """One batch, all its optimiser steps, and the metrics of both."""
     started = time.monotonic()
-    batch, policy, staleness, seconds = self.ahead.next(
+    batch, policy, staleness, seconds, swaps = self.ahead.next(
       self.step, self.learner.state.params, self.plan.steps
     )
     record = dict(batch.metrics)
@@ -204,6 +224,8 @@ class _Run:
       left = self.plan.steps - 1 - self.step
       ahead_of_it = min(self.plan.staleness, left)
       record['ledger/batches_in_flight'] = float(ahead_of_it)
+    if swaps is not None:
+      versions.write(self.plan.workdir, self.step, swaps.schedule, swaps.stale)
     self.tokens += int(record.get('rollout/tokens', 0))
     began = time.monotonic()
     record['time/sample'] = began - started
