@@ -30,11 +30,13 @@ from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.tasks import pool
 from agentic_jax.train import ahead
 from agentic_jax.train import learner as learner_lib
+from agentic_jax.train import versions
 
 LETTERS = 'abcd'
 TURNS = 3
 GROUPS, GROUP_SIZE = 8, 4
 _TASKS = 512
+_CACHES = ('swaps', 'rebuilt_tokens', 'stale_tokens')
 _IMITATION_STEPS = 40
 _TOKENIZER = tokenizer.ByteTokenizer()
 LIMITS = rollout.Limits(turns=TURNS, action_tokens=1, segment_tokens=20)
@@ -187,27 +189,45 @@ def run(
   staleness: int,
   seed: int,
   steps: int,
+  swap: str = '',
 ) -> dict[str, Any]:
   """Trains from the warm start of a seed.
 
+  Args:
+    bench: of the process.
+    name: of the recipe.
+    make: makes it.
+    staleness: batches that the parameters which sample lag behind.
+    seed: of the run.
+    steps: batches of the run.
+    swap: see `versions.parse`.
+
   Returns:
     The share of right letters at every step, and that of four batches of the
-    last parameters.
+    last parameters; how old those were that sampled, a mean, in batches; what
+    became of caches; and seconds of sampling.
   """
   recipe, learner = bench.learner(name, make, seed)
   source = bench.source(recipe, seed)
-  batches = ahead.Ahead(source, staleness, lambda params: params)
-  curve = []
+  chosen = versions.parse(swap)
+  batches = ahead.Ahead(source, staleness, lambda params: params, chosen)
+  curve: list[float] = []
+  totals = dict.fromkeys(('age', 'sampling_seconds', *_CACHES), 0.0)
   try:
     for step in range(steps):
       sampled = batches.next(step, learner.state.params, steps)
       learner.learn(sampled.batch.episodes)
-      curve.append(sampled.batch.metrics['rollout/reward'])
+      found = sampled.batch.metrics
+      curve.append(found['rollout/reward'])
+      totals['age'] += sampled.staleness / steps
+      totals['sampling_seconds'] += sampled.seconds
+      for total in _CACHES:
+        totals[total] += found.get(f'rollout/{total}', 0.0)
   finally:
     batches.close()
   last = [source.batch(steps, learner.state.policy) for _ in range(4)]
   end = np.mean([batch.metrics['rollout/reward'] for batch in last])
-  return {'curve': curve, 'end': float(end)}
+  return {'curve': curve, 'end': float(end), **totals}
 
 
 def _batch_shape(recipe: recipe_lib.Recipe) -> batching.Shape:
