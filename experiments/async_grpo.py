@@ -7,11 +7,11 @@ Changes: from grpo, the ratio is to the policy at the start of the batch, and
   the loss is weighed by the ratio of that policy to the sampler, without
   gradient. Every token counts the same.
 Command: python experiments/async_grpo.py --environment=corridor --staleness=2
-Result: not run.
+Result: docs/staleness.md, delays of 0 to 8 batches in a world of letters.
 Differences: how old a sampler is, is fixed by --staleness and not by the speed
-  of machines, and parameters never change within a batch; without the flag,
-  policy and sampler differ by numerics only. AReaL itself masks weights above
-  5 (correction='masked', low=0, high=5).
+  of machines; parameters change within a batch only with --swap=turn, and
+  between turns. Without either, policy and sampler differ by numerics only.
+  AReaL itself masks weights above 5 (correction='masked', low=0, high=5).
 """
 
 import dataclasses

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import threading
 
 import jax
 import numpy as np
@@ -175,23 +176,56 @@ def _lasting(records):
   ]
 
 
+class _Waiting(tiny_runs.Paying):
+  """In the middle of a batch it waits for the update before that batch."""
+
+  def __init__(self):
+    super().__init__()
+    self.calls, self.published = 0, threading.Condition()
+    self.newest = 0
+
+  def publish(self, step):
+    with self.published:
+      self.newest = step
+      self.published.notify_all()
+
+  def step(self, state, action, seed):
+    self.calls += 1
+    batch = self.calls // 16
+    if self.calls % 16 == 5:
+      with self.published:
+        assert self.published.wait_for(lambda: self.newest >= batch, 60)
+    return super().step(state, action, seed)
+
+
 @pytest.fixture(scope='module')
 def swapping_run(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('swaps') / 'run'
-  return workdir, *_trained(workdir, swap='turn')
+  world, put = _Waiting(), versions.Versions.put
+
+  def putting(self, step, params):
+    put(self, step, params)
+    world.publish(step)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(versions.Versions, 'put', putting)
+    return workdir, *_trained(workdir, swap='turn', environment=world)
 
 
 def test_a_run_is_repeated_from_its_schedule(swapping_run, tmp_path):
   workdir, records, told = swapping_run
   assert [line['batch'] for line in told] == list(range(7))
+  several = 0
   for line in told:
     n = line['batch']
     steps = [step for own in line['turns'].values() for step in own]
     assert len(line['turns']) == 8 and max(n - 2, 0) <= min(steps)
     assert max(steps) <= n
     assert all(own == sorted(own) for own in line['turns'].values())
+    several += any(len(set(own)) > 1 for own in line['turns'].values())
     age = records[n + 1]['rollout/staleness']
     assert age == pytest.approx(n - np.mean(steps))
+  assert several >= 2 and sum(r.get('rollout/swaps', 0) for r in records) >= 2
   again, repeated = _trained(tmp_path / 'again', swap=f'replay:{workdir}')
   assert repeated == told
   assert _lasting(again) == _lasting(records)

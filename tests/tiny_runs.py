@@ -129,9 +129,9 @@ class Slowly:
     self.position = source.position
     self.restore = source.restore
 
-  def batch(self, step: int, params: Any) -> rollout.Batch:
+  def batch(self, step: int, params: Any, *swaps: Any) -> rollout.Batch:
     time.sleep(self._seconds)
-    return self._source.batch(step, params)
+    return self._source.batch(step, params, *swaps)
 
 
 def run_in(
@@ -143,6 +143,7 @@ def run_in(
   staleness: int = 0,
   drafted: int = 0,
   swap: str = '',
+  environment: Any = None,
 ) -> train.Result:
   """Trains on the paying corridor; a checkpoint every three steps.
 
@@ -181,7 +182,9 @@ def run_in(
     swap=swap,
     record_every=2,
   )
-  source = Slowly(rollouts(recipe, slots, seed=seed), seconds)
+  trained = world(seed, environment)
+  played = rollouts(recipe, slots, seed=seed, played_in=trained)
+  source = Slowly(played, seconds)
   return train.run(
     recipe, source, plan, tiny_training.state_of(recipe, seed=seed)
   )

@@ -125,12 +125,6 @@ class _Loop:
     """An episode that was away goes on."""
     own.slot = slot
     self._seated[slot] = own
-    opens, parked = own.builder.opens_segment, own.parked
-    if parked and not opens and self._sampler.holds(parked):
-      self._sampler.resume(slot, parked)
-    elif self._gate:
-      self._gate.forget(own)
-    own.parked = None
     self._feed(own)
 
   def _make_room(self) -> None:
@@ -281,6 +275,16 @@ class _Loop:
     else:
       self._feed(own)
 
+  def _resume(self, own: playing.Playing) -> None:
+    """Puts the segment of an episode that was away into its slot."""
+    parked, own.parked = own.parked, None
+    if parked is None or own.slot is None or own.builder.opens_segment:
+      return
+    if self._sampler.holds(parked):
+      self._sampler.resume(own.slot, parked)
+    elif self._gate:
+      self._gate.forget(own)
+
   def _release(self) -> None:
     """Asks for the turns that waited for other parameters."""
     for own in self._gate.release() if self._gate else ():
@@ -291,6 +295,7 @@ class _Loop:
     builder = own.builder
     if self._gate and not self._gate.admits(own):
       return
+    self._resume(own)
     again = self._gate.reads_again(own) if self._gate else False
     if again or builder.opens_segment:
       own.due = builder.open_tokens
@@ -341,7 +346,9 @@ class _Loop:
       experts=generated.experts,
       # What is greedy is never trained on.
       kept=generated.kept if temperature > 0 else None,
-      stale=bool(self._gate) and self._gate.stale(own, len(generated.tokens)),
+      stale=self._gate.stale(own, len(generated.tokens))
+      if self._gate
+      else False,
     )
     request = builder.request
     seed = episodes.derive_seed(
