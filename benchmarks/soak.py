@@ -5,7 +5,7 @@ are killed from outside every few seconds; every fiftieth batch the source is
 made anew from its position, as a restart does. After every batch the ledger is
 held against a count of our own and against the tasks drawn. At the end the
 slope of this process's resident memory after the first third, in a line of
-least squares, must be below --limit, and neither threads nor open files may
+least squares, must be below --growth, and neither threads nor open files may
 have grown.
 
 Linux only: memory is read from /proc. Prints one line.
@@ -42,7 +42,7 @@ from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.tasks import pool
 
 _MINUTES = flags.DEFINE_float('minutes', 30.0, 'How long.')
-_LIMIT = flags.DEFINE_float('limit', 1.0, 'Growth of memory, MiB a minute.')
+_LIMIT = flags.DEFINE_float('growth', 1.0, 'Growth of memory, MiB a minute.')
 _WORKERS = flags.DEFINE_integer('processes', 4, 'Of environments.')
 _KILL = flags.DEFINE_float('kill_seconds', 5.0, 'Between two killings.')
 
