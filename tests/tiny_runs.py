@@ -143,7 +143,6 @@ def run_in(
   staleness: int = 0,
   drafted: int = 0,
   swap: str = '',
-  environment: Any = None,
 ) -> train.Result:
   """Trains on the paying corridor; a checkpoint every three steps.
 
@@ -182,9 +181,7 @@ def run_in(
     swap=swap,
     record_every=2,
   )
-  trained = world(seed, environment)
-  played = rollouts(recipe, slots, seed=seed, played_in=trained)
-  source = Slowly(played, seconds)
+  source = Slowly(rollouts(recipe, slots, seed=seed), seconds)
   return train.run(
     recipe, source, plan, tiny_training.state_of(recipe, seed=seed)
   )

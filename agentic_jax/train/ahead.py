@@ -137,10 +137,8 @@ class Ahead:
   def _sample_by_version(self, number: int) -> Sampled:
     version, swaps = max(number - self._staleness, 0), None
     if self._swap is not None:
-      version = self._swap.first(number, self._versions)
-      swaps = self._swap.of(
-        number, self._versions, self._policy_of, self._staleness
-      )
+      version = self._swap.first(number, self._versions, self._staleness)
+      swaps = self._swap.of(number, self._versions, self._policy_of)
     params = self._versions.wait(version)
     return self._sample(number, params, version, swaps)
 

@@ -83,18 +83,29 @@ class Swap:
     """
     self.stale, self._told = stale, told
 
-  def first(self, number: int, versions: Versions) -> int:
-    """The policy step with which a batch begins."""
+  def first(self, number: int, versions: Versions, staleness: int) -> int:
+    """The policy step with which a batch begins.
+
+    Raises:
+      ValueError: the schedule is of another run.
+    """
     if self._told is None:
       return versions.newest
-    return min(min(own) for own in self._schedule(number).values())
+    steps = [s for own in self._schedule(number).values() for s in own]
+    low = max(number - staleness, 0)
+    if not low <= min(steps) <= max(steps) <= number:
+      raise ValueError(
+        f'The schedule of --swap=replay has steps {min(steps)} to {max(steps)} '
+        f'in batch {number}, where {staleness=} allows {low} to {number}: it '
+        'is of another run. Repeat the flags of the run that wrote it.'
+      )
+    return min(steps)
 
   def of(
     self,
     number: int,
     versions: Versions,
     policy_of: Callable[[Any], Any],
-    staleness: int,
   ) -> rollout.Swaps:
     """The swaps of a batch.
 
@@ -102,20 +113,17 @@ class Swap:
       number: of the batch.
       versions: of what trains.
       policy_of: (what trains) -> all parameters of the policy.
-      staleness: batches that a sampler may lag behind.
     """
 
     def repeated(draw: int, member: int, turn: int) -> int:
       turns = self._schedule(number).get((draw, member), [])
-      found = turns[turn] if turn < len(turns) else -1
-      if not max(number - staleness, 0) <= found <= number:
+      if turn >= len(turns):
         raise ValueError(
-          f'The schedule of --swap=replay has step {found} for turn {turn} of '
-          f'draw {draw}, member {member} in batch {number}, where {staleness=} '
-          f'allows {max(number - staleness, 0)} to {number}: it is of another '
-          'run. Repeat the flags of the run that wrote it.'
+          f'The schedule of --swap=replay has no turn {turn} of draw {draw}, '
+          f'member {member} in batch {number}: it is of another run. Repeat '
+          'the flags of the run that wrote it.'
         )
-      return found
+      return turns[turn]
 
     newest = lambda draw, member, turn: versions.newest
     return rollout.Swaps(
