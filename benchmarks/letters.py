@@ -143,7 +143,7 @@ class Bench:
     recipe, learner = self._learners[name]
     state = self._state(recipe, seed)
     if name != 'imitation':
-      state = train.begin_with(state, self.warm_start(seed))
+      state = train.begin_with(state, self.warm_start(seed), recipe.optimizer)
     learner.take({'state': state, 'reference': None})
     return recipe, learner
 

@@ -13,6 +13,7 @@ from agentic_jax import rollout
 from agentic_jax.models import attention
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
+from agentic_jax.rollout import collecting
 from agentic_jax.rollout import patience
 from agentic_jax.sampling import drawing
 from agentic_jax.sampling import feeding
