@@ -25,6 +25,7 @@ from agentic_jax.models import config as config_lib
 from agentic_jax.models import experts as experts_lib
 from agentic_jax.models import heads as heads_lib
 from agentic_jax.models import lora
+from agentic_jax.models import prefixes
 from agentic_jax.models import vision
 from agentic_jax.types import Array
 
@@ -254,11 +255,6 @@ def _join(parameters: dict[str, Array], joint: str, names) -> None:
   parameters[joint] = jnp.concatenate(parts, axis=-1)
 
 
-def _before(after: Array) -> Array:
-  """Hidden states [B, T, D] from which each token is predicted."""
-  return jnp.pad(after[:, :-1], ((0, 0), (1, 0), (0, 0)))
-
-
 def hidden(
   config: config_lib.TransformerConfig,
   params: Any,
@@ -267,10 +263,15 @@ def hidden(
 ) -> tuple:
   """Hidden states [B, T, D] after each token, its row's images seen.
 
-  With them the routing of feeding the tokens; see `Transformer.routed`.
+  With them the routing of feeding the tokens; see `Transformer.routed`. The
+  rows are those of segments, or what `prefixes.lay` made of them.
   """
-  kernel = causal.chosen(config, trajectory.tokens.shape[1]).kernel
-  context = attention.Packed(trajectory.segment, trajectory.position, kernel)
+  if trajectory.tree is None:
+    kernel = causal.chosen(config, trajectory.tokens.shape[1]).kernel
+    context = attention.Packed(trajectory.segment, trajectory.position, kernel)
+  else:
+    reach = trajectory.tree.reach
+    context = attention.Branched(reach, trajectory.position)
   model, variables = Transformer(config), {'params': params}
   sights = None
   if trajectory.images is not None:
@@ -278,7 +279,7 @@ def hidden(
     pixels = trajectory.images.reshape(rows * number, *size)
     seen = model.apply(variables, pixels, method=Transformer.see)
     seen = seen.reshape(rows, -1, seen.shape[-1])
-    sights = vision.Sights(seen, trajectory.sight)
+    sights = prefixes.sights(trajectory, seen)
   found, _, routing = model.apply(
     variables,
     trajectory.tokens,
@@ -333,22 +334,28 @@ def outputs(
     teacher: parameters whose logits `vocabulary` gets too; no gradient flows
       to them.
   """
-  after, routing = hidden(config, params, trajectory, trajectory.experts)
+  rows = prefixes.lay(trajectory)
+  after, routing = hidden(config, params, rows, rows.experts)
   score = _score(config, params)
   taught, teach = None, None
   if teacher is not None:
     # It has routers of its own: nobody recorded what they would choose.
-    taught = _before(hidden(config, teacher, trajectory)[0])
+    taught = prefixes.before(rows, hidden(config, teacher, rows)[0])
     teach = _score(config, teacher)
-  logprobs, entropy, found = chunks.read(
+  read = chunks.read(
     score,
-    _before(after),
-    trajectory,
+    prefixes.before(rows, after),
+    rows,
     vocabulary=vocabulary,
     teach=teach,
     taught=taught,
   )
+  (logprobs, entropy, found), routing = prefixes.spread(
+    trajectory, (read, routing)
+  )
   inside = (trajectory.segment > 0) & (trajectory.position > 0)
+  asked = trajectory.action_mask & (trajectory.position > 0)
+  found = jax.tree.map(lambda x: jnp.where(asked, x, 0.0), found)
   said = types.Outputs(
     logprobs=jnp.where(inside, logprobs, 0.0),
     entropy=jnp.where(inside, entropy, 0.0),
@@ -358,13 +365,14 @@ def outputs(
   )
   if 'heads' not in params:
     return said
-  return _with_heads(config, params, trajectory, after, said)
+  return _with_heads(config, params, trajectory, rows, after, said)
 
 
 def _with_heads(
   config: config_lib.TransformerConfig,
   params: Any,
   trajectory: types.Trajectory,
+  rows: types.Trajectory,
   after: Array,
   said: types.Outputs,
 ) -> types.Outputs:
@@ -373,9 +381,10 @@ def _with_heads(
   if config.output_heads.separate:
     own = heads_lib.critic(config, params)
     # Nobody recorded which experts its routers would choose.
-    after, _ = hidden(config, own, trajectory)
+    after, _ = hidden(config, own, rows)
   model, variables = Transformer(config), {'params': own}
   read = model.apply(variables, after, method=Transformer.read)
+  read = prefixes.spread(trajectory, read)
   said = said._replace(rewards=read.reward, step_logits=read.step)
   value = config.output_heads.value
   if value is None:

@@ -1,0 +1,398 @@
+"""A batch as prefix trees: the losses and gradients of the rows, for less."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agentic_jax import batching
+from agentic_jax import metrics
+from agentic_jax import recipe as recipe_lib
+from agentic_jax import types
+from agentic_jax.batching import prefix_tree
+from agentic_jax.models import config as config_lib
+from agentic_jax.models import sizes
+from agentic_jax.models import transformer
+from experiments import pages
+from tests import seeing_world
+from tests import thorough
+from tests import tiny_training
+from tests import tree_batches
+
+_V = 48
+_SHAPE = batching.Shape(8, 41, 8, 14, 1, 30)
+_SIZE = prefix_tree.Size(2, 90)
+
+
+def _joined(a, b, keep):
+  """The first tokens of one segment, and then all of another."""
+  return types.Segment(
+    *(
+      None if x is None else np.concatenate([x[:keep], y])
+      for x, y in zip(a, b, strict=True)
+    )
+  )
+
+
+def _grown(rng, number, **records):
+  """Segments that begin like others, cut anywhere; tokens are few."""
+  found = []
+  for _ in range(number):
+    n, m = rng.integers(1, 7, 2)
+    own = tiny_training.segment(rng, [(-1, n), (0, m)])
+    drawn = rng.integers(0, _V, (n + m, 1))
+    own = own._replace(
+      tokens=rng.integers(0, 3, n + m).astype(np.int32),
+      **{name: make(drawn) for name, make in records.items()},
+    )
+    other = found[rng.integers(len(found))] if found else own
+    keep = rng.integers(0, len(other.tokens) + 1) if found else 0
+    found.append(_joined(other, own, min(keep, 26)))
+  return found
+
+
+def _stack(segments, shape=_SHAPE):
+  """A trajectory of episodes of one segment each, all of one group."""
+  episodes = [
+    tiny_training.episode(0, i, [1.0], [segment])
+    for i, segment in enumerate(segments)
+  ]
+  return batching.stack(episodes, shape).trajectory
+
+
+def _of_first(planted):
+  return jax.tree.map(lambda x: x[0], planted.trees)
+
+
+def test_a_tree_by_hand():
+  rng = np.random.default_rng(0)
+  one = tiny_training.segment(rng, [(-1, 3), (0, 2)])
+  one = one._replace(tokens=np.int32([5, 6, 7, 8, 9]))
+  two = one._replace(tokens=np.int32([5, 6, 7, 8, 4]))
+  # The third token is warmer, so what follows it is told again.
+  three = one._replace(temperature=np.float32([1, 1, 0.5, 0.8, 0.8]))
+  shape = batching.Shape(1, 19, 1, 4, 1, 8)
+  trajectory = _stack([one, two, three], shape)
+  planted = prefix_tree.plant(trajectory, shape, prefix_tree.Size(1, 11))
+  tree = _of_first(planted)
+  assert tree.fits and planted.metrics == {
+    'prefix_tree/fitting': 1.0,
+    'prefix_tree/wanted': 9 / 19,
+  }
+  np.testing.assert_array_equal(
+    tree.place, [[0, 1, 2, 3, 4, 9, 14, 15, 16, -1, -1]]
+  )
+  np.testing.assert_array_equal(
+    tree.parent, [[0, 0, 1, 2, 3, 3, 1, 6, 7, 9, 10]]
+  )
+  np.testing.assert_array_equal(
+    tree.reach, [[8, 8, 5, 5, 4, 5, 8, 8, 8, 9, 10]]
+  )
+  np.testing.assert_array_equal(
+    tree.entry,
+    [[0, 1, 2, 3, 4, 0, 0, 1, 2, 3, 5, 0, 0, 1, 6, 7, 8, 0, 0]],
+  )
+  small = prefix_tree.plant(trajectory, shape, prefix_tree.Size(1, 8))
+  tree = _of_first(small)
+  assert not tree.fits and small.metrics['prefix_tree/fitting'] == 0
+  assert np.all(tree.place == -1)
+
+
+@pytest.mark.parametrize('seed', thorough.some(range(40), 8))
+def test_any_tree_tells_every_token_after_what_came_before_it(seed):
+  rng = np.random.default_rng(seed)
+  trajectory = _stack(_grown(rng, int(rng.integers(1, 14))))
+  size = prefix_tree.Size(int(rng.integers(1, 4)), 120)
+  planted = prefix_tree.plant(trajectory, _SHAPE, size)
+  tree = _of_first(planted)
+  assert tree.fits
+  tokens, place = trajectory.tokens.reshape(-1), tree.place.reshape(-1)
+  told = set()
+  for row, segment in enumerate(trajectory.segment):
+    for number in range(1, segment.max() + 1):
+      (here,) = np.nonzero(segment == number)
+      for t in here:
+        entry = tree.entry[row, t]
+        told.add(int(entry))
+        m, u = divmod(int(entry), size.entries)
+        seen = [v for v in range(u + 1) if u <= tree.reach[m, v]]
+        np.testing.assert_array_equal(
+          tokens[place[m * size.entries + np.array(seen)]],
+          trajectory.tokens[row, here[0] : t + 1],
+        )
+        assert len(seen) == 1 or tree.parent[m, u] == seen[-2]
+        # An action token stands for those that are not.
+        acts = trajectory.action_mask.reshape(-1)
+        assert acts[place[entry]] or not trajectory.action_mask[row, t]
+  assert told == set(np.flatnonzero(place >= 0))
+  if size.rows == 1:
+    distinct = planted.metrics['prefix_tree/wanted'] * trajectory.tokens.size
+    assert len(told) == round(distinct)
+
+
+def _kept(drawn):
+  sets = np.random.default_rng(drawn[:, 0]).random((len(drawn), _V)) < 0.7
+  return np.packbits(sets, axis=-1, bitorder='little')
+
+
+def _experts(drawn):
+  first = drawn % 4
+  pair = np.concatenate([first, (first + 1) % 4], axis=1)
+  return np.stack([pair] * 2, axis=1).astype(np.int16)
+
+
+def _divergence(chunk):
+  gap = jax.nn.softmax(chunk.logits) - jax.nn.softmax(chunk.teacher_logits)
+  return {'gap': jnp.sum(gap**2 * jnp.arange(gap.shape[-1]), axis=-1)}
+
+
+_EVERYTHING = types.Heads(
+  value=types.ValueHead(
+    levels=(0, 1, 0, 1, 0, 1, 0), bins=3, low=-1.0, high=1.0
+  ),
+  reward=True,
+  step_classes=2,
+)
+_LORA = config_lib.Lora(rank=2, alpha=4.0, targets=('query', 'up'))
+# What a policy may be, and what its segments have recorded.
+_POLICIES = {
+  'heads': (
+    dict(output_heads=_EVERYTHING, windows=(3, 0), score_cap=4.0, lora=_LORA),
+    {'kept': _kept},
+  ),
+  'critic': (
+    dict(
+      output_heads=types.Heads(value=types.ValueHead(), separate=True),
+      remat='block',
+      windows=(4, 4),
+    ),
+    {},
+  ),
+  'experts': (dict(size='toy_experts'), {'experts': _experts}),
+  'routers': (dict(size='toy_experts'), {}),
+}
+
+
+def _model(settings, dtype):
+  """A configuration, and parameters of which none is 0."""
+  settings = dict(settings)
+  size = settings.pop('size', 'toy')
+  config = sizes.load(size, _V, layers=2, dtype=dtype, **settings)
+  made = jax.jit(functools.partial(transformer.init, config))(jax.random.key(0))
+  rng = np.random.default_rng(0)
+  draw = lambda x: x + rng.normal(scale=0.05, size=x.shape).astype(x.dtype)
+  return config, jax.tree.map(draw, made)
+
+
+def _said(config, weights, params, trajectory, teacher):
+  """What may be trained on, and its sum with weights."""
+  said = transformer.outputs(
+    config,
+    params,
+    trajectory,
+    vocabulary=None if teacher is None else _divergence,
+    teacher=teacher,
+  )
+  inside = trajectory.segment > 0
+  after = jnp.pad(inside[:, :-1], ((0, 0), (1, 0)))
+  masks = dict.fromkeys(('values', 'value_parts'), after)
+  masks |= dict.fromkeys(
+    ('router_logits', 'experts', 'rewards', 'step_logits'), inside
+  )
+  spread = lambda mask, x: mask.reshape(mask.shape + (1,) * (x.ndim - 2))
+  found = {
+    name: jax.tree.map(
+      lambda x, name=name: jnp.where(
+        spread(masks.get(name, True | inside), x), x, 0
+      ),
+      value,
+    )
+    for name, value in said._asdict().items()
+    if value is not None
+  }
+  leaves = [x for x in jax.tree.leaves(found) if x.dtype != jnp.int32]
+  total = sum(
+    jnp.sum(x * weights[: x.size].reshape(x.shape)) for x in leaves
+  )
+  return total, found
+
+
+@pytest.mark.parametrize('dtype, limit', [('float64', 1e-9), ('float32', 1e-5)])
+@pytest.mark.parametrize('name', _POLICIES)
+def test_outputs_and_gradients_are_those_of_the_rows(name, dtype, limit):
+  if dtype == 'float32' and name != 'heads' and not thorough.ASKED:
+    pytest.skip('In make thorough.')
+  settings, records = _POLICIES[name]
+  rng = np.random.default_rng(1)
+  trajectory = _stack(_grown(rng, 13, **records))
+  tree = _of_first(prefix_tree.plant(trajectory, _SHAPE, _SIZE))
+  assert tree.fits
+  with jax.enable_x64(dtype == 'float64'):
+    config, params = _model(settings, dtype)
+    size = trajectory.tokens.size
+    weights = jnp.asarray(rng.normal(size=size * 16) / size, dtype)
+    teacher = None
+    if name in ('heads', 'experts'):
+      teacher = jax.tree.map(lambda x: 1.5 * x, params)
+    read = jax.jit(
+      jax.value_and_grad(
+        functools.partial(_said, config, weights), has_aux=True
+      )
+    )
+    (_, rows), wanted = read(params, trajectory, teacher)
+    planted = trajectory._replace(tree=tree)
+    (_, found), gradient = read(params, planted, teacher)
+    tiny_training.assert_close(
+      tiny_training.by_name(found), tiny_training.by_name(rows), limit
+    )
+    wanted = tiny_training.by_name(wanted)
+    tiny_training.assert_close(
+      tiny_training.by_name(gradient), wanted, limit
+    )
+  for key, value in wanted.items():
+    assert np.max(np.abs(value)) > 1e-4, f'{key} has no gradient'
+
+
+def test_images_are_shared_where_their_pixels_are():
+  config = seeing_world.config(layers=1)
+  shape = batching.Shape(
+    4, 30, 4, 4, 1, 9, images=batching.Images(2, seeing_world.SIZE, 4)
+  )
+  rng = np.random.default_rng(0)
+  pictures = rng.integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)
+  own = tiny_training.segment(rng, [(-1, 9), (0, 3)])
+  sight = np.full(12, -1, np.int32)
+  sight[1:5], sight[5:9] = np.arange(4), np.arange(4, 8)
+
+  def seeing(first, second, last):
+    tokens = own.tokens.copy()
+    tokens[-1] = last
+    return own._replace(
+      tokens=tokens, images=pictures[[first, second]], sight=sight
+    )
+
+  seen = [seeing(0, 1, 3), seeing(0, 1, 4), seeing(0, 2, 3), seeing(1, 1, 3)]
+  trajectory = _stack(seen, shape)
+  planted = prefix_tree.plant(trajectory, shape, prefix_tree.Size(2, 34))
+  # Those of other pixels go on by themselves: 12 + 1 + 7 + 11.
+  assert planted.metrics['prefix_tree/wanted'] == 31 / 120
+  tree = _of_first(planted)
+  params = jax.tree.map(
+    lambda x: x + 0.05, transformer.init(config, jax.random.key(0))
+  )
+  read = jax.jit(
+    jax.value_and_grad(
+      lambda p, rows: (
+        (found := transformer.outputs(config, p, rows).logprobs).mean(),
+        found,
+      ),
+      has_aux=True,
+    )
+  )
+  (_, wanted), gradient = read(params, trajectory)
+  (_, found), other = read(params, trajectory._replace(tree=tree))
+  np.testing.assert_allclose(found, wanted, atol=1e-5)
+  tiny_training.assert_close(
+    tiny_training.by_name(other), tiny_training.by_name(gradient), 1e-5
+  )
+  assert np.max(np.abs(gradient['vision']['projector'])) > 1e-4
+
+
+# Runs.
+
+
+def _leaves(seed=0):
+  """Two groups of four leaves, of trees whose turns are shared."""
+  paths = [(0, 1, 2), (0, 1, 3), (0, 4), (5, 6, 7)]
+  return [
+    tree_batches.leaf(member, path, float((member + seed) % 3), draw=draw)
+    for draw in range(2)
+    for member, path in enumerate(paths)
+  ]
+
+
+def _context_managed():
+  """Episodes of several segments that begin alike, in packed rows."""
+  rng = np.random.default_rng(3)
+  found = []
+  for draw in range(2):
+    prompt = tiny_training.segment(rng, [(-1, 6)])
+    for member in range(4):
+      said = tiny_training.segment(rng, [(0, 3), (-1, 2)])
+      more = tiny_training.segment(rng, [(1, 4)])
+      shown = said._replace(
+        action_mask=np.zeros(5, bool),
+        temperature=np.ones(5, np.float32),
+        sampler_logprobs=np.zeros(5, np.float32),
+      )
+      first = _joined(prompt, said, 6)
+      second = _joined(_joined(prompt, shown, 6), more, 11)
+      rewards = [0.0, float(rng.integers(3))]
+      found.append(
+        tiny_training.episode(draw, member, rewards, [first, second])
+      )
+  return found
+
+
+_RUNS = {
+  # Two microbatches of one group each; one of them finds no room.
+  'tree_grpo': (_leaves, dict(trees=2, expansions=1), 18, 4, 0.55),
+  'treepo': (_leaves, dict(group_size=4, first=2), 18, 4, 0.6),
+  'ppo': (_context_managed, dict(critic='separate', epochs=2), 33, 4, 0.6),
+  'grpo': (_context_managed, dict(kl_coefficient=0.1), 33, 4, 0.6),
+}
+
+
+@pytest.mark.parametrize('name', _RUNS)
+def test_a_run_learns_the_same(name, tmp_path):
+  make, settings, row_tokens, rows, share = _RUNS[name]
+  recipe = pages.load(name)(learning_rate=3e-3, **settings)
+  shape = batching.Shape(2 * rows, row_tokens, rows, 8, 3, 12)
+  if name == 'tree_grpo':
+    shape = shape._replace(turn_fields=('node',))
+
+  def learn(share):
+    result = tiny_training.learn(
+      recipe,
+      make(),
+      tmp_path / str(share),
+      size=shape,
+      steps=2,
+      prefix_tree=share,
+    )
+    assert result.summary['recompilations_after_warmup'] == 0
+    records = metrics.read(tmp_path / str(share))
+    return result.state, [
+      {k: v for k, v in record.items() if not k.startswith('time/')}
+      for record in records
+    ]
+
+  (flat, wanted), (tree, found) = learn(0.0), learn(share)
+  gradient = tiny_training.by_name(flat.optimizer_state.gradient)
+  assert max(np.max(np.abs(x)) for x in gradient.values()) > 1e-3
+  tiny_training.assert_close(
+    tiny_training.by_name(tree.optimizer_state.gradient), gradient, 1e-5
+  )
+  assert len(found) == len(wanted) == 2
+  for record, other in zip(found, wanted, strict=True):
+    fitting = record.pop('prefix_tree/fitting')
+    assert record.pop('prefix_tree/wanted') <= 1
+    assert fitting > 0
+    assert record.keys() == other.keys()
+    for key, value in other.items():
+      assert record[key] == pytest.approx(value, abs=2e-5, rel=1e-4), key
+
+
+def test_sizes_leave_room_for_the_longest_segment():
+  shape = batching.Shape(64, 101, 16, 64, 2, 9)
+  size = functools.partial(prefix_tree.size_for, shape)
+  # Eight groups in four microbatches: two rows.
+  assert size(0.5, groups=8) == prefix_tree.Size(2, 404)
+  assert size(0.1, groups=8) == prefix_tree.Size(1, 161)
+  assert size(0.5, groups=8, devices=4) == prefix_tree.Size(4, 202)
+  with pytest.raises(ValueError, match=r'share of 0\.248 or more'):
+    size(0.2, groups=8, devices=4)
+  assert size(0.248, groups=8, devices=4).entries >= 100
