@@ -275,8 +275,8 @@ class Trajectory(NamedTuple):
   #                               is no record: the routers choose.
   kept: Array | None = None  # uint8 [B, T, W]: replayed in training: which
   #                            tokens might have been sampled; see Segment.
-  tree: PrefixTree | None = None  # Of the rows of a microbatch, for whoever
-  #                                 computes what a policy says of them.
+  tree: Any = None  # A PrefixTree of the rows of a microbatch, for whoever
+  #                   computes what a policy says of them; None is none.
 
 
 class Turns(NamedTuple):

@@ -117,9 +117,7 @@ def plant(
   return Trees(types.PrefixTree(*map(np.stack, zip(*trees))), metrics)
 
 
-def _told(
-  trajectory: types.Trajectory, shape: packing.Shape
-) -> list[_Told]:
+def _told(trajectory: types.Trajectory, shape: packing.Shape) -> list[_Told]:
   """All segments, in the order of the rows."""
   kind = _kinds(trajectory, shape)
   length = trajectory.tokens.shape[1]
@@ -164,12 +162,12 @@ def _pixels(trajectory: types.Trajectory, tokens: int) -> np.ndarray:
     trajectory: with images.
     tokens: N, of an image.
   """
-  rows, number, *size = trajectory.images.shape
-  pictures = _numbers(trajectory.images.reshape(rows * number, *size))
-  pictures = pictures.reshape(rows, number)
-  sight = np.maximum(trajectory.sight, 0)
-  own = np.take_along_axis(pictures, sight // tokens, axis=1)
-  return np.where(trajectory.sight >= 0, own * tokens + sight % tokens, -1)
+  images, sight = np.asarray(trajectory.images), np.asarray(trajectory.sight)
+  rows, number, *size = images.shape
+  pictures = _numbers(images.reshape(rows * number, *size))
+  image, part = np.divmod(np.maximum(sight, 0), tokens)
+  own = np.take_along_axis(pictures.reshape(rows, number), image, axis=1)
+  return np.where(sight >= 0, own * tokens + part, -1)
 
 
 def _shared(one: bytes, other: bytes) -> int:

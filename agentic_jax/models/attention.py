@@ -126,7 +126,8 @@ class Packed:
   ) -> tuple:
     """Attention output [B, T, heads, H] of q [B, T, heads, H], and no cache."""
     del cache
-    return causal.KERNELS[self.kernel](form, q, k, v, self.segment), None
+    kernel: Any = causal.KERNELS[self.kernel]
+    return kernel(form, q, k, v, self.segment), None
 
 
 class Branched(NamedTuple):

@@ -57,9 +57,10 @@ def sights(rows: types.Trajectory, seen: Array) -> vision.Sights:
   """
   if rows.tree is None:
     return vision.Sights(seen, rows.sight)
+  sight: Any = rows.sight
   length = rows.tree.entry.shape[1]
   shift = jnp.maximum(rows.tree.place, 0) // length * seen.shape[1]
-  index = jnp.where(rows.sight >= 0, rows.sight + shift, -1)
+  index = jnp.where(sight >= 0, sight + shift, -1)
   return vision.Sights(seen.reshape(1, -1, seen.shape[-1]), index)
 
 

@@ -266,6 +266,7 @@ def hidden(
   With them the routing of feeding the tokens; see `Transformer.routed`. The
   rows are those of segments, or what `prefixes.lay` made of them.
   """
+  context: Any
   if trajectory.tree is None:
     kernel = causal.chosen(config, trajectory.tokens.shape[1]).kernel
     context = attention.Packed(trajectory.segment, trajectory.position, kernel)

@@ -145,9 +145,7 @@ class Learner:
     for _ in range(recipe.epochs):
       for part in np.array_split(np.arange(used), recipe.minibatches):
         if len(part):
-          collected.append(
-            self._update(trajectory, turns, credit, part, trees)
-          )
+          collected.append(self._update(trajectory, turns, credit, part, trees))
     return _average(collected) | planted, credit, stacked.trajectory
 
   def _plant(self, trajectory) -> tuple[Any, dict[str, float]]:
