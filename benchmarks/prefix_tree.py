@@ -1,13 +1,12 @@
 """What it saves to train on a batch as prefix trees.
 
-A train step of the policy of benchmarks/step.py, 3.28M parameters: a frozen
-reference scores the batch, one update is made, and everything on the host is
-counted. Row by row against `--prefix_tree`, turn about, on the same episodes:
+A train step of the policy of benchmarks/step.py, 3.28M parameters: gradients,
+one update, and everything on the host. Row by row against `--prefix_tree`, turn
+about, on the same episodes:
 
   answers    2 groups of 8, a prompt of 100 tokens and actions of 60
   long       1 group of 8, a prompt of 1,000 tokens and actions of 100
   tree_grpo  2 groups of 8 leaves, 2 trees of 4, 4 turns of 40 + 20 tokens
-  treepo     2 groups of 8 leaves that split in 2 after each of 3 turns
 
 Computed entries are those of the forward pass, padding included; the loss and
 its gradient must agree, and nothing may compile after the first step. Seconds
@@ -56,33 +55,20 @@ class Case(NamedTuple):
   recipe: recipe_lib.Recipe
 
 
-def _split(depth: int) -> list[list[int]]:
-  """Paths of a binary tree of turns, one turn before it splits first."""
-  paths = [[0]]
-  for _ in range(depth):
-    paths = [[*path, 2 * path[-1] + i] for path in paths for i in (1, 2)]
-  return paths
-
-
 def cases() -> dict[str, Case]:
   """By name."""
   alone = [[i] for i in range(_MEMBERS)]
   # Two trees; the leaves of one leave its first path after turns 1, 2 and 3.
   first = [[0, 1, 2, 3], [0, 4, 5, 6], [0, 1, 7, 8], [0, 1, 2, 9]]
   paths = first + [[20 + node for node in path] for path in first]
-  grpo = recipe_lib.grpo(
-    group_size=_MEMBERS, kl_coefficient=0.04, learning_rate=1e-5
+  grpo = recipe_lib.grpo(group_size=_MEMBERS, learning_rate=1e-5)
+  tree_grpo = pages.load('tree_grpo')(
+    trees=2, expansions=3, kl_coefficient=0.0, learning_rate=1e-5
   )
-  page = lambda name, **settings: pages.load(name)(
-    kl_coefficient=0.04, learning_rate=1e-5, **settings
-  )
-  tree_grpo = page('tree_grpo', trees=2, expansions=3)
-  treepo = page('treepo', first=1, branches=2, depth=3)
   return {
     'answers': Case(2, 100, 0, 60, alone, grpo),
     'long': Case(1, 1000, 0, 100, alone, grpo),
     'tree_grpo': Case(2, 100, 20, 40, paths, tree_grpo),
-    'treepo': Case(2, 100, 20, 40, _split(3), treepo),
   }
 
 
@@ -218,6 +204,22 @@ def _agree(records: dict[str, dict[str, float]]) -> None:
       )
 
 
+def row_of(name: str, measured: dict[str, Any]) -> list[str]:
+  """A line of the table: medians, and ratios of them."""
+  entries, times = measured['entries'], measured['times']
+  middle = lambda form, kind: common.median(times[form][kind])
+  return [
+    name,
+    *(f'{entries[form]:,}' for form in ('rows', 'trees')),
+    f'{entries["rows"] / entries["trees"]:.2f}',
+    *(f'{middle(form, "seconds"):.3f}' for form in ('rows', 'trees')),
+    *(
+      f'{middle("rows", kind) / middle("trees", kind):.2f}'
+      for kind in ('seconds', 'processor')
+    ),
+  ]
+
+
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'No arguments are taken, only flags; got {argv[1:]}.')
@@ -226,26 +228,9 @@ def main(argv: list[str]) -> None:
   for name, case in cases().items():
     if _ONLY.value and name not in _ONLY.value:
       continue
-    found[name] = measured = measure(case, _REPEATS.value)
-    middle = lambda form, kind, measured=measured: common.median(
-      measured['times'][form][kind]
-    )
-    entries = measured['entries']
-    lines.append(
-      [
-        name,
-        f'{entries["rows"]:,}',
-        f'{entries["trees"]:,}',
-        f'{entries["rows"] / entries["trees"]:.2f}',
-        f'{middle("rows", "seconds"):.3f}',
-        f'{middle("trees", "seconds"):.3f}',
-        *(
-          f'{middle("rows", kind) / middle("trees", kind):.2f}'
-          for kind in ('seconds', 'processor')
-        ),
-      ]
-    )
-    print(f'{name} is done.', flush=True)
+    found[name] = measure(case, _REPEATS.value)
+    lines.append(row_of(name, found[name]))
+    print(*lines[-1], flush=True)
   header = ['batch', 'entries of rows', 'of trees', 'fewer by']
   header += ['rows (s)', 'trees (s)', 'faster by', 'of the processor']
   print('\n' + common.table(header, lines), flush=True)

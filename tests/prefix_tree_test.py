@@ -1,6 +1,5 @@
 """A batch as prefix trees: the losses and gradients of the rows, for less."""
 
-import dataclasses
 import functools
 
 import jax
@@ -10,7 +9,6 @@ import pytest
 
 from agentic_jax import batching
 from agentic_jax import metrics
-from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
 from agentic_jax.batching import prefix_tree
 from agentic_jax.models import config as config_lib

@@ -8,6 +8,7 @@ computed per entry of the tree (`models.prefixes`).
 
 import bisect
 from collections.abc import Sequence
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -67,11 +68,12 @@ def size_for(
     if entries // rows >= longest:
       return Size(rows, entries // rows)
   least = longest * devices / (shape.microbatch_rows * shape.row_tokens)
+  least = math.ceil(1000 * least) / 1000
   raise ValueError(
     f'prefix_tree={share} of {shape.microbatch_rows} rows of '
     f'{shape.row_tokens} tokens are {entries} entries, and each of {devices} '
     f'devices needs a row of at least {longest}, the longest segment; use a '
-    f'share of {least:.3f} or more, more --microbatch_rows, or 0 to compute '
+    f'share of {least} or more, more --microbatch_rows, or 0 to compute '
     'the rows as they are.'
   )
 
@@ -85,7 +87,8 @@ def plant(
   a policy reads: the token, its temperature, and where they are recorded the
   pixels that it stands for, its experts and the tokens that it was drawn from.
 
-  A segment goes where it adds fewest entries, of these to the emptiest row.
+  A segment goes where it adds fewest entries, of these to the emptiest row; in
+  another row than what it begins like, it is told there from the beginning.
 
   Args:
     trajectory: numpy arrays, from `batching.stack`.
