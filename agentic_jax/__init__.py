@@ -14,7 +14,7 @@ probes.py          questions to the policy in contexts that nobody sampled
 sharding.py        mesh from a string, logical axis rules, placement
 sampling/          jitted prefill and decode over slots
 rollout/           environments x sampler -> episodes; limits, failures
-batching.py        episodes -> Trajectory: the one host-to-device crossing
+batching/          episodes -> Trajectory: the one host-to-device crossing
 advantages/        over time, over groups, over turns
 losses/            ratios, surrogates, KL, value, weights
 preferences/       scores of answers, pairs, lists; margins; reward models

@@ -6,6 +6,7 @@ Shapes, used in every docstring and never redefined:
   E episodes                S turns of an episode    G groups
   N action tokens of an episode                      R reward components
   L layers                 X experts of a layer, of which k see a token
+  M rows of a prefix tree  U entries of such a row
   H value heads            K numbers of one         C classes of steps
 
 Alignment, everywhere: entry t of a `[B, T]` array is about token t. A
@@ -233,6 +234,25 @@ class Heads:
     )
 
 
+class PrefixTree(NamedTuple):
+  """Tokens of a microbatch, those that segments begin with alike told once.
+
+  Entries of a row are in depth-first order: entry i comes before entry j in a
+  segment, and j sees it, if and only if i <= j <= reach[i]. Padding sees
+  itself. Whoever computes what a policy says does so per entry, and takes it to
+  the tokens by `entry`.
+  """
+
+  fits: Array  # bool []: whether all found room; else there is only padding.
+  place: Array  # int32 [M, U]: flat index row * T + t of a token that the entry
+  #               is, an action token where there is one; -1 is padding.
+  parent: Array  # int32 [M, U]: the entry of its row before it in a segment;
+  #                itself at a first token.
+  reach: Array  # int32 [M, U]: the last entry of its row that sees it.
+  entry: Array  # int32 [B, T]: flat index m * U + u of the token's entry; 0 at
+  #               padding.
+
+
 class Trajectory(NamedTuple):
   """A batch of episodes, per token. A row packs one or more segments."""
 
@@ -257,6 +277,8 @@ class Trajectory(NamedTuple):
   #                               is no record: the routers choose.
   kept: Array | None = None  # uint8 [B, T, W]: replayed in training: which
   #                            tokens might have been sampled; see Segment.
+  tree: Any = None  # A PrefixTree of the rows of a microbatch, for whoever
+  #                   computes what a policy says of them; None is none.
 
 
 class Turns(NamedTuple):
@@ -307,7 +329,8 @@ class Chunk(NamedTuple):
   teacher_logits: Array | None  # float32 [C, V], without a gradient.
   tokens: Array  # int32 [C]
   mask: Array  # bool [C]: action tokens; all else is to be ignored.
-  index: Array  # int32 [C]: row * T + t in the rows at hand, -1 is padding.
+  index: Array  # int32 [C]: row * T + t in the rows at hand, -1 is padding. Of
+  #               tokens that a prefix tree shares, that of one.
 
 
 class Credit(NamedTuple):

@@ -347,6 +347,7 @@ def train_run(
     shape=batch_shape(run, FLAGS.tasks_per_step, group_size),
     mesh=run.mesh,
     workdir=run.workdir,
+    prefix_tree=FLAGS.prefix_tree,
     steps=FLAGS.steps,
     pieces=run.world.tokenizer.pieces,
     what=what,

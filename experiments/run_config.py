@@ -76,7 +76,8 @@ def settings_of(run: Any) -> dict[str, Any]:
 
 def attention_of(run: Any) -> str:
   """What computes attention in training, and why."""
-  return str(causal.chosen(run.config))
+  said = str(causal.chosen(run.config))
+  return f'{said}; prefix trees by pieces' if FLAGS.prefix_tree else said
 
 
 def _files() -> dict[str, str]:

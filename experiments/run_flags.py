@@ -76,6 +76,15 @@ flags.DEFINE_string(
 flags.DEFINE_integer(
   'microbatch_rows', 32, 'Rows of one forward pass.', lower_bound=1
 )
+flags.DEFINE_float(
+  'prefix_tree',
+  0.0,
+  'Share of the entries of a microbatch that its prefix tree has: what '
+  'segments begin with alike is computed once, where that finds room. 0 '
+  'computes rows as they are; prefix_tree/wanted of a run says what would do.',
+  lower_bound=0.0,
+  upper_bound=0.99,
+)
 flags.DEFINE_integer('slots', 64, 'Episodes sampled at once.', lower_bound=1)
 flags.DEFINE_string(
   'memory',

@@ -12,6 +12,7 @@ from agentic_jax.models import attention
 from agentic_jax.models import causal
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
+from tests import thorough
 
 _FORMS = [
   attention.Form(0.3),
@@ -31,16 +32,37 @@ def _inputs(length, heads=(4, 2, 2), width=4, kind='float32'):
   return *arrays, segment
 
 
-def _plain(form, q, k, v, segment):
+def _branches(length):
+  """Two rows of trees: an entry goes on from one of the path before it."""
+  rng = np.random.default_rng(1)
+  reach, position = np.zeros((2, 2, length), np.int32)
+  for row in range(2):
+    path = []
+    for i in range(length):
+      depth = len(path) if rng.random() < 0.8 else rng.integers(len(path) + 1)
+      reach[row, path[depth:]] = i - 1
+      path, position[row, i] = [*path[:depth], i], depth
+    reach[row, path] = length - 1
+  return causal.Branches(reach, position)
+
+
+def _plain(form, q, k, v, segment, branches=None):
   """Every key for every query, and no thought of speed."""
   length, g = q.shape[1], q.shape[2] // k.shape[2]
   k, v = jnp.repeat(k, g, axis=2), jnp.repeat(v, g, axis=2)
   scores = form.scale * jnp.einsum('bqnh,bsnh->bnqs', q, k)
   if form.cap:
     scores = form.cap * jnp.tanh(scores / form.cap)
-  back = np.arange(length)[:, None] - np.arange(length)[None]
-  visible = (back >= 0) & (back < (form.window or length))
-  visible = visible & (segment[:, :, None] == segment[:, None, :])
+  index = np.arange(length)
+  before = index[:, None] >= index
+  if branches is None:
+    position = np.broadcast_to(index, segment.shape)
+    before = before & (segment[:, :, None] == segment[:, None, :])
+  else:
+    reach, position = branches
+    before = before & (index[:, None] <= reach[:, None, :])
+  back = position[:, :, None] - position[:, None, :]
+  visible = before & (back < (form.window or length))
   scores = jnp.where(visible[:, None], scores, -jnp.inf)
   return jnp.einsum('bnqs,bsnh->bqnh', jax.nn.softmax(scores), v)
 
@@ -73,6 +95,18 @@ def test_pieces(monkeypatch, length, form):
   inputs = _inputs(length)
   wanted = _found(_plain, form, *inputs)
   _agree(_found(causal.pieces, form, *inputs), wanted, 3e-6)
+
+
+@pytest.mark.parametrize('form', thorough.some(_FORMS, 3, first=1))
+def test_branches(monkeypatch, form):
+  monkeypatch.setattr(causal, '_QUERIES', 8)
+  monkeypatch.setattr(causal, '_KEPT', 24)
+  inputs, branches = _inputs(67), _branches(67)
+  found, wanted = (
+    _found(functools.partial(attend, branches=branches), form, *inputs)
+    for attend in (causal.pieces, _plain)
+  )
+  _agree(found, wanted, 3e-6)
 
 
 def test_traced_window():

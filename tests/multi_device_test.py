@@ -12,6 +12,7 @@ import pytest
 
 from agentic_jax import batching
 from agentic_jax import checkpoint
+from agentic_jax import metrics
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import sharding
 from agentic_jax import train
@@ -85,6 +86,23 @@ def check_training_agrees_with_one_device(name, mesh, learned):
   found_gradient, found_params = learned(name, mesh)
   tiny_training.assert_close(found_gradient, gradient, 1e-6)
   tiny_training.assert_close(found_params, params, 1e-5)
+
+
+def check_prefix_trees_agree_with_one_device(learned, tmp_path):
+  with mock.patch.object(checkpoint.Checkpoints, 'save'):
+    found = tiny_training.learn(
+      _recipe('grpo'),
+      tiny_training.episodes(),
+      tmp_path,
+      size=SHAPE,
+      mesh='fsdp:4,tensor:2',
+      prefix_tree=0.95,
+    )
+  assert metrics.read(tmp_path)[0]['prefix_tree/fitting'] == 1
+  gradient, _ = learned('grpo', '')
+  tiny_training.assert_close(
+    tiny_training.by_name(found.state.optimizer_state.gradient), gradient, 1e-6
+  )
 
 
 def _batch(recipe, mesh):

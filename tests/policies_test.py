@@ -62,6 +62,7 @@ def test_a_run_trains_its_adapters_alone(tmp_path):
   command += ['--recipe=supervised', '--slots=2', '--evaluate_every=0']
   command += ['--limit=turns=1', '--limit=action_tokens=16']
   command += ['--limit=segment_tokens=48', f'--workdir={tmp_path}']
+  command += ['--prefix_tree=0.9']
   for steps in (1, 2) if thorough.ASKED else (1,):
     done = subprocess.run(
       [*command, f'--steps={steps}'],

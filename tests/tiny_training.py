@@ -225,6 +225,7 @@ def learn(
   steps: int = 1,
   seed: int = 0,
   checkpoint_every: int = 100,
+  prefix_tree: float = 0.0,
 ) -> train.Result:
   """Runs the loop on a source, or on a list of episodes again and again.
 
@@ -241,6 +242,7 @@ def learn(
     steps=steps,
     pieces=TOKENIZER.pieces,
     checkpoint_every=checkpoint_every,
+    prefix_tree=prefix_tree,
   )
   return train.run(recipe, source, plan, state_of(recipe, seed=seed))
 

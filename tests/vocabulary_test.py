@@ -13,6 +13,7 @@ from agentic_jax import metrics
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
 from agentic_jax.models import chunks
+from agentic_jax.models import prefixes
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
 from experiments import gkd
@@ -50,7 +51,7 @@ def _rows(rows=4, length=21):
 def _logits(config, params, rows):
   """What is never held: [B, T, V]."""
   after = transformer.hidden(config, params, rows).hidden
-  hidden = transformer._before(after)
+  hidden = prefixes.before(rows, after)
   scores = transformer._score(config, params)(hidden)
   return scores / rows.temperature[..., None]
 

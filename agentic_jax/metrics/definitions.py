@@ -41,6 +41,16 @@ DEFINITIONS: Mapping[str, Definition] = {
     'share of action tokens at which the clipped surrogate has no gradient',
     'share',
   ),
+  'prefix_tree/fitting': Definition(
+    'share of the microbatches that found room in their prefix tree; the '
+    'others are computed row by row',
+    'share',
+  ),
+  'prefix_tree/wanted': Definition(
+    'tokens of the fullest microbatch, those that begin alike counted once, in '
+    'units of the entries of its rows: --prefix_tree should be above it',
+    'share',
+  ),
   'rollout/success': Definition(
     'share of episodes whose final reward is at least one half', 'share'
   ),

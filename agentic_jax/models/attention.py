@@ -133,7 +133,30 @@ class Packed:
   ) -> tuple[Array, None]:
     """Attention of q [B, T, heads, head_dim], of its shape, and no cache."""
     del cache
-    return causal.KERNELS[self.kernel](form, q, k, v, self.segment), None
+    kernel: Any = causal.KERNELS[self.kernel]
+    return kernel(form, q, k, v, self.segment), None
+
+
+class Branched(NamedTuple):
+  """Causal attention along the branches of trees, `types.PrefixTree`.
+
+  Always by `causal.pieces`: kernels of libraries know segments, not branches.
+
+  Attributes:
+    reach: int32 [M, U].
+    position: int32 [M, U], in a segment: how many tokens come before.
+  """
+
+  reach: Array
+  position: Array
+
+  def attend(
+    self, q: Array, k: Array, v: Array, cache: None, form: Form
+  ) -> tuple:
+    """Attention output [M, U, heads, H] of q [M, U, heads, H], and no cache."""
+    del cache
+    branches = causal.Branches(self.reach, self.position)
+    return causal.pieces(form, q, k, v, None, branches), None
 
 
 class Cached(NamedTuple):

@@ -31,7 +31,21 @@ _MASKED_TOKENS = 2048
 _TILE = 128
 
 
-def pieces(form: Any, q: Array, k: Array, v: Array, segment: Array) -> Array:
+class Branches(NamedTuple):
+  """What comes before what in rows whose segments share their beginnings."""
+
+  reach: Array  # int32 [B, T]: the last entry that sees it; `types.PrefixTree`.
+  position: Array  # int32 [B, T]: in a segment.
+
+
+def pieces(
+  form: Any,
+  q: Array,
+  k: Array,
+  v: Array,
+  segment: Array | None,
+  branches: Branches | None = None,
+) -> Array:
   """Attention in XLA's own operations: [B, T, heads, head_dim].
 
   Queries go in pieces, and a piece sees the keys before its end only: the
@@ -45,10 +59,13 @@ def pieces(form: Any, q: Array, k: Array, v: Array, segment: Array) -> Array:
     q: [B, T, heads, head_dim], queries.
     k: [B, T, kv_heads, head_dim], keys; kv_heads divides heads.
     v: [B, T, kv_heads, head_dim], values.
-    segment: int32 [B, T]; tokens of one segment see each other.
+    segment: int32 [B, T]; tokens of one segment see each other. None with
+      branches.
+    branches: who sees whom instead; None is segments one after the other.
   """
   chex.assert_equal_shape([k, v])
-  chex.assert_shape(segment, q.shape[:2])
+  if segment is not None:
+    chex.assert_shape(segment, q.shape[:2])
   b, t, heads, h = q.shape
   number = -(-t // _QUERIES)
   size = -(-t // number)
@@ -58,13 +75,14 @@ def pieces(form: Any, q: Array, k: Array, v: Array, segment: Array) -> Array:
   queries = queries.transpose(0, 2, 3, 1, 4)  # [B, kv_heads, g, T, head_dim]
   # [B, kv_heads, head_dim, T].
   k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 3, 1)
-  segments = jnp.pad(segment, ends)
+  pad = lambda x: jnp.pad(x, ends)
+  before = jax.tree.map(pad, segment if branches is None else branches)
   groups = number if t <= _KEPT else min(number, _PREFIXES)
   outs = []
   for group in range(groups):
     first, past = (number * j // groups for j in (group, group + 1))
     end = past * size
-    seen = (k[..., :end], v[..., :end], segments, segment[:, :end])
+    seen = (k[..., :end], v[..., :end], before)
     piece = functools.partial(_look_back, form, size, queries, *seen)
     if t <= _KEPT:
       outs.append(piece(first * size))
@@ -78,8 +96,25 @@ def pieces(form: Any, q: Array, k: Array, v: Array, segment: Array) -> Array:
   return out.reshape(b, -1, heads, h)[:, :t]
 
 
-def _look_back(form, size, q, k, v, segment, key_segment, start):
-  """Attention [B, kv_heads, g, size, head_dim] of queries from `start` on.
+def _visible(form, size, keys, before, start):
+  """bool [B, size, keys]: which of the first keys the queries see."""
+  index = start + jnp.arange(size)
+  cut = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
+  distance = index[:, None] - jnp.arange(keys)
+  visible = distance >= 0
+  if isinstance(before, Branches):
+    visible = visible & (index[:, None] <= before.reach[:, None, :keys])
+    position = before.position
+    distance = cut(position)[:, :, None] - position[:, None, :keys]
+  else:
+    visible = (cut(before)[:, :, None] == before[:, None, :keys]) & visible
+  if form.limited:
+    visible &= form.reaches(distance)
+  return visible
+
+
+def _look_back(form, size, q, k, v, before, start):
+  """Attention [B, kv_heads, g, size, head_dim] of the queries from `start` on.
 
   What is divided by the sum of the weights is the mixture, not each weight:
   so their gradient is one pass, w (dw - d sum), without a sum of its own.
@@ -92,22 +127,17 @@ def _look_back(form, size, q, k, v, segment, key_segment, start):
     q: [B, kv_heads, g, T, head_dim], queries of a row.
     k: [B, kv_heads, head_dim, seen], the first keys of the row.
     v: [B, kv_heads, head_dim, seen], their values.
-    segment: int32 [B, T], of the queries.
-    key_segment: int32 [B, seen], of the keys.
+    before: int32 [B, T], segments, or `Branches`.
     start: int32 [], where the queries begin.
   """
   b, kv_heads, g, _, h = q.shape
   s = v.shape[3]
   q = jax.lax.dynamic_slice_in_dim(q, start, size, axis=3)
-  segment = jax.lax.dynamic_slice_in_dim(segment, start, size, axis=1)
   q = q.reshape(b, kv_heads, g * size, h)
   scores = jnp.einsum('bkqh,bkhs->bkqs', q, k)  # [.., g size, seen]
   wide = jnp.promote_types(scores.dtype, jnp.float32)
   scores = form.cap_scores(scores.astype(wide))
-  distance = start + jnp.arange(size)[:, None] - jnp.arange(s)
-  visible = (segment[:, :, None] == key_segment[:, None, :]) & (distance >= 0)
-  if form.limited:
-    visible &= form.reaches(distance)
+  visible = _visible(form, size, s, before, start)
   scores = scores.reshape(b, kv_heads, g, size, s)
   scores = jnp.where(visible[:, None, None], scores, MASKED)
   top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))

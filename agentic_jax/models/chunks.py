@@ -84,7 +84,7 @@ def read(
   Args:
     score: the policy's projection onto the vocabulary.
     hidden: float [B, T, D], of the policy before each token.
-    trajectory: the rows.
+    trajectory: the rows, or those that `prefix_tree.lay` made of them.
     vocabulary: see `recipe.Recipe`.
     teach: the teacher's projection; None is no teacher.
     taught: float [B, T, D], of the teacher before each token.
@@ -95,6 +95,8 @@ def read(
   number = -(-length // size)
   size = -(-length // number)
   index = jnp.arange(rows * length, dtype=jnp.int32).reshape(rows, length)
+  if trajectory.tree is not None:
+    index = trajectory.tree.place
 
   def cut(x, fill=0):
     """[B, T, ...] as chunks [number, B, size, ...]."""

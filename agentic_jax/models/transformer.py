@@ -25,6 +25,7 @@ from agentic_jax.models import config as config_lib
 from agentic_jax.models import experts as experts_lib
 from agentic_jax.models import heads as heads_lib
 from agentic_jax.models import lora
+from agentic_jax.models import prefixes
 from agentic_jax.models import vision
 from agentic_jax.types import Array
 
@@ -263,28 +264,27 @@ def _join(parameters: dict[str, Array], joint: str, names) -> None:
   parameters[joint] = jnp.concatenate(parts, axis=-1)
 
 
-def _before(after: Array) -> Array:
-  """Hidden states [B, T, D] from which each token is predicted."""
-  return jnp.pad(after[:, :-1], ((0, 0), (1, 0), (0, 0)))
-
-
 def hidden(
   config: config_lib.TransformerConfig,
   params: Any,
   trajectory: types.Trajectory,
   recorded: Array | None = None,
 ) -> States:
-  """What feeding the rows gives, their images seen."""
-  kernel = causal.chosen(config, trajectory.tokens.shape[1]).kernel
-  context = attention.Packed(trajectory.segment, trajectory.position, kernel)
+  """What feeding rows gives, images seen; of segments, or of `prefixes.lay`."""
+  position = trajectory.position
+  if trajectory.tree is None:
+    kernel = causal.chosen(config, trajectory.tokens.shape[1]).kernel
+    context: Any = attention.Packed(trajectory.segment, position, kernel)
+  else:
+    context = attention.Branched(trajectory.tree.reach, position)
   model, variables = Transformer(config), {'params': params}
   sights = None
   if trajectory.images is not None:
     rows, number, *size = trajectory.images.shape
     pixels = trajectory.images.reshape(rows * number, *size)
     seen = model.apply(variables, pixels, method=Transformer.see)
-    seen = seen.reshape(rows, -1, seen.shape[-1])
-    sights = vision.Sights(seen, trajectory.sight)
+    tokens = seen.reshape(rows, -1, seen.shape[-1])
+    sights = prefixes.sights(trajectory, tokens)
   return model.apply(
     variables,
     trajectory.tokens,
@@ -338,22 +338,28 @@ def outputs(
     teacher: parameters whose logits `vocabulary` gets too; no gradient flows
       to them.
   """
-  after, _, routing = hidden(config, params, trajectory, trajectory.experts)
+  rows = prefixes.lay(trajectory)
+  after, _, routing = hidden(config, params, rows, rows.experts)
   score = _score(config, params)
   taught, teach = None, None
   if teacher is not None:
     # It has routers of its own: nobody recorded what they would choose.
-    taught = _before(hidden(config, teacher, trajectory).hidden)
+    taught = prefixes.before(rows, hidden(config, teacher, rows).hidden)
     teach = _score(config, teacher)
-  logprobs, entropy, found = chunks.read(
+  read = chunks.read(
     score,
-    _before(after),
-    trajectory,
+    prefixes.before(rows, after),
+    rows,
     vocabulary=vocabulary,
     teach=teach,
     taught=taught,
   )
+  (logprobs, entropy, found), routing = prefixes.spread(
+    trajectory, (read, routing)
+  )
   inside = (trajectory.segment > 0) & (trajectory.position > 0)
+  asked = trajectory.action_mask & (trajectory.position > 0)
+  found = jax.tree.map(lambda x: jnp.where(asked, x, 0.0), found)
   said = types.Outputs(
     logprobs=jnp.where(inside, logprobs, 0.0),
     entropy=jnp.where(inside, entropy, 0.0),
@@ -363,13 +369,14 @@ def outputs(
   )
   if 'heads' not in params:
     return said
-  return _with_heads(config, params, trajectory, after, said)
+  return _with_heads(config, params, trajectory, rows, after, said)
 
 
 def _with_heads(
   config: config_lib.TransformerConfig,
   params: Any,
   trajectory: types.Trajectory,
+  rows: types.Trajectory,
   after: Array,
   said: types.Outputs,
 ) -> types.Outputs:
@@ -378,9 +385,10 @@ def _with_heads(
   if config.output_heads.separate:
     own = heads_lib.critic(config, params)
     # Nobody recorded which experts its routers would choose.
-    after = hidden(config, own, trajectory).hidden
+    after = hidden(config, own, rows).hidden
   model, variables = Transformer(config), {'params': own}
   read = model.apply(variables, after, method=Transformer.read)
+  read = prefixes.spread(trajectory, read)
   said = said._replace(rewards=read.reward, step_logits=read.step)
   value = config.output_heads.value
   if value is None:

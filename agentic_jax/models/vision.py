@@ -31,9 +31,9 @@ _CHANNELS = 3
 class Sights(NamedTuple):
   """What stands in a row in the place of embeddings."""
 
-  seen: (
-    Array  # float [B, number, D]: tokens of images, one image after the other.
-  )
+  # float [B, J, D]: tokens of images, one image after the other; [1, J, D] is
+  # for all rows.
+  seen: Array
   index: Array  # int32 [B, T]: which of them stands here, -1 is none.
 
 

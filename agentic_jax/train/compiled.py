@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,15 +22,16 @@ class Programs(NamedTuple):
 
   Attributes:
     place: puts a host tree on every device.
-    score: (networks, trajectory, turns, start) -> trajectory with the scored
-      fields of one microbatch filled in.
+    score: (networks, trajectory, turns, start, trees) -> trajectory with the
+      scored fields of one microbatch filled in. `trees` are of the whole batch,
+      `prefix_tree.Trees.trees`; None computes the rows as they are.
     credit: (trajectory, turns) -> Credit.
-    prepare: (policy, trajectory, credit, carried, microbatches, teacher) ->
-      (Credit, carried).
+    prepare: (policy, trajectory, credit, carried, microbatches, teacher, trees)
+      -> (Credit, carried).
     weigh: (trajectory, turns, first, last) -> weights of rows [first, last).
     accumulate: (params, frozen, gradients, trajectory, credit, weights, start,
-      teacher) -> (gradients, sums), those of one microbatch added. `teacher` is
-      None unless the recipe has a `vocabulary` that wants one.
+      teacher, trees) -> (gradients, sums), those of one microbatch added.
+      `teacher` is None unless the recipe has a `vocabulary` that wants one.
     zero: () -> the gradients to begin with.
     update: (state, gradients) -> (state, norm, finite), without what is
       frozen: it gives up its memory to the new state.
@@ -76,6 +77,15 @@ def compile_programs(
     part = step_lib.take_rows(tree, start, shape.microbatch_rows)
     return jax.lax.with_sharding_constraint(part, rows)
 
+  def plant(trajectory, trees, start):
+    if trees is None:
+      return trajectory
+    here = start // shape.microbatch_rows
+    take = lambda x: jax.lax.dynamic_index_in_dim(x, here, keepdims=False)
+    tree = jax.tree.map(take, trees)
+    spread = jax.lax.with_sharding_constraint(tree._replace(fits=None), rows)
+    return trajectory._replace(tree=spread._replace(fits=tree.fits))
+
   def probe(params, trajectory):
     spread = jax.lax.with_sharding_constraint(trajectory, rows)
     return apply(params, spread).logprobs
@@ -87,12 +97,12 @@ def compile_programs(
   compiled = functools.partial(jax.jit, out_shardings=whole)
   return Programs(
     place=functools.partial(jax.device_put, device=whole),
-    score=compiled(_score(recipe, apply, take), donate_argnums=(1,)),
+    score=compiled(_score(recipe, apply, take, plant), donate_argnums=(1,)),
     credit=compiled(recipe.credit),
-    prepare=_prepare(recipe, apply, take, shape, compiled),
+    prepare=_prepare(recipe, apply, take, plant, shape, compiled),
     weigh=compiled(_weigh(recipe, shape.rows)),
     accumulate=jax.jit(
-      _accumulate(recipe, apply, take),
+      _accumulate(recipe, apply, take, plant),
       out_shardings=(states.params, whole),
       donate_argnums=(2,),
     ),
@@ -108,12 +118,31 @@ def compile_programs(
   )
 
 
-def _score(recipe, apply, take) -> Callable:
+def _where_they_fit(program: Callable, trajectory: types.Trajectory) -> Any:
+  """The program on the tree of a microbatch, or on its rows without room.
+
+  Both are compiled, and one of them runs.
+  """
+  if trajectory.tree is None:
+    return program(trajectory)
+  return jax.lax.cond(
+    trajectory.tree.fits,
+    program,
+    lambda rows: program(rows._replace(tree=None)),
+    trajectory,
+  )
+
+
+def _score(recipe, apply, take, plant) -> Callable:
   """Programs.score, of the rows that `take` takes."""
 
-  def score(networks, trajectory, turns, start):
-    scored = recipe.score(apply, networks, take(trajectory, start), turns)
-    return step_lib.put_rows(trajectory, scored, start)
+  def score(networks, trajectory, turns, start, trees=None):
+    def scored(part):
+      return recipe.score(apply, networks, part, turns)._replace(tree=None)
+
+    part = plant(take(trajectory, start), trees, start)
+    found = _where_they_fit(scored, part)
+    return step_lib.put_rows(trajectory, found, start)
 
   return score
 
@@ -133,30 +162,46 @@ def _weigh(recipe, num_rows: int) -> Callable:
   return weigh
 
 
-def _accumulate(recipe, apply, take) -> Callable:
+def _accumulate(recipe, apply, take, plant) -> Callable:
   """Programs.accumulate, of the rows that `take` takes."""
 
   def accumulate(
-    params, frozen, grads, trajectory, credit, weights, start, teacher=None
+    params,
+    frozen,
+    grads,
+    trajectory,
+    credit,
+    weights,
+    start,
+    teacher=None,
+    trees=None,
   ):
-    part = take((trajectory, credit, weights), start)
+    part, *others = take((trajectory, credit, weights), start)
     joined = lambda own, *rows, **asked: apply(
       lora.join(own, frozen), *rows, **asked
     )
-    more, sums = step_lib.gradients(recipe, joined, params, *part, teacher)
+    gradients = lambda part: step_lib.gradients(
+      recipe, joined, params, part, *others, teacher
+    )
+    more, sums = _where_they_fit(gradients, plant(part, trees, start))
     return jax.tree.map(jnp.add, grads, more), sums
 
   return accumulate
 
 
-def _prepare(recipe, apply, take, shape: batching.Shape, compiled) -> Callable:
+def _prepare(
+  recipe, apply, take, plant, shape: batching.Shape, compiled
+) -> Callable:
   """Programs.prepare: what all microbatches say, and then the statistics."""
 
-  def outputs(params, trajectory, start, teacher):
-    part = take(trajectory, start)
-    found = step_lib.outputs_of(recipe, apply, params, part, teacher)
-    # Those of a whole batch would not fit, and nothing of it needs them.
-    return found._replace(router_logits=None)
+  def outputs(params, trajectory, start, teacher, trees):
+    def said(part):
+      found = step_lib.outputs_of(recipe, apply, params, part, teacher)
+      # Those of a whole batch would not fit, and nothing of it needs them.
+      return found._replace(router_logits=None)
+
+    part = plant(take(trajectory, start), trees, start)
+    return _where_they_fit(said, part)
 
   def statistics(outputs, trajectory, credit, carried):
     credit = recipe.prepare(outputs, trajectory, credit)
@@ -167,7 +212,15 @@ def _prepare(recipe, apply, take, shape: batching.Shape, compiled) -> Callable:
   size = shape.microbatch_rows
   outputs, statistics = compiled(outputs), compiled(statistics)
 
-  def prepare(params, trajectory, credit, carried, microbatches, teacher=None):
+  def prepare(
+    params,
+    trajectory,
+    credit,
+    carried,
+    microbatches,
+    teacher=None,
+    trees=None,
+  ):
     if (
       recipe.prepare is recipe_lib.prepare_nothing
       and recipe.carry is recipe_lib.carry_nothing
@@ -176,7 +229,7 @@ def _prepare(recipe, apply, take, shape: batching.Shape, compiled) -> Callable:
     if not microbatches:
       return credit, carried
     parts = [
-      outputs(params, trajectory, jnp.int32(i * size), teacher)
+      outputs(params, trajectory, jnp.int32(i * size), teacher, trees)
       for i in range(shape.rows // size)
     ]
     joined = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)

@@ -13,6 +13,7 @@ from agentic_jax import batching
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax import types
+from agentic_jax.batching import prefix_tree
 from agentic_jax.models import experts as experts_lib
 from agentic_jax.models import heads
 from agentic_jax.models import lora
@@ -51,6 +52,7 @@ class Learner:
     self._shape = plan.shape._replace(turn_fields=fields)
     self._recipe, self._world = recipe, plan.world
     self._config = plan.config
+    self._trees = _size_of_trees(plan, recipe)
     self._programs = compiled.compile_programs(
       plan.config, recipe, self._shape, plan.mesh
     )
@@ -119,6 +121,7 @@ class Learner:
       for name in programs.scored_fields
     }
     trajectory = self._with_record(stacked.trajectory._replace(**scored))
+    trees, planted = self._plant(trajectory)
     trajectory, turns = programs.place((trajectory, stacked.turns))
     size, used = shape.microbatch_rows, stacked.microbatches
     networks = recipe_lib.Networks(
@@ -127,7 +130,7 @@ class Learner:
     if scored:
       for i in range(used):
         start = jnp.int32(i * size)
-        trajectory = programs.score(networks, trajectory, turns, start)
+        trajectory = programs.score(networks, trajectory, turns, start, trees)
     credit = programs.credit(trajectory, turns)
     credit, self._carried = programs.prepare(
       self.state.policy,
@@ -136,20 +139,28 @@ class Learner:
       self._carried,
       used,
       self._vocabulary_teacher(),
+      trees,
     )
     collected = []
     for _ in range(recipe.epochs):
       for part in np.array_split(np.arange(used), recipe.minibatches):
         if len(part):
-          collected.append(self._update(trajectory, turns, credit, part))
-    return _average(collected), credit, stacked.trajectory
+          collected.append(self._update(trajectory, turns, credit, part, trees))
+    return _average(collected) | planted, credit, stacked.trajectory
+
+  def _plant(self, trajectory) -> tuple[Any, dict[str, float]]:
+    """The prefix trees of a batch on the device, if asked, and metrics."""
+    if self._trees is None:
+      return None, {}
+    planted = prefix_tree.plant(trajectory, self._shape, self._trees)
+    return self._programs.place(planted.trees), planted.metrics
 
   def _reference(self) -> Any:
     if self.reference is None:
       return None
     return lora.join(self.reference, self.state.frozen)
 
-  def _update(self, trajectory, turns, credit, part) -> dict[str, float]:
+  def _update(self, trajectory, turns, credit, part, trees):
     """One optimiser step on the microbatches named in `part`."""
     programs, size = self._programs, self._shape.microbatch_rows
     first, last = int(part[0]) * size, (int(part[-1]) + 1) * size
@@ -167,6 +178,7 @@ class Learner:
         weights,
         jnp.int32(int(i) * size),
         self._vocabulary_teacher(),
+        trees,
       )
       sums.append(more)
     return self._apply(grads, sums)
@@ -227,6 +239,19 @@ class Learner:
         'them with --recipe=supervised, or a recipe that mixes demonstrations '
         'into its groups, such as --recipe=luffy.'
       )
+
+
+def _size_of_trees(plan, recipe) -> prefix_tree.Size | None:
+  """Of the prefix trees of a microbatch, if the plan asks for them."""
+  if not plan.prefix_tree:
+    return None
+  axes = plan.mesh.shape
+  return prefix_tree.size_for(
+    plan.shape,
+    plan.prefix_tree,
+    groups=max(plan.shape.episodes // recipe.group_size, 1),
+    devices=axes['data'] * axes['fsdp'],
+  )
 
 
 def _learning_rate(state) -> dict[str, float]:

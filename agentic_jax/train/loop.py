@@ -63,6 +63,7 @@ class Plan(NamedTuple):
   evaluate: Evaluate | None = None
   evaluate_every: int = 0  # Steps; 0 is only before and after.
   checkpoint_every: int = 20  # Steps.
+  prefix_tree: float = 0.0  # M U / (rows T) of `batching.prefix_tree`; 0: none.
   staleness: int = 0  # Batches that the parameters which sample lag behind.
   swap: str = ''  # When they change within a batch, see `versions.parse`.
   record_every: int = 10  # Steps between recorded training episodes.

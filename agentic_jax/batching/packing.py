@@ -1,8 +1,7 @@
-"""Episodes -> Trajectory and Turns: the one host-to-device crossing.
+"""Segments of episodes packed into the rows of a batch.
 
-Segments are packed into rows of a fixed length, the rows of a group lie in one
-microbatch, and every shape is fixed by the limits of the run: after warm-up
-nothing compiles again.
+Rows have a fixed length, those of a group lie in one microbatch, and every
+shape is fixed by the limits of the run: after warm-up nothing compiles again.
 """
 
 from collections.abc import Sequence
