@@ -3,9 +3,8 @@
 One transformer is every family of `models.config`'s options.
 
 The same modules train and sample. Training keeps the parameters of all layers
-stacked and scans over them; decoding wants them unstacked, with the matrices
-that share an input fused (`decode_layout`), which the modules read when they
-are built with `fused=True`.
+stacked and scans over them; decoding wants them unstacked, matrices that share
+an input fused (`decode_layout`): modules built with `fused=True` read these.
 """
 
 import dataclasses
