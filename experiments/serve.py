@@ -135,7 +135,8 @@ def main() -> None:
     endpoint.dispatcher.warm_up()
     print(
       f'{policy.name} on {server.url}, {endpoint.dispatcher.slots} answers at '
-      f'once, contexts of {endpoint.room} tokens.',
+      f'once, of at most {endpoint.limits.action_tokens} tokens, contexts of '
+      f'{endpoint.room}.',
       flush=True,
     )
     server.run()

@@ -8,6 +8,7 @@ A string within the JSON of a schema may spell a tag; that is not prevented.
 """
 
 from collections.abc import Iterator, Sequence
+import difflib
 import json
 import pathlib
 from typing import Any
@@ -110,6 +111,13 @@ def load(
   schema = None
   if sampling.grammar != ACTIONS:
     path = pathlib.Path(sampling.grammar)
+    if not path.exists():
+      close = difflib.get_close_matches(sampling.grammar, [ACTIONS], n=1)
+      hint = f' Did you mean {ACTIONS!r}?' if close else ''
+      raise ValueError(
+        f'grammar={sampling.grammar!r} is no file.{hint} Name a file that '
+        f'holds a JSON schema, or {ACTIONS}.'
+      )
     try:
       schema = json.loads(path.read_text())
     except (OSError, ValueError) as error:
