@@ -9,6 +9,7 @@ from agentic_jax import rollout
 from agentic_jax.models import config as config_lib
 from agentic_jax.sampling import budget
 from agentic_jax.sampling import programs
+from agentic_jax.sampling import speculation as speculation_lib
 
 FLAGS = flags.FLAGS
 
@@ -21,7 +22,12 @@ class Admitted(NamedTuple):
 
 
 def admit(
-  config: config_lib.TransformerConfig, limits: rollout.Limits, most_slots: int
+  config: config_lib.TransformerConfig,
+  limits: rollout.Limits,
+  most_slots: int,
+  speculation: speculation_lib.Speculation | None = None,
+  *,
+  parks: bool = True,
 ) -> Admitted:
   """The slots of a run; with --memory, says on stderr how it is spent.
 
@@ -29,6 +35,8 @@ def admit(
     config: the transformer.
     limits: how long segments are, and how many images they have.
     most_slots: that there is use for.
+    speculation: who drafts, if anybody does.
+    parks: whether room is kept for segments that leave their slots.
 
   Raises:
     ValueError: --memory does not hold them.
@@ -44,6 +52,8 @@ def admit(
     budget.parse(FLAGS.memory),
     most=most_slots,
     asked=FLAGS.slots if FLAGS['slots'].present else None,
+    speculation=speculation,
+    parks=parks,
   )
   said = budget.describe(config, shape, found)
   print(f'--memory={FLAGS.memory} holds {said}', file=sys.stderr, flush=True)

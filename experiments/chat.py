@@ -34,7 +34,9 @@ from agentic_jax.rollout import pictures
 from agentic_jax.sampling import controls
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
+from agentic_jax.sampling import slots as slots_lib
 from experiments import common
+from experiments import drafts
 from experiments import inspecting
 from experiments import policies
 from experiments import run_config
@@ -127,7 +129,7 @@ class Conversation:
       settings |= dict(draw=0, member=0, temperature=self._temperature)
       self.sampler.open(0, ids, images=placed, **settings)
     self._seen += len(images)
-    found: list[sampler_lib.Generated] = []
+    found: list[slots_lib.Generated] = []
     while not found:
       found = self.sampler.tick()
     said = found[0].tokens.tolist()
@@ -169,7 +171,9 @@ def converse() -> Conversation:
     dtype=FLAGS.dtype,
   )
   policies.refuse_untrained(FLAGS.model, published, config)
-  params = pretrained.load(published, config, sharding.make_mesh(FLAGS.mesh))
+  mesh = sharding.make_mesh(FLAGS.mesh)
+  params = pretrained.load(published, config, mesh)
+  drafting = drafts.load(FLAGS.speculate, bounds.segment_tokens, mesh)
   print('Loaded; compiling, which is done once ...', file=sys.stderr)
   sampler = sampler_lib.Sampler(
     config,
@@ -178,6 +182,7 @@ def converse() -> Conversation:
     ),
     stop_ids=words.stop_ids(()),
     seed=FLAGS.seed,
+    speculation=drafting,
     controls=controls.resolve(sampling, words),
   )
   sampler.load(params, 0)
@@ -215,10 +220,10 @@ def _talk(console: rich.console.Console) -> None:
     try:
       said = conversation.reply(line, images)
     except ValueError as error:
+      # The images stay for the next line.
       print(f'Not said: {error}', file=sys.stderr)
       continue
-    finally:
-      images = []
+    images = []
     if conversation.forgot:
       print(_FORGOT, file=sys.stderr)
     console.print(said, markup=False, highlight=False)

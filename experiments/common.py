@@ -170,6 +170,11 @@ def build(
       'recipe imitates: nothing is sampled. Leave it out, or take a recipe '
       'that samples, such as --recipe=async_grpo.'
     )
+  if train.parse_swap(FLAGS.swap) is not None and not FLAGS.staleness:
+    raise ValueError(
+      f'--swap={FLAGS.swap} changes parameters while others train; it wants '
+      '--staleness=1 or more.'
+    )
   mesh = sharding.make_mesh(FLAGS.mesh)
   published = policies.find(FLAGS.model)
   world = worlds.make(
@@ -235,7 +240,8 @@ def _sampler(
   most_slots: int,
 ) -> sampler_lib.Sampler:
   words = world.tokenizer
-  admitted = admission.admit(config, world.limits, most_slots)
+  drafting = drafts.load(FLAGS.speculate, world.limits.segment_tokens, mesh)
+  admitted = admission.admit(config, world.limits, most_slots, drafting)
   return sampler_lib.Sampler(
     config,
     admitted.shape,
@@ -249,7 +255,7 @@ def _sampler(
       grammar=grammars.load(sampling, world.grammar, words, config.vocab_size),
       record=record,
     ),
-    speculation=drafts.load(FLAGS.speculate, world.limits.segment_tokens, mesh),
+    speculation=drafting,
   )
 
 

@@ -81,7 +81,7 @@ flags.DEFINE_float(
   0.0,
   'Share of the entries of a microbatch that its prefix tree has: what '
   'segments begin with alike is computed once, where that finds room. 0 '
-  'computes rows as they are; prefix_tree/wanted of a run says what would do.',
+  'computes rows as they are. It wants more than prefix_tree/wanted of a run.',
   lower_bound=0.0,
   upper_bound=0.99,
 )

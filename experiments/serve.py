@@ -22,6 +22,7 @@ from agentic_jax.models import pretrained
 from agentic_jax.sampling import sampler as sampler_lib
 from experiments import admission
 from experiments import common
+from experiments import drafts
 from experiments import policies
 from experiments import run_config
 from experiments import worlds
@@ -95,13 +96,17 @@ def of_published() -> Policy:
     dtype=FLAGS.dtype,
   )
   policies.refuse_untrained(FLAGS.model, published, config)
+  mesh = sharding.make_mesh(FLAGS.mesh)
+  drafting = drafts.load(FLAGS.speculate, bounds.segment_tokens, mesh)
+  admitted = admission.admit(config, bounds, _MOST_SLOTS, drafting, parks=False)
   sampler = sampler_lib.Sampler(
     config,
-    admission.admit(config, bounds, _MOST_SLOTS).shape,
+    admitted.shape,
     stop_ids=serve.stop_ids(words, dialect),
     seed=FLAGS.seed,
+    speculation=drafting,
   )
-  params = pretrained.load(published, config, sharding.make_mesh(FLAGS.mesh))
+  params = pretrained.load(published, config, mesh)
   name = pathlib.Path(FLAGS.model.partition('?')[0]).name
   return Policy(name, sampler, words, dialect, bounds, params)
 

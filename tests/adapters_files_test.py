@@ -33,6 +33,7 @@ def _same(one, other):
   jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.thorough
 def test_what_is_written_is_read_back_to_the_bit(tmp_path):
   config, params = _made(0)
   pretrained.export_adapter(

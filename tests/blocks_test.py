@@ -68,6 +68,20 @@ def test_generated_tasks_take_as_long_as_they_say():
     assert task.difficulty == 1 or ''.join(sorted(task.prompt)).count('e')
 
 
+def test_tasks_alike_but_for_names_are_in_one_split():
+  assert blocks.shape('ab/c>cb/a') == blocks.shape('ca/b>ba/c')
+  assert blocks.shape('ab/c>cb/a') != blocks.shape('ab/c>cba')
+  shapes = {
+    split: {
+      blocks.shape(task.prompt)
+      for task in itertools.islice(blocks.tasks(split), 300)
+    }
+    for split in ('train', 'validation', 'test')
+  }
+  assert not shapes['train'] & shapes['test']
+  assert not shapes['validation'] & (shapes['train'] | shapes['test'])
+
+
 def _play(text, commands, **settings):
   environment = environments.load('blocks', **settings)
   played = [environment.reset(types.Task(0, text), 0)]

@@ -9,7 +9,9 @@ import pytest
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import transformer
 from agentic_jax.sampling import budget
+from agentic_jax.sampling import passes
 from agentic_jax.sampling import programs
+from agentic_jax.sampling import speculation
 from tests import small_world
 
 _SHAPE = programs.shape_for(100, 4)
@@ -41,6 +43,19 @@ def test_a_slot_is_what_its_arrays_are():
   assert half.cache == _CACHE / 2 and half.parameters < 0.6 * found.parameters
 
 
+def test_who_drafts_takes_its_share():
+  config = _config()
+  plain = budget.of_slots(config, _SHAPE)
+  other = speculation.Speculation(4, config=config)
+  found = budget.of_slots(config, _SHAPE, other)
+  arrays = passes.empty_caches(config, _SHAPE, other)
+  assert _bytes(arrays) == 4 * found.cache == 8 * plain.cache
+  assert found.parameters == 2 * plain.parameters
+  assert found.logits == 9 * plain.logits
+  found = budget.of_slots(config, _SHAPE, speculation.Speculation(4))
+  assert found.cache == plain.cache and found.logits == 5 * plain.logits
+
+
 def _admit(bytes_beside_parameters, **settings):
   config = _config()
   memory = budget.of_parameters(config) + bytes_beside_parameters
@@ -51,10 +66,11 @@ def _admit(bytes_beside_parameters, **settings):
 @pytest.mark.parametrize(
   ('room', 'settings', 'slots', 'parked'),
   [
-    (10 * (_SLOT + _CACHE), {}, 10, 10),
-    (11 * (_SLOT + _CACHE) - 1, {}, 10, 10),
+    (10 * (_SLOT + _CACHE) + _CACHE, {}, 10, 10),
+    (11 * (_SLOT + _CACHE) + _CACHE - 1, {}, 10, 10),
+    (10 * _SLOT, {'parks': False}, 10, 0),
     (10 * (_SLOT + _CACHE), {'most': 3}, 3, 3),
-    (10 * (_SLOT + _CACHE), {'asked': 12}, 12, 7),
+    (10 * (_SLOT + _CACHE), {'asked': 12}, 12, 6),
     (_SLOT, {}, 1, 0),
     (5 * _SLOT, {'asked': 5}, 5, 0),
   ],

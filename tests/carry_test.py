@@ -136,6 +136,7 @@ def _betas(credit, turns):
   return np.array(found[::2])
 
 
+@pytest.mark.thorough
 def test_beta_follows_the_gaps_against_the_running_mean():
   make = pages.load('beta_dpo')
   made = make(group_size=2, fraction=1.0)
@@ -188,6 +189,7 @@ def test_the_loss_is_that_of_the_drawn_pairs_at_their_beta():
   assert moved == np.repeat(drawn, 2).tolist()
 
 
+@pytest.mark.thorough
 def test_unusual_gaps_are_drawn_less_often_and_each_step_draws_anew():
   made = pages.load('beta_dpo')(group_size=2, fraction=0.5)
   draws = []

@@ -12,8 +12,8 @@ from benchmarks import credit_scans
 from benchmarks import credit_tasks
 
 # Not estimators: how a subtree counts, given to `subtree_relative`, and one
-# that reads texts on the host.
-_OTHERS = {'alike', 'by_size', 'merge_similar'}
+# that reads texts on the host; and the numbers of situations.
+_OTHERS = {'alike', 'by_size', 'merge_similar', 'situations'}
 # To compile in little time what runs once.
 _QUICK = {
   'xla_backend_optimization_level': 0,

@@ -81,7 +81,7 @@ def test_states_are_values(name, settings):
 def test_a_random_agent_never_crashes_it(name, settings):
   environment = environments.load(name, **settings)
   policy = random_policy(environment)
-  for seed, task in enumerate(scripted_play.some_tasks(name, 200)):
+  for seed, task in enumerate(scripted_play.some_tasks(name, 80)):
     for transition in scripted_play.play(environment, task, policy, seed)[0]:
       assert isinstance(transition, types.Transition)
       assert isinstance(transition.observation.text, str)
@@ -95,7 +95,7 @@ def test_a_random_agent_never_crashes_it(name, settings):
 @pytest.mark.parametrize('split', tasks_lib.SPLITS)
 def test_the_oracle_solves_it(name, settings, split):
   environment = environments.load(name, **settings)
-  for seed, task in enumerate(scripted_play.some_tasks(name, 400, split)):
+  for seed, task in enumerate(scripted_play.some_tasks(name, 100, split)):
     transitions, _ = scripted_play.play(
       environment, task, lambda state, rng: environment.oracle(state), seed
     )
@@ -113,7 +113,7 @@ def test_a_cheater_earns_less_than_an_honest_weak_policy(name, settings):
 
   def earned(policy):
     total = 0.0
-    for seed, task in enumerate(scripted_play.some_tasks(name, 120)):
+    for seed, task in enumerate(scripted_play.some_tasks(name, 60)):
       for transition in scripted_play.play(
         environment, task, policy(task), seed
       )[0]:
@@ -133,7 +133,7 @@ def test_the_truth_never_reaches_an_observation(name, settings):
   # With another truth the same actions are answered by the same words.
   environment = environments.load(name, **settings)
   policy = random_policy(environment)
-  for seed, task in enumerate(scripted_play.some_tasks(name, 100)):
+  for seed, task in enumerate(scripted_play.some_tasks(name, 40)):
     transitions, actions = scripted_play.play(environment, task, policy, seed)
     other = environment.reset(task._replace(answer='secret'), seed)
     for place, action in enumerate(actions):
@@ -146,7 +146,7 @@ def test_the_truth_never_reaches_an_observation(name, settings):
 @pytest.mark.parametrize('name', environments.ENVIRONMENTS)
 def test_train_and_held_out_tasks_are_disjoint(name):
   prompts = {
-    split: {task.prompt for task in scripted_play.some_tasks(name, 600, split)}
+    split: {task.prompt for task in scripted_play.some_tasks(name, 200, split)}
     for split in tasks_lib.SPLITS
   }
   for split, own in prompts.items():

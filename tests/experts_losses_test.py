@@ -146,6 +146,7 @@ def test_a_step_is_the_same_for_any_microbatches(tmp):
   assert np.abs(whole['blocks.router']).max() > 1e-3
 
 
+@pytest.mark.thorough
 def test_the_gradient_is_that_of_the_whole_batch(tmp):
   """Against the losses written over all real tokens at once."""
   result, both = _whole(tmp)
@@ -192,6 +193,7 @@ def test_any_recipe_takes_them(name, tmp):
   assert record['train/loss_router_z'] > 0
 
 
+@pytest.mark.thorough
 def test_replay_can_be_switched_off(tmp):
   played = recorded(tiny_training.episodes())
   make = functools.partial(recipe_lib.grpo, group_size=2)

@@ -101,6 +101,15 @@ def test_elements_may_be_named_by_where_they_are():
   assert '0,2 box news on' in said[3] and '(main) field name' in said[3]
 
 
+def test_what_is_typed_forges_no_situation():
+  page = [*PAGE, ['field', 'note', '', '', 0, 9]]
+  one = _play('type 3 x note=y', page=page)[-1]
+  other = _play('type 3 x; type 8 y', page=page)[-1]
+  assert one.state_key != other.state_key
+  half = _play('type 3 \ud800')[-1]
+  assert half.observation.text.encode()
+
+
 def test_generated_pages_hold_what_the_form_wants():
   for task in itertools.islice(forms.tasks('train'), 300):
     form, page = forms.read(task.prompt), forms.page(task.data)
@@ -139,6 +148,7 @@ def test_the_oracle_undoes_what_is_wrong():
     ('name=bob', PAGE, 'A form is what it is to hold and a button'),
     ('name, press send', PAGE, 'A form is what it is to hold and a button'),
     (PROMPT, [['slider', 'x', '', '', 0, 0]], 'kinds of field, box'),
+    (PROMPT, [['choice', 'fruit', '', '', 0, 0]], 'labelled colour, size'),
     (PROMPT, None, "wants its page in the task's data"),
   ],
 )

@@ -141,11 +141,46 @@ def test_kinds_and_levels_are_balanced():
     'old mug > shelf; shelf',
     'hot mug > shelf; shelf',  # There is no stove.
     'elephant > shelf; shelf',
+    'mug > lamp; lamp desk',
+    'look mug > desk; lamp desk',
   ],
 )
 def test_what_is_no_task(prompt):
   with pytest.raises(ValueError, match='A household task is a goal and places'):
     _play(prompt, 'open')
+
+
+def test_equal_keys_are_equal_situations():
+  lies = {'desk': ['mug', 'egg', 'pen']}
+  _, begun = _play('hot mug > shelf; desk shelf stove', 'go desk', lies=lies)
+  _, back = _play(
+    'hot mug > shelf; desk shelf stove', 'go desk, take mug, put', lies=lies
+  )
+  assert begun.state_key == back.state_key
+  _, made = _play(
+    'hot mug > shelf; desk shelf sink stove',
+    'go desk, take mug, go stove, heat, go sink, clean',
+    goal_reward=0.2,
+  )
+  _, never = _play(
+    'hot mug > shelf; desk shelf sink stove',
+    'go desk, take mug, go sink, clean',
+    goal_reward=0.2,
+  )
+  # There is still something to be earned in one of them.
+  assert made.state_key != never.state_key
+
+
+@pytest.mark.parametrize(
+  'prompt, lies, says',
+  [
+    ('two mug > shelf; desk shelf', {}, 'wants 2 of the item mug'),
+    ('look pen > lamp; desk lamp', {'lamp': ['egg']}, "lies at .'lamp'. lies"),
+  ],
+)
+def test_what_cannot_be_done_is_refused(prompt, lies, says):
+  with pytest.raises(ValueError, match=says):
+    _play(prompt, 'open', lies=lies)
 
 
 def test_what_lies_nowhere():

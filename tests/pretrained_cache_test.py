@@ -35,7 +35,7 @@ def error_in_float64() -> float:
   return max(error(case, 'float64') for case in {*others[::3], *experts})
 
 
-@pytest.mark.parametrize('case', thorough.some(cases.CASES, 4))
+@pytest.mark.parametrize('case', thorough.some(cases.CASES, 7))
 def test_token_by_token_and_in_chunks(case):
   assert error(case, 'float32') < 1e-4
 

@@ -6,7 +6,7 @@ from tests import pretrained_cases as cases
 from tests import thorough
 
 
-@pytest.mark.parametrize('case', thorough.some(cases.CASES, 4, 1))
+@pytest.mark.parametrize('case', thorough.some(cases.CASES, 7, 1))
 def test_greedy_continuations(case):
   wanted = cases.reference(case)
   prompts = cases.rows_of(wanted['prompts'], wanted['prompt_lengths'])

@@ -74,6 +74,7 @@ def _total(made, outputs):
   return jnp.sum(weights['policy'] * terms['policy'])
 
 
+@pytest.mark.thorough
 def test_the_best_of_a_group_is_compared_with_its_worst():
   _, trajectory, _ = _batch()
   outputs = _outputs(trajectory)

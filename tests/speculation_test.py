@@ -379,6 +379,7 @@ def test_short_sequences_follow_the_model(name):
   assert _surprise(counts.T.ravel(), joint.ravel()) > 6
 
 
+@pytest.mark.thorough
 def test_controls_steer_every_place():
   """The same tokens, and the same sets, as without drafts."""
   config = small_world.config(layers=1)

@@ -105,6 +105,11 @@ def test_questions_have_one_answer():
       assert len(counts) == 1 or counts[0] > counts[1]
 
 
+def test_no_question_is_asked_twice():
+  prompts = [task.prompt for task in tables.tasks('test')]
+  assert len(set(prompts)) == len(prompts) == tables.SIZES['test']
+
+
 def _answer(prompt, answer, said, **settings):
   environment = environments.load('tables', **settings)
   data = {'columns': list(TABLE.columns), 'rows': list(map(list, TABLE.rows))}

@@ -64,3 +64,8 @@ def check_observability(given: str) -> None:
   """Raises ValueError where a setting of observability is unknown."""
   if given not in ('full', 'partial'):
     raise ValueError(f"observability is 'full' or 'partial', got {given!r}.")
+
+
+def clean(text: str) -> str:
+  """A text of the policy that an observation may repeat: half characters go."""
+  return text.encode('utf-8', 'replace').decode()

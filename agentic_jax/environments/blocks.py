@@ -78,7 +78,7 @@ class Blocks:
     del seed
     base.refuse_ended(state.ended)
     calls = _GRAMMAR.parse(action).calls
-    words = calls[0].arguments.split() if calls else []
+    words = base.clean(calls[0].arguments).split() if calls else []
     after, error = None, 'BLOCK BLOCK or BLOCK -'
     if len(words) == 2:
       after = blocks.move(state.stacks, blocks.Move(*words))

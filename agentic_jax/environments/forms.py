@@ -89,7 +89,7 @@ class Forms:
     del seed
     base.refuse_ended(state.ended)
     calls = _GRAMMAR.parse(action).calls
-    command = calls[0].arguments.strip() if calls else ''
+    command = base.clean(calls[0].arguments.strip()) if calls else ''
     after, error, pressed = self._do(state, command)
     reward: dict[str, float] = {}
     if error and self._error_price:
@@ -212,5 +212,5 @@ def _holds(state: State) -> bool:
 
 
 def _key(state: State) -> str:
-  values = [f'{e.label}={e.value}' for e in state.page if e.value]
-  return f'{state.form} | {" ".join(values)} | {state.tab}'
+  values = [(e.label, e.value) for e in state.page if e.value]
+  return f'{state.form} | {values} | {state.tab}'

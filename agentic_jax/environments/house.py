@@ -81,12 +81,22 @@ class House:
     del seed
     goal, places = house.read(task.prompt)
     lies = task.data.get('lies', {})
-    if not set(lies) <= set(places):
+    lying = {place for place in places if place != house.LAMP}
+    if not set(lies) <= lying:
       raise ValueError(
-        f'What lies at {sorted(set(lies) - set(places))} lies nowhere: the '
-        f'task {task.prompt!r} has no such places.'
+        f'What lies at {sorted(set(lies) - lying)} lies nowhere: the task '
+        f'{task.prompt!r} has no such places for things to lie at.'
       )
-    things = ((p, tuple(lies.get(p, ()))) for p in places if p != house.LAMP)
+    if sum(things.count(goal.item) for things in lies.values()) < goal.number:
+      raise ValueError(
+        f'The task {task.prompt!r} wants {goal.number} of the item '
+        f'{goal.item}, and so many do not lie anywhere: {dict(lies)}.'
+      )
+    things = (
+      (place, tuple(sorted(lies.get(place, ()))))
+      for place in places
+      if place != house.LAMP
+    )
     state = State(goal, tuple(things))
     more = f' | {_everything(state)}' if self.observability == 'full' else ''
     return types.Transition(
@@ -221,7 +231,8 @@ def _everything(state: State) -> str:
 
 def _key(state: State) -> str:
   opened = ' '.join(sorted(state.opened))
-  return f'{state.goal} {_everything(state)} open {opened}'
+  made = ' made' if state.made else ''
+  return f'{state.goal} {_everything(state)} open {opened}{made}'
 
 
 def _next(state: State) -> str:

@@ -29,7 +29,8 @@ class Tables:
   A task is one of `tasks.tables`; queries are explained there. An answer ends
   the episode: with the final reward 1 if it is the right number, or `none`
   where there is none. A claim where there is only noise costs `claim_price`,
-  as a social reward: it would mislead whoever asked.
+  as a social reward: it would mislead whoever asked. Of the generated questions
+  a quarter have no answer, so who never asks and says `none` earns as much.
   """
 
   def __init__(

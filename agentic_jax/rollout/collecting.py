@@ -16,6 +16,7 @@ from agentic_jax.rollout import swapping
 from agentic_jax.rollout import workers as workers_lib
 from agentic_jax.sampling import parking
 from agentic_jax.sampling import sampler as sampler_lib
+from agentic_jax.sampling import slots as slots_lib
 
 
 def collect(
@@ -111,8 +112,9 @@ class _Loop:
       parent, turn = request.fork
       builder = parent.fork(turn, request, remembers=remembers)
     own = playing.Playing(next(self._numbers), builder, slot)
+    own.begun = request.fork is not None
     self._playing[own.number] = self._seated[slot] = own
-    if request.fork is not None:
+    if own.begun:
       own.due = builder.open_tokens
       self._open(own, builder.parked)
       builder.parked = None
@@ -158,7 +160,7 @@ class _Loop:
 
   def _segment(self, own: playing.Playing) -> parking.Parked | None:
     """What an episode has in its slot, or had; None before its reset."""
-    if own.slot is None or own.builder.state is None:
+    if own.slot is None or not own.begun:
       return own.parked
     return self._sampler.park(own.slot)
 
@@ -179,7 +181,7 @@ class _Loop:
   def _tickets(self) -> list[workers_lib.Ticket]:
     return [own.ticket for own in self._playing.values() if own.ticket]
 
-  def _advance(self) -> list[sampler_lib.Generated]:
+  def _advance(self) -> list[slots_lib.Generated]:
     """Decodes; notes how long it took."""
     if not self._sampler.num_active:
       return []
@@ -251,7 +253,7 @@ class _Loop:
     if given_up:
       return
     builder, own.ticket = own.builder, None
-    if builder.state is not None:
+    if own.begun:
       before = self._workers.latency_seconds
       self._workers.latency_seconds = patience.running_mean(
         before, ticket.seconds
@@ -259,7 +261,8 @@ class _Loop:
     if ticket.error is not None:
       builder.fail('raised', faults.describe(ticket.error))
       return
-    take = builder.reset if builder.state is None else builder.observe
+    take = builder.observe if own.begun else builder.reset
+    own.begun = True
     try:
       own.due = take(ticket.result)
     except faults.Garbage as error:
@@ -332,9 +335,7 @@ class _Loop:
     own = request.temperature
     return self._temperature if own is None else own
 
-  def _act(
-    self, own: playing.Playing, generated: sampler_lib.Generated
-  ) -> None:
+  def _act(self, own: playing.Playing, generated: slots_lib.Generated) -> None:
     builder = own.builder
     temperature = self._temperature_of(builder.request)
     text = builder.act(

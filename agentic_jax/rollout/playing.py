@@ -17,3 +17,4 @@ class Playing:
   ticket: workers.Ticket | None = None  # What its environment works on.
   parked: parking.Parked | None = None  # Its segment, while it is away.
   due: list[int] = dataclasses.field(default_factory=list)  # To be fed.
+  begun: bool = False  # Its first observation is there; a state may be None.

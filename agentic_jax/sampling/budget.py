@@ -9,7 +9,9 @@ import jax
 
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import transformer
+from agentic_jax.sampling import passes
 from agentic_jax.sampling import programs
+from agentic_jax.sampling import speculation as speculation_lib
 
 _UNITS = {
   'B': 1,
@@ -80,24 +82,35 @@ def of_parameters(config: config_lib.TransformerConfig) -> int:
 
 
 def of_slots(
-  config: config_lib.TransformerConfig, shape: programs.Shape
+  config: config_lib.TransformerConfig,
+  shape: programs.Shape,
+  speculation: speculation_lib.Speculation | None = None,
 ) -> Budget:
   """What `shape` takes: no memory is stated, and nothing is parked.
 
-  cache = layers x 2 x kv heads x head width x capacity x bytes of a number
+  cache = layers x 2 x kv heads x head width x capacity x bytes of a number, of
+  the policy and of another model that drafts; logits are those of all tokens of
+  a pass, and of the drafts.
   """
   one = shape._replace(slots=1)
-  caches = jax.eval_shape(functools.partial(programs.empty_caches, config, one))
+  caches = jax.eval_shape(
+    functools.partial(passes.empty_caches, config, one, speculation)
+  )
+  parameters, said = of_parameters(config), 1
+  if speculation is not None:
+    said += speculation.tokens * (1 if speculation.looks_up else 2)
+    if speculation.config is not None:
+      parameters += of_parameters(speculation.config)
   images = 0
   if config.vision is not None:
     number = shape.segment_images * config.vision.tokens * config.width
     images = number * jax.numpy.dtype(config.dtype).itemsize
   return Budget(
     memory=0,
-    parameters=of_parameters(config),
+    parameters=parameters,
     cache=_bytes(caches),
     images=images,
-    logits=4 * config.vocab_size,
+    logits=4 * said * config.vocab_size,
     slots=shape.slots,
     parked=0,
   )
@@ -110,8 +123,12 @@ def admit(
   *,
   most: int,
   asked: int | None = None,
+  speculation: speculation_lib.Speculation | None = None,
+  parks: bool = True,
 ) -> Budget:
   """The slots that fit into a memory, each with room to park another segment.
+
+  One segment more may be away while two change places: there is room for it.
 
   Args:
     config: the transformer.
@@ -120,22 +137,22 @@ def admit(
     most: slots that there is use for.
     asked: slots that must fit; what is left then is for parking. None asks for
       as many as fit.
+    speculation: who drafts, if anybody does.
+    parks: whether segments are parked at all.
 
   Raises:
     ValueError: not one slot fits, or not so many as were asked for; says what
       would.
   """
-  need = of_slots(config, shape)._replace(memory=memory)
+  need = of_slots(config, shape, speculation)._replace(memory=memory)
   room = memory - need.parameters
   fits = room // need.slot
   if fits < (asked or 1):
     raise ValueError(_refusal(config, shape, need, asked or 1))
-  if asked is not None:
-    left = (room - asked * need.slot) // need.cache
-    return need._replace(slots=asked, parked=min(asked, left))
-  slots = max(1, min(most, room // (need.slot + need.cache)))
-  left = (room - slots * need.slot) // need.cache
-  return need._replace(slots=slots, parked=min(slots, left))
+  beside = need.cache if parks else 0
+  slots = asked or max(1, min(most, (room - beside) // (need.slot + beside)))
+  left = (room - slots * need.slot) // need.cache - 1 if parks else 0
+  return need._replace(slots=slots, parked=max(0, min(slots, left)))
 
 
 def _refusal(config, shape: programs.Shape, need: Budget, asked: int) -> str:

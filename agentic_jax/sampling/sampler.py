@@ -1,7 +1,7 @@
 """The host's view of the slots: spans in, finished turns out."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +18,6 @@ from agentic_jax.sampling import programs
 from agentic_jax.sampling import slots as slots_lib
 from agentic_jax.sampling import speculation as speculation_lib
 from agentic_jax.sampling import store as store_lib
-
-
-class Generated(NamedTuple):
-  """A finished turn of one slot."""
-
-  slot: int
-  tokens: np.ndarray  # int32 [n], the stop token included
-  logprobs: np.ndarray  # float [n]
-  stopped: bool  # By a stop token or string; otherwise by the token limit.
-  experts: np.ndarray | None = None  # int16 [n, L, k], that saw the segment so
-  #                                    far, but for its last token.
-  kept: np.ndarray | None = None  # uint8 [n, W]: what might have been drawn,
-  #                                 see `controls`; None if nobody records it.
 
 
 class Sampler:
@@ -193,7 +180,7 @@ class Sampler:
     known = 0 if begin is None else self._known(begin, len(tokens))
     slot = self._slots[index]
     slot.length = 0
-    slot.first_span = slots_lib.NO_PROMPT
+    slot.first_span = slot.prompt = slots_lib.NO_PROMPT
     slot.span, slot.era = [], self._era
     self._store.eyes.close(index)
     self._follower.open(index)
@@ -303,7 +290,7 @@ class Sampler:
     slot = self._slots[index]
     return list(slot.tokens), list(slot.logprobs)
 
-  def stop(self, index: int, keep: int) -> Generated:
+  def stop(self, index: int, keep: int) -> slots_lib.Generated:
     """Ends a slot's turn from outside.
 
     Args:
@@ -325,10 +312,10 @@ class Sampler:
     slot.length -= len(slot.tokens) - keep
     del slot.tokens[keep:], slot.logprobs[keep:]
 
-  def _finish(self, index: int, stopped: bool) -> Generated:
+  def _finish(self, index: int, stopped: bool) -> slots_lib.Generated:
     slot = self._slots[index]
     slot.active = False
-    return Generated(
+    return slots_lib.Generated(
       index,
       np.asarray(slot.tokens, np.int32),
       np.asarray(slot.logprobs, self._kind),
@@ -341,7 +328,7 @@ class Sampler:
     """Gives a slot up. Its prompt may still serve as a source of copies."""
     self._slots[index].active = False
 
-  def tick(self, *, busy: bool = False) -> list[Generated]:
+  def tick(self, *, busy: bool = False) -> list[slots_lib.Generated]:
     """Feeds what is waiting, decodes one block, returns finished turns.
 
     While some slots can decode, others are fed a piece at a time.

@@ -13,6 +13,19 @@ Prompt = tuple[tuple[int, ...], tuple[bytes, ...]]
 NO_PROMPT: Prompt = ((), ())
 
 
+class Generated(NamedTuple):
+  """A finished turn of one slot."""
+
+  slot: int
+  tokens: np.ndarray  # int32 [n], the stop token included
+  logprobs: np.ndarray  # float [n]
+  stopped: bool  # By a stop token or string; otherwise by the token limit.
+  experts: np.ndarray | None = None  # int16 [n, L, k], that saw the segment so
+  #                                    far, but for its last token.
+  kept: np.ndarray | None = None  # uint8 [n, W]: what might have been drawn,
+  #                                 see `controls`; None if nobody records it.
+
+
 class Chance(NamedTuple):
   """What, besides the turn and the position, says which tokens are drawn."""
 

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent import futures
+import contextlib
+import threading
 from typing import Any, NamedTuple
 
 from agentic_jax import rollout
@@ -37,7 +38,6 @@ class Endpoint:
     name: of the model, as clients know it.
     dispatcher: owns the sampler.
     sessions: all that is recorded.
-    judges: the threads in which turns are recorded and judged.
   """
 
   def __init__(
@@ -94,7 +94,8 @@ class Endpoint:
       idle_seconds=idle_seconds,
       judge=judge,
     )
-    self.judges = futures.ThreadPoolExecutor(limit_waiting, 'judge')
+    self._limit_waiting = limit_waiting
+    self._judges = threading.Semaphore(limit_waiting)
     self.dispatcher = dispatcher_lib.Dispatcher(
       sampler, words.pieces, limit_waiting=limit_waiting
     )
@@ -124,19 +125,35 @@ class Endpoint:
       messages: of the conversation with this answer.
     """
     assert answer.said is not None
-    run = asyncio.get_running_loop().run_in_executor
-    session = answer.due.session
-    await run(self.judges, self.sessions.record, answer.due, answer.said)
-    judged = run(self.judges, self.sessions.judge, answer.due, messages)
-    done, _ = await asyncio.wait({judged}, timeout=self._judge_seconds)
-    if not done:
-      limit = f'{self._judge_seconds:g} s'
-      self.sessions.fail(session, 'hung', f'judge: no verdict within {limit}')
+    due, said = answer.due, answer.said
+    await asyncio.to_thread(self.sessions.record, due, said)
+    if not self._judges.acquire(blocking=False):
+      told = f'judge: {self._limit_waiting} verdicts are out already'
+      self.sessions.fail(due.session, 'hung', told)
+      return
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+
+    def judge() -> None:
+      try:
+        self.sessions.judge(due, messages)
+      finally:
+        self._judges.release()
+        with contextlib.suppress(RuntimeError):  # The loop has ended.
+          loop.call_soon_threadsafe(over.set)
+
+    # Each in a thread of its own, which the end of the process does not wait
+    # for: a judge may hang, and may ask a model of this endpoint.
+    threading.Thread(target=judge, daemon=True).start()
+    try:
+      await asyncio.wait_for(over.wait(), self._judge_seconds)
+    except TimeoutError:
+      told = f'judge: no verdict within {self._judge_seconds:g} s'
+      self.sessions.fail(due.session, 'hung', told)
 
   def close(self) -> None:
-    """Ends the thread of the sampler; judges end by themselves."""
+    """Ends the thread of the sampler."""
     self.dispatcher.close()
-    self.judges.shutdown(wait=False)
 
   def begin(self, asked: wire.Asked) -> list[answers.Answer]:
     """The turns that answer a request, not yet asked of the sampler.

@@ -21,7 +21,7 @@ def check(rewards: Any) -> dict[str, float]:
   fine = isinstance(rewards, Mapping) and all(
     name in types.REWARDS
     and isinstance(value, (int, float, np.floating, np.bool_))
-    and abs(float(value)) <= _MOST
+    and -_MOST <= value <= _MOST
     for name, value in rewards.items()
   )
   if not fine:

@@ -77,13 +77,19 @@ def page(data: Mapping[str, Any]) -> tuple[Element, ...]:
   """
   try:
     elements = tuple(Element(*row) for row in data['page'])
-    assert all(e.kind in KINDS for e in elements)
-  except (KeyError, TypeError, AssertionError):
+    fine = all(
+      e.kind in KINDS and (e.kind != 'choice' or e.label in OPTIONS)
+      for e in elements
+    )
+  except (KeyError, TypeError):
+    fine = False
+  if not fine:
     raise ValueError(
       "A form wants its page in the task's data: {'page': [[kind, label, value,"
-      f' tab, left, top], ...]}} with kinds of {", ".join(KINDS)}; got '
-      f'{dict(data)!s:.120}. The tasks named "forms" have it.'
-    ) from None
+      f' tab, left, top], ...]}} with kinds of {", ".join(KINDS)}, and choices '
+      f'labelled {", ".join(OPTIONS)}; got {dict(data)!s:.120}. The tasks '
+      'named "forms" have it.'
+    )
   return elements
 
 

@@ -77,6 +77,7 @@ def read(prompt: str) -> tuple[Goal, tuple[str, ...]]:
     or goal.kind not in KINDS
     or item not in ITEMS
     or target not in house
+    or (kind == 'look') != (target == LAMP)
     or not known.issuperset(house)
     or not set(_needed(goal)) <= set(house)
   ):

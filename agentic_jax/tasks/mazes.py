@@ -16,7 +16,7 @@ from typing import NamedTuple
 from agentic_jax import types
 from agentic_jax.tasks import splits
 
-SIZES = {'train': 1500, 'validation': 99, 'test': 198}
+SIZES = {'train': 900, 'validation': 60, 'test': 120}
 WAYS = {'u': (-1, 0), 'd': (1, 0), 'l': (0, -1), 'r': (0, 1)}
 _TEXT = re.compile(r'[.#~a-cA-C@$/]+')
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from agentic_jax import types
 from agentic_jax.tasks import splits
 
-SIZES = {'train': 1500, 'validation': 99, 'test': 198}
+SIZES = {'train': 900, 'validation': 60, 'test': 120}
 ATOMS = 'pqrs'
 TACTICS = (
   'intro',  # To prove A>B, suppose A and prove B.
@@ -286,8 +286,10 @@ def tasks(split: str) -> Iterator[types.Task]:
     ('theorem', number): functools.partial(_theorem, *level)
     for number, level in _LEVELS.items()
   }
-  about = lambda task: shape(read(task.prompt))
-  return splits.generate('proofs', split, kinds, SIZES[split], about=about)
+  about = lambda text: shape(read(text))
+  return splits.generate(
+    'proofs', split, kinds, SIZES[split], about=about, once=about
+  )
 
 
 def _theorem(

@@ -6,7 +6,6 @@ generator, however often it is run, makes one task for two splits.
 
 from collections.abc import Callable, Iterator, Mapping
 import hashlib
-import itertools
 import random
 
 from agentic_jax import types
@@ -32,7 +31,8 @@ def generate(
   kinds: Mapping[tuple[str, int], Make],
   number: int,
   *,
-  about: Callable[[types.Task], str] = lambda task: task.prompt,
+  about: Callable[[str], str] = str,
+  once: Callable[[str], str] = str,
 ) -> Iterator[types.Task]:
   """Tasks of one split, always the same ones, none twice.
 
@@ -44,23 +44,19 @@ def generate(
     kinds: what makes a task, by its kind and difficulty. One that runs dry of
       tasks never ends.
     number: how many tasks.
-    about: what decides the split: two tasks with one text are in one split.
+    about: of a prompt, what decides the split: two with one text are in one.
+    once: of a prompt, what occurs once in a split.
   """
-
-  def stream(kind: str, level: int, make: Make) -> Iterator[types.Task]:
-    rng = random.Random(f'{name}/{split}/{kind}/{level}')
-    seen = set()
+  fits = lambda text: split_of(text) == split
+  rngs = {
+    key: random.Random(f'{name}/{split}/{key[0]}/{key[1]}') for key in kinds
+  }
+  seen = set()
+  for index in range(number):
+    kind, level = key = list(kinds)[index % len(kinds)]
     while True:
-      task = make(rng, lambda text: split_of(text) == split)._replace(
-        kind=kind, difficulty=level
-      )
-      text = about(task)
-      if split_of(text) == split and text not in seen:
-        seen.add(text)
-        yield task
-
-  streams = [stream(*key, make) for key, make in kinds.items()]
-  chosen = itertools.islice(zip(*streams), -(-number // len(streams)))
-  tasks = itertools.islice(itertools.chain.from_iterable(chosen), number)
-  for index, task in enumerate(tasks):
-    yield task._replace(index=index)
+      task = kinds[key](rngs[key], fits)
+      if fits(about(task.prompt)) and once(task.prompt) not in seen:
+        break
+    seen.add(once(task.prompt))
+    yield task._replace(index=index, kind=kind, difficulty=level)

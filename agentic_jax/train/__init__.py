@@ -22,6 +22,7 @@ from agentic_jax.train.rescoring import rescore
 from agentic_jax.train.signals import Stopped
 from agentic_jax.train.step import TrainState
 from agentic_jax.train.step import apply_of
+from agentic_jax.train.versions import parse as parse_swap
 
 __all__ = [
   'Evaluate',
@@ -41,6 +42,7 @@ __all__ = [
   'load_params',
   'lora_of',
   'open_run',
+  'parse_swap',
   'place_teacher',
   'probed',
   'rescore',

@@ -123,6 +123,11 @@ class Ahead:
     while (job := self._work.get()) is not None and not self._closed:
       number, result = job
       try:
+        # Whoever trains may want the slots before the next version is out, so
+        # nothing is waited for while they are held.
+        last = self._swap.last(number) if self._swap else None
+        if last is not None:
+          self._versions.wait(min(last, number))
         with self._sampling:
           if self._closed:
             return

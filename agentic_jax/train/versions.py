@@ -91,8 +91,8 @@ class Swap:
     """
     if self._told is None:
       return versions.newest
-    steps = [s for own in self._schedule(number).values() for s in own]
     low = max(number - staleness, 0)
+    steps = self._steps(number) or [low]
     if not low <= min(steps) <= max(steps) <= number:
       raise ValueError(
         f'The schedule of --swap=replay has steps {min(steps)} to {max(steps)} '
@@ -100,6 +100,14 @@ class Swap:
         'is of another run. Repeat the flags of the run that wrote it.'
       )
     return min(steps)
+
+  def last(self, number: int) -> int | None:
+    """The last policy step that a batch needs; None if nobody can tell."""
+    return max(self._steps(number), default=None) if self._told else None
+
+  def _steps(self, number: int) -> list[int]:
+    """The policy steps of all turns of a batch that is told."""
+    return [s for own in self._schedule(number).values() for s in own]
 
   def of(
     self,
