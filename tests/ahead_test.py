@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from agentic_jax.train import ahead
+from agentic_jax.train import versions
 
 _WAIT_SECONDS = 60
 
@@ -145,3 +146,41 @@ def test_the_slots_belong_to_whoever_pauses_it():
 def test_a_negative_age_is_refused():
   with pytest.raises(ValueError, match='0 waits for every update'):
     _made(-1)
+
+
+class _Told:
+  """Samples two turns a batch, by what the schedule says."""
+
+  def __init__(self):
+    self.number = 0
+
+  def batch(self, step, params, swaps):
+    del step, params
+    for turn in range(2):
+      version = swaps.version(self.number, 0, turn)
+      swaps.params(version)
+      swaps.schedule.setdefault((self.number, 0), []).append(version)
+    self.number += 1
+    return self.number
+
+  def position(self):
+    return {'number': self.number}
+
+
+def test_a_replay_waits_for_versions_without_holding_the_slots():
+  """Whoever trains evaluates before it publishes the next version."""
+  told = {n: {(n, 0): [max(n - 1, 0), n]} for n in range(4)}
+  made = ahead.Ahead(_Told(), 1, lambda p: p, versions.Swap(False, told))
+  done = []
+
+  def train():
+    for step in range(4):
+      made.next(step, {'w': 0}, 4)
+      time.sleep(0.05)
+      with made.paused():
+        done.append(step)
+
+  thread = threading.Thread(target=train, daemon=True)
+  thread.start()
+  thread.join(20)
+  assert done == [0, 1, 2, 3]
