@@ -1,6 +1,7 @@
 """Batches sampled ahead: by whom, in which order, and what is kept of it."""
 
 import threading
+import time
 
 import jax.numpy as jnp
 import numpy as np
