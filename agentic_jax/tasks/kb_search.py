@@ -31,7 +31,9 @@ _CHAIN = re.compile(
   r"(\w+)((?:'s \w+)+)(\?| by most of " + ' '.join(CHRONICLERS) + r'\?)'
 )
 _COUNT = re.compile(r'how many of (\w+(?: \w+)*) have (\w+) (\w+)\?')
-_DECOYS = 3  # Entities that more facts end in than in any other.
+# Facts that lead away, the entities that they end in, and how often one of
+# these is named: an answer is named four times at most.
+_LEAST_DISTRACTING, _DECOYS, _MOST_NAMED = 8, 3, 5
 
 
 class Question(NamedTuple):
@@ -252,22 +254,23 @@ def _distract(
 ) -> list[str]:
   """Facts that lead away: of the same entities, and of the same relations.
 
-  They end in a few decoys, so that what is named most is not the answer.
+  They end in a few decoys, one of which is named more often than any answer.
   """
-  decoys = [name() for _ in range(_DECOYS)]
-  found: list[str] = []
   facts = [passage.split()[-3:] for passage in passages]
-  about = {(entity, relation) for entity, relation, _ in facts}
-  entities = dict.fromkeys(x for fact in facts for x in (fact[0], fact[2]))
-  for entity in entities:
-    free = [r for r in RELATIONS if (entity, r) not in about]
-    found += [
-      f'{entity} {relation} {rng.choice(decoys)}'
-      for relation in rng.sample(free, 2)
-    ]
-  for relation in dict.fromkeys(relation for _, relation, _ in facts):
-    found.append(f'{name()} {relation} {rng.choice(decoys)}')
-  return found
+  taken = {(entity, relation) for entity, relation, _ in facts}
+  about = []
+  for entity in dict.fromkeys(x for fact in facts for x in (fact[0], fact[2])):
+    free = [r for r in RELATIONS if (entity, r) not in taken]
+    about += [(entity, relation) for relation in rng.sample(free, 2)]
+  relations = list(dict.fromkeys(relation for _, relation, _ in facts))
+  about += [(name(), relation) for relation in relations]
+  while len(about) < _LEAST_DISTRACTING:
+    about.append((name(), rng.choice(relations)))
+  decoys = [name() for _ in range(_DECOYS)]
+  ends = decoys[:1] * _MOST_NAMED
+  ends += rng.choices(decoys, k=len(about) - len(ends))
+  rng.shuffle(ends)
+  return [f'{a} {r} {end}' for (a, r), end in zip(about, ends, strict=True)]
 
 
 # (number, rng, name) -> the prompt, passages with the facts, the answer.
