@@ -74,7 +74,7 @@ CHEATERS = {
     '<answer></answer>',
     '<search>{prompt}</search>',
     '<search>pal</search>',
-    '<information>1</information>',
+    '<result>1</result>',
   ],
   'mazes': [
     '<answer>{prompt}</answer>',
