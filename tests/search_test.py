@@ -109,7 +109,9 @@ def test_words_and_vectors_together(folder):
   words = sorted(range(60), key=lambda i: (-round(_bm25('owl hill')[i], 5), i))
   words = [i for i in words if _bm25('owl hill')[i] > 0]
   texts = [f'{p.title}\n{p.text}' for p in _corpus()]
-  close = np.argsort(-(_encode(texts) @ _encode(['owl hill'])[0]), kind='stable')
+  close = np.argsort(
+    -(_encode(texts) @ _encode(['owl hill'])[0]), kind='stable'
+  )
   rank = lambda rows, i: 1 / (61 + rows.index(i)) if i in rows else 0.0
   score = {i: rank(words, i) + rank(close.tolist(), i) for i in range(60)}
   best = sorted(score, key=lambda i: (-score[i], i))[:5]
@@ -246,7 +248,9 @@ def _answering(data):
 
 
 def _ok(body):
-  return f'HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}'.encode()
+  return (
+    f'HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}'.encode()
+  )
 
 
 @pytest.mark.parametrize(

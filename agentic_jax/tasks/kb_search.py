@@ -79,7 +79,7 @@ def read_passages(data: Mapping[str, Any]) -> tuple[str, ...]:
   if not passages or not all(isinstance(x, str) for x in passages):
     raise ValueError(
       "A search wants passages in the task's data: {'passages': ['kibo pal "
-      f"lomu', ...]}}; got {dict(data)!s:.80}. The tasks named \"kb_search\" "
+      f'lomu\', ...]}}; got {dict(data)!s:.80}. The tasks named "kb_search" '
       'are such.'
     )
   return tuple(passages)

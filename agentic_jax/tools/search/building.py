@@ -50,7 +50,9 @@ def build(
   shutil.rmtree(part, ignore_errors=True)
   part.mkdir(parents=True)
   try:
-    about = _write(part, corpus, bm25s.BM25(k1=k1, b=b, method='lucene'), encode)
+    about = _write(
+      part, corpus, bm25s.BM25(k1=k1, b=b, method='lucene'), encode
+    )
     about |= {'version': index.VERSION, 'k1': k1, 'b': b}
     (part / 'index.json').write_text(json.dumps(about), encoding='utf-8')
     part.rename(folder)
@@ -109,7 +111,9 @@ def _write(
 
 def _refuse(ids: Sequence[str]) -> None:
   if not ids:
-    raise ValueError('An index wants at least one passage; the corpus is empty.')
+    raise ValueError(
+      'An index wants at least one passage; the corpus is empty.'
+    )
   seen: set[str] = set()
   for id in ids:
     if id in seen:

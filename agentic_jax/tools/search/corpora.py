@@ -31,9 +31,10 @@ def load(spec: str) -> Iterator[passages.Passage]:
   if name.endswith('.jsonl'):
     return _lines(pathlib.Path(name))
   if name.startswith('tfds:'):
-    return _data_set(name.removeprefix('tfds:'), **_only(
-      settings, ('text', 'title', 'id', 'split', 'data_dir')
-    ))
+    return _data_set(
+      name.removeprefix('tfds:'),
+      **_only(settings, ('text', 'title', 'id', 'split', 'data_dir')),
+    )
   if name == 'wiki':
     return _wiki(**_only(settings, ('language',)))
   raise ValueError(
