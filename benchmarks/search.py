@@ -2,9 +2,10 @@
 
   python benchmarks/search.py
 
-Needs the extra `search`; about a minute on one core. By default the passages
-are words drawn from Zipf's law: 100,000 of 60 words, of a vocabulary of 200,000.
-Queries are words of a passage. The targets are 60 s to build and 3 ms a query.
+Needs the extra `search`; half a minute on one core. By default the passages are
+words drawn by Zipf's law: 100,000 passages of 60 words, of a vocabulary of
+200,000. Queries are words of a passage. The targets are 60 s to build and 3 ms
+a query.
 """
 
 from collections.abc import Iterator

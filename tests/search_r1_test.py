@@ -1,6 +1,5 @@
 """Search-R1: what was observed weighs nothing, or what the page is told."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -22,31 +21,27 @@ def test_observations_begin_after_the_first_action():
   assert found == [0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0]
 
 
-def _sizes(weight):
-  """The gradient by log-probabilities, of actions and of observations."""
+@pytest.mark.parametrize('weight', [0.0, 1.0])
+def test_what_was_observed_is_trained_on_where_asked_for(weight):
+  """That the default has no gradient there at all is in pages_test."""
   made = pages.load('search_r1')(observation_weight=weight)
-  trajectory, credit = pages_test.scored(made)
-  weights = made.weigh(trajectory, pages_test.batch().turns)
-
-  def scalar(outputs):
-    return pages_test.total(made, outputs, trajectory, credit, weights)
-
-  gradient = jax.jit(jax.grad(scalar))(pages_test.batch().outputs).logprobs
+  trajectory, turns, *_ = pages_test.batch()
   seen = np.asarray(search_r1.observed(trajectory))
   own = np.asarray(trajectory.action_mask)
-  assert not np.any(np.asarray(gradient)[~(seen | own)])
-  size = lambda mask: float(np.abs(np.asarray(gradient)[mask]).sum())
-  return size(own), size(seen), np.asarray(weights['policy']), own | seen
-
-
-def test_the_gradient_of_what_was_observed():
-  own, seen, weights, _ = _sizes(0.0)
-  assert own > 0 and seen == 0.0  # Exactly.
-  assert float(weights.sum()) == pytest.approx(1.0, rel=1e-5)
-  own, seen, weights, trained = _sizes(1.0)
-  assert own > 0 and seen > 0
-  # Without the mask every token of an answer counts the same.
-  np.testing.assert_allclose(weights, trained / trained.sum(), rtol=1e-5)
+  assert seen.any() and not (seen & own).any()
+  trained = (own | seen) if weight else own
+  weights = made.weigh(trajectory, turns)
+  assert weights.keys() == {'policy', 'kl'}
+  for found in weights.values():
+    # Every token of an answer counts the same.
+    np.testing.assert_allclose(found, trained / trained.sum(), rtol=1e-5)
+  credit = np.asarray(made.credit(trajectory, turns).advantages)
+  assert not credit[~trained].any()
+  # All tokens of an episode have the credit of the episode.
+  for episode in np.unique(trajectory.episode[own]):
+    of_it = trained & (trajectory.episode == episode)
+    assert np.ptp(credit[of_it]) < 1e-6
+  assert bool(np.any(credit[seen])) == bool(weight)
 
 
 def test_a_weight_is_not_negative():
