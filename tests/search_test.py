@@ -205,12 +205,24 @@ def test_a_request_as_search_r1_sends_it(server):
     ('{"queries": ["a"], "topk": 0}', 'topk is a number from 1'),
     ('{"queries": ["a"], "topk": true}', 'topk is a number'),
     ('{"queries": ["a"], "topk": 1000}', 'topk is a number'),
-    ('x' * (2**20 + 1), 'Content-Length of at most'),
   ],
 )
 def test_requests_that_are_refused(server, body, says):
   status, said = _post(server, body)
   assert status == 422 and says in said['detail']
+
+
+@pytest.mark.parametrize('length', [str(2**20 + 1), '-1', 'many'])
+def test_a_body_that_is_too_long_is_not_read(server, length):
+  connection = client.HTTPConnection('127.0.0.1', server.port, timeout=10)
+  connection.putrequest('POST', '/retrieve')
+  connection.putheader('Content-Length', length)
+  connection.endheaders()
+  answer = connection.getresponse()
+  assert answer.status == 422
+  assert 'Content-Length of at most' in json.loads(answer.read())['detail']
+  # Nor is what follows taken for a request.
+  assert answer.getheader('Connection') == 'close'
 
 
 def test_other_paths(server):

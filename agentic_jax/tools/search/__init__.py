@@ -1,8 +1,9 @@
 """Search over a corpus: an index on disk, as a tool, on a port, and from afar.
 
 `build` makes a folder of a corpus, which any number of processes open as
-`Index` and share in memory. With `MiniLM` it is found by meaning as well. `tool_of` makes of an index, or of a retriever
-that somebody serves (`Remote`), what an agent may call.
+`Index` and share in memory; with `MiniLM` it finds by meaning as well.
+`tool_of` makes of an index, or of a retriever that somebody serves (`Remote`),
+what an agent may call.
 """
 
 from agentic_jax.tools.search import building
