@@ -157,9 +157,8 @@ class KBSearch:
   def admissible(self, state: State) -> tuple[str, ...]:
     """Searches for what is asked, the next one that helps, a wrong answer."""
     todo = kb_search.consider(state.question, state.known)
-    queries = (state.question.entities[-1], state.question.relations[-1])
-    if todo.query:
-      queries += (todo.query,)
+    asked = (state.question.entities[-1], state.question.relations[-1])
+    queries = [query for query in (*asked, todo.query) if query]
     calls = tuple(f'<search>{query}</search>' for query in queries)
     return (*calls, '<answer>nobody</answer>')
 
