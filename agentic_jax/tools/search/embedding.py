@@ -78,16 +78,16 @@ class MiniLM:
   def _block(self, name: str, x: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Attention and a layer of GELU, each normalised after its addition."""
     own = f'{name}.attention.self'
-    split = lambda y: y.reshape(*y.shape[:2], _HEADS, -1)
-    q, k, v = (
-      split(self._dense(f'{own}.{part}', x))
+    heads = lambda y: y.reshape(*y.shape[:2], _HEADS, -1).swapaxes(1, 2)
+    q, k, v = (  # [n, heads, T, D / heads]
+      heads(self._dense(f'{own}.{part}', x))
       for part in ('query', 'key', 'value')
     )
-    logits = np.einsum('nqhd,nkhd->nhqk', q, k) / math.sqrt(q.shape[-1])
+    logits = q @ k.swapaxes(2, 3) / math.sqrt(q.shape[-1])
     logits = np.where(mask[:, None, None] > 0, logits, -np.inf)
     logits = np.exp(logits - logits.max(axis=-1, keepdims=True))
     weights = logits / logits.sum(axis=-1, keepdims=True)
-    read = np.einsum('nhqk,nkhd->nqhd', weights, v).reshape(x.shape)
+    read = (weights @ v).swapaxes(1, 2).reshape(x.shape)
     read = self._dense(f'{name}.attention.output.dense', read)
     x = self._norm(f'{name}.attention.output', x + read)
     inner = gelu(self._dense(f'{name}.intermediate.dense', x))
