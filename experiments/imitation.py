@@ -4,6 +4,7 @@ A script that begins with imitation imports this module, builds its run with
 the flag --recipe and calls `train_both`.
 """
 
+from collections.abc import Callable, Sequence
 import time
 from typing import Any
 
@@ -49,8 +50,15 @@ def updates() -> int:
   return FLAGS.steps * chosen.get('epochs', 1) * chosen.get('minibatches', 1)
 
 
-def warm_start(run: common.Run) -> train.Result:
-  """Imitates imperfect demonstrations, as a run of its own."""
+def warm_start(
+  run: common.Run, demonstrate: Callable[..., Sequence[str]]
+) -> train.Result:
+  """Imitates imperfect demonstrations, as a run of its own.
+
+  Args:
+    run: what the flags describe.
+    demonstrate: (environment, task, seed, *, skill) -> actions.
+  """
   settings = dict(
     learning_rate=FLAGS.warm_rate,
     warmup_steps=min(_RISING_STEPS, FLAGS.warm_steps // 10),
@@ -62,9 +70,7 @@ def warm_start(run: common.Run) -> train.Result:
   source = rollout.Demonstrations(
     run.world,
     pool.Pool(run.splits['train'], FLAGS.seed),
-    lambda task, seed: demonstrations.demonstrate(
-      environment, task, seed, skill=FLAGS.skill
-    ),
+    lambda task, seed: demonstrate(environment, task, seed, skill=FLAGS.skill),
     episodes_per_step=FLAGS.warm_episodes,
   )
   plan = train.Plan(
@@ -85,8 +91,16 @@ def warm_start(run: common.Run) -> train.Result:
   return train.run(recipe, source, plan, common.initial_state(run))
 
 
-def train_both(run: common.Run) -> dict[str, Any]:
+def train_both(
+  run: common.Run,
+  demonstrate: Callable[..., Sequence[str]] = demonstrations.demonstrate,
+) -> dict[str, Any]:
   """Imitation, then the recipe; prints and writes the summary, returns it.
+
+  Args:
+    run: what the flags describe.
+    demonstrate: what is imitated, see `warm_start`; by default sums done
+      badly.
 
   Raises:
     ValueError: the run begins with the parameters of another.
@@ -99,7 +113,7 @@ def train_both(run: common.Run) -> dict[str, Any]:
       '--init_from=...'
     )
   introducing.introduce(run)
-  warm = warm_start(run)
+  warm = warm_start(run, demonstrate)
   result = common.train_run(run, warm.state.policy, what='RL')
   before = metrics.read(run.workdir / 'warm_start')[0]['evaluate/success']
   records = metrics.read(run.workdir)

@@ -115,6 +115,12 @@ OTHERS: dict[str, tuple[Others, ...]] = {
     _SIZE,
     Others({'temperature_positive': 2.0, 'temperature_negative': 2.0}),
   ),
+  'search_r1': (
+    _SIZE,
+    Others({'kl_coefficient': 0.3} | _BAND),
+    Others({'observation_weight': 0.5}),
+    Others({'observation_weight': 1.0}, {'observation_weight': 0.5}),
+  ),
   'segment_ppo': (
     _SIZE,
     Others({'part': 'sequence'} | _BAND),

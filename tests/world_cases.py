@@ -17,6 +17,10 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
     'house',
     {'observability': 'full', 'error_price': 0.01, 'goal_reward': 0.2},
   ),
+  (
+    'kb_search',
+    {'observability': 'full', 'noise': 8, 'top': 1, 'idle_price': 0.01},
+  ),
   ('mazes', {'observability': 'partial', 'steps': 8, 'step_price': 0.01}),
   ('proofs', {'observability': 'partial', 'error_price': 0.01}),
   ('tables', {'query_price': 0.02, 'claim_price': 0.5}),
@@ -63,6 +67,14 @@ CHEATERS = {
     '<tool>look</tool>',
     '<tool>take mug</tool>',
     '<tool>go shelf</tool>',
+  ],
+  'kb_search': [
+    '<answer>{prompt}</answer>',
+    '<answer>1</answer>',
+    '<answer></answer>',
+    '<search>{prompt}</search>',
+    '<search>pal</search>',
+    '<result>1</result>',
   ],
   'mazes': [
     '<answer>{prompt}</answer>',

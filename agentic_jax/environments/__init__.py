@@ -12,6 +12,7 @@ from agentic_jax.environments import blocks
 from agentic_jax.environments import errands
 from agentic_jax.environments import forms
 from agentic_jax.environments import house
+from agentic_jax.environments import kb_search
 from agentic_jax.environments import mazes
 from agentic_jax.environments import proofs
 from agentic_jax.environments import tables
@@ -25,6 +26,7 @@ ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'errands': errands.Errands,
   'forms': forms.Forms,
   'house': house.House,
+  'kb_search': kb_search.KBSearch,
   'mazes': mazes.Mazes,
   'proofs': proofs.Proofs,
   'tables': tables.Tables,

@@ -2,7 +2,9 @@
 
 import fractions
 import re
+import string
 
+_PUNCTUATION = str.maketrans('', '', string.punctuation)
 _NUMBER = re.compile(
   r'[+-]?(\d{1,3}(,\d{3})+|\d+)?(\.\d*)?([eE][+-]?\d{1,3})?'
   r'(\s*/\s*[+-]?\d+)?'
@@ -17,6 +19,21 @@ def exact(answer: str, truth: str) -> float:
   """
   words = answer.casefold().split()
   return float(bool(words) and words == truth.casefold().split())
+
+
+def normalised(answer: str, truth: str) -> float:
+  """1.0 if the texts agree up to case, punctuation and articles, else 0.0.
+
+  The exact match of question answering: `The Pal!` is `pal`. An answer of
+  which nothing is left is never right.
+  """
+  words = _words(answer)
+  return float(bool(words) and words == _words(truth))
+
+
+def _words(text: str) -> list[str]:
+  bare = text.casefold().translate(_PUNCTUATION)
+  return [word for word in bare.split() if word not in ('a', 'an', 'the')]
 
 
 def numeric(answer: str, truth: str, *, tolerance: float = 0.0) -> float:

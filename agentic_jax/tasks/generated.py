@@ -6,6 +6,7 @@ from agentic_jax import types
 from agentic_jax.tasks import blocks
 from agentic_jax.tasks import forms
 from agentic_jax.tasks import house
+from agentic_jax.tasks import kb_search
 from agentic_jax.tasks import mazes
 from agentic_jax.tasks import proofs
 from agentic_jax.tasks import tables
@@ -20,6 +21,9 @@ TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'errands': toy.errands,
   'forms': forms.tasks,
   'house': house.tasks,
+  'kb_search': kb_search.tasks,
+  'kb_search_long': kb_search.long_tasks,
+  'kb_search_short': kb_search.short_tasks,
   'mazes': mazes.tasks,
   'proofs': proofs.tasks,
   'tables': tables.tasks,

@@ -2,7 +2,8 @@
 
 A tool that cannot do what it was asked raises `base.ToolError`, whose message
 becomes the observation. `describe` makes the schema by which a chat template
-tells the policy of a tool.
+tells the policy of a tool. Search over a corpus is a package of its own, which
+is imported by name: `from agentic_jax.tools import search`.
 """
 
 from agentic_jax.tools import python_expression
