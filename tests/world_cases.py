@@ -7,6 +7,10 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
   ('blocks', {'observability': 'partial', 'spare': 0}),
   ('corridor', {'slip': 0.25, 'max_turns': 64}),
   ('corridor', {'observability': 'partial'}),
+  (
+    'dialog_mem',
+    {'observability': 'full', 'bank_reward': 0.1, 'operation_price': 0.01},
+  ),
   ('errands', {'observability': 'full', 'goal_reward': 0.25}),
   ('errands', {'plans': False, 'length': 9}),
   (
@@ -17,7 +21,9 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
     'house',
     {'observability': 'full', 'error_price': 0.01, 'goal_reward': 0.2},
   ),
+  ('long_doc', {'observability': 'full', 'chunks': 16}),
   ('mazes', {'observability': 'partial', 'steps': 8, 'step_price': 0.01}),
+  ('multi_obj', {'observability': 'full', 'objectives': 16, 'hint': False}),
   ('proofs', {'observability': 'partial', 'error_price': 0.01}),
   ('tables', {'query_price': 0.02, 'claim_price': 0.5}),
   ('tool_math', {'tool': False}),
@@ -36,6 +42,13 @@ CHEATERS = {
     '<tool>goal</tool>',
     '<tool>right right right</tool>',
     '<result>7</result>',
+  ],
+  'dialog_mem': [
+    '<answer>none</answer>',
+    '<memory>noop</memory>',
+    '<memory>add {prompt}</memory>',
+    '<memory>delete 1</memory>',
+    '<tool>{prompt}</tool>',
   ],
   'echo': [
     '<answer></answer>',
@@ -64,11 +77,25 @@ CHEATERS = {
     '<tool>take mug</tool>',
     '<tool>go shelf</tool>',
   ],
+  'long_doc': [
+    '<answer>{prompt}</answer>',
+    '<answer>7</answer>',
+    '<answer>0 1 2 3 4 5 6 7 8 9</answer>',
+    '<memory>{prompt}</memory>',
+    '<tool>{prompt}</tool>',
+  ],
   'mazes': [
     '<answer>{prompt}</answer>',
     '<tool>$</tool>',
     '<tool>r</tool>',
     '<tool>ddddddddrrrrrrrrrr</tool>',
+  ],
+  'multi_obj': [
+    '<answer>7 7</answer>',
+    '<answer>7 7 7 7 7 7 7 7 7 7 7 7 7 7 7 7</answer>',
+    '<answer>0 1 2 3 4 5 6 7 8 9</answer>',
+    '<tool>{prompt}</tool>',
+    '<answer>{prompt}</answer>',
   ],
   'proofs': [
     '<answer>{prompt}</answer>',

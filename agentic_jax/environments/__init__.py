@@ -9,10 +9,13 @@ from typing import Any
 from agentic_jax import user_files
 from agentic_jax.environments import base
 from agentic_jax.environments import blocks
+from agentic_jax.environments import dialog_mem
 from agentic_jax.environments import errands
 from agentic_jax.environments import forms
 from agentic_jax.environments import house
+from agentic_jax.environments import long_doc
 from agentic_jax.environments import mazes
+from agentic_jax.environments import multi_obj
 from agentic_jax.environments import proofs
 from agentic_jax.environments import tables
 from agentic_jax.environments import tool_math
@@ -21,11 +24,14 @@ from agentic_jax.environments import toy
 ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'blocks': blocks.Blocks,
   'corridor': toy.Corridor,
+  'dialog_mem': dialog_mem.DialogMem,
   'echo': toy.Echo,
   'errands': errands.Errands,
   'forms': forms.Forms,
   'house': house.House,
+  'long_doc': long_doc.LongDoc,
   'mazes': mazes.Mazes,
+  'multi_obj': multi_obj.MultiObj,
   'proofs': proofs.Proofs,
   'tables': tables.Tables,
   'tool_math': tool_math.ToolMath,
