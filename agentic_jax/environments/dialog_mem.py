@@ -1,5 +1,6 @@
 """A dialogue to be remembered in a bank that holds little."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from agentic_jax import memory
@@ -18,6 +19,7 @@ class State(NamedTuple):
 
   dialogue: dialog_mem.Dialogue
   bank: bytes = _EMPTY  # A snapshot of the store.
+  entries: tuple[memory.Entry, ...] = ()  # What is in it.
   place: int = 0  # Lines and questions so far.
   turn: int = 0
   ended: bool = False
@@ -97,7 +99,7 @@ class DialogMem:
     state = State(dialog_mem.read(task.prompt))
     return types.Transition(
       state,
-      types.Observation(self._show(state, self._open(state))),
+      types.Observation(self._show(state)),
       state_key=self._key(state),
     )
 
@@ -110,21 +112,21 @@ class DialogMem:
     del seed
     base.refuse_ended(state.ended)
     parsed = self.grammar.parse(action)
-    bank, reward, says = self._open(state), dict[str, float](), ''
+    reward, says = dict[str, float](), ''
     after = state._replace(turn=state.turn + 1)
     if parsed.answer is not None and state.asked:
       reward['final'] = self._score(state, parsed.answer)
       after = after._replace(place=state.place + 1)
     elif parsed.calls and parsed.calls[0].name:
       try:
-        done, says = self._do(bank, parsed.calls[0].arguments, state.turn)
+        after, says = self._do(after, parsed.calls[0].arguments)
+        done = not says.startswith('found')
         after = after._replace(place=state.place + (done and not state.asked))
         if says != 'ok' and self._price:
           reward['auxiliary'] = -self._price
         says = '' if done else says
       except memory.WrongOperation as error:
         says = f'error: {error}'
-      after = after._replace(bank=bank.snapshot())
     else:
       wanted = 'answer' if state.asked else 'an operation'
       says = f'error: {parsed.error or f"wants {wanted}"}'
@@ -133,8 +135,7 @@ class DialogMem:
     after = after._replace(ended=ends or after.turn >= limit)
     if ends and self._bank_reward:
       reward['process'] = self._bank_reward * self.correctness(after)
-    shown = self._show(after, bank)
-    bank.close()
+    shown = self._show(after)
     return types.Transition(
       after,
       types.Observation(f'{says}; {shown}' if says else shown),
@@ -151,7 +152,7 @@ class DialogMem:
     """
     said = state.dialogue.lines[: state.place]
     holds = {f'{k} {v}' for k, v in dialog_mem.truth(said).items()}
-    entries = [entry.text for entry in self._open(state).entries()]
+    entries = [entry.text for entry in state.entries]
     both = holds & set(entries)
     # What is there twice is wrong once.
     either = len(holds - both) + len(entries)
@@ -171,55 +172,63 @@ class DialogMem:
 
   def oracle(self, state: State) -> str:
     """What keeps the bank right by rule; answers by what it has."""
-    bank = self._open(state)
     if state.asked:
-      found = bank.search(state.line, index='exact', most=1)
+      found = _about(state, state.line)
       value = found[0].text.split()[-1] if found else 'none'
       return f'<answer>{value}</answer>'
     said = dialog_mem.statement(state.line)
     if said is None:
       return '<memory>noop</memory>'
-    found = bank.search(said[0], index='exact', most=1)
+    found = _about(state, said[0])
     text = 'noop'
     if found and said[1] == '-':
       text = f'delete {found[0].id}'
     elif found and found[0].text != state.line:
       text = f'update {found[0].id} {state.line}'
-    elif not found and said[1] != '-' and len(bank) < self._capacity:
+    elif not found and said[1] != '-' and len(state.entries) < self._capacity:
       text = f'add {state.line}'
     return f'<memory>{text}</memory>'
 
-  def _open(self, state: State) -> memory.Store:
-    return memory.Store.of(state.bank, capacity=self._capacity)
-
-  def _do(self, bank: memory.Store, text: str, at: int) -> tuple[bool, str]:
-    """Does an operation: whether the line is done with, and what to say."""
+  def _do(self, state: State, text: str) -> tuple[State, str]:
+    """Does an operation: what the bank is then, and what to say."""
     operation = memory.read(text)
+    if operation.name == 'noop':
+      return state, 'ok'
     if len(operation.text) > _LONGEST:
       raise memory.WrongOperation(f'more than {_LONGEST} characters')
     about = ' '.join(operation.text.split()[:2])
     if operation.name == 'search':
-      operation = operation._replace(text=about)
-    said = memory.apply(bank, operation, at=at, key=about)
-    return operation.name != 'search', said
+      return state, f'found {_tell(_about(state, about))}'
+    bank = memory.Store.of(state.bank, capacity=self._capacity)
+    says = memory.apply(bank, operation, at=state.turn, key=about)
+    held = bank.snapshot(), tuple(bank.entries())
+    bank.close()
+    return state._replace(bank=held[0], entries=held[1]), says
 
   def _score(self, state: State, said: str) -> float:
     holds = dialog_mem.truth(state.dialogue.lines)
     share = 1 / len(state.dialogue.questions)
     return share * answers.exact(said, holds[state.line])
 
-  def _show(self, state: State, bank: memory.Store) -> str:
+  def _show(self, state: State) -> str:
     if not state.line:
       return ''
     about = ' '.join(state.line.split()[:2])
-    found = bank.search(about, index='exact', most=self._capacity)
+    found = _about(state, about)
     if self.observability == 'full':
-      found = bank.entries()
+      found = state.entries
     mark = '?' if state.asked else ''
-    held = ', '.join(f'{entry.id} {entry.text}' for entry in found)
-    return f'{state.line}{mark} | {held}' if held else state.line + mark
+    return state.line + mark + (f' | {_tell(found)}' if found else '')
 
   def _key(self, state: State) -> str:
-    entries = [f'{e.id} {e.text}' for e in self._open(state).entries()]
     end = ' ended' if state.ended else ''
-    return f'{state.place} {state.line} | {", ".join(entries)}{end}'
+    return f'{state.place} {state.line} | {_tell(state.entries)}{end}'
+
+
+def _about(state: State, key: str) -> tuple[memory.Entry, ...]:
+  """The entries of a key, the newest first."""
+  return tuple(e for e in reversed(state.entries) if e.key == key)
+
+
+def _tell(entries: Sequence[memory.Entry]) -> str:
+  return ', '.join(f'{entry.id} {entry.text}' for entry in entries)

@@ -22,7 +22,7 @@ VALUES = {
   'food': ('soup', 'rice', 'cake', 'fish'),
   'pet': ('dog', 'cat', 'owl', 'fox'),
 }
-_CHATTER = ('hi', 'nice day', 'well', 'i see', 'how are you')
+_CHATTER = ('hi', 'nice day', 'well', 'i see', 'so it goes on')
 _STATEMENT = re.compile(r'(\w+ \w+) (\w+|-)')
 
 
