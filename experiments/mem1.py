@@ -1,7 +1,7 @@
 """MEM1: each turn rewrites one state, and nothing else of the past is seen.
 
-Paper: MEM1, Learning to Synergize Memory and Reasoning for Efficient Long-Horizon
-  Agents, 2025, arXiv:2506.15841.
+Paper: MEM1, Learning to Synergize Memory and Reasoning for Efficient
+  Long-Horizon Agents, 2025, arXiv:2506.15841.
 Changes: from ppo, the context is the question and the last turn, --context=
   keep_last: what a thought does not say is forgotten. Undiscounted, and KL to
   the initial policy. The world asks for two things at once.

@@ -1,7 +1,7 @@
 """MemAgent: a memory overwritten chunk by chunk, paid by the last answer.
 
-Paper: MemAgent, Reshaping Long-Context LLM with Multi-Conv RL-based Memory Agent,
-  2025, arXiv:2507.02259.
+Paper: MemAgent, Reshaping Long-Context LLM with Multi-Conv RL-based Memory
+  Agent, 2025, arXiv:2507.02259.
 Changes: from grpo, the context is the question and the last turn, --context=
   keep_last: the memory that it wrote, and the next chunk. Advantages are not
   divided by the spread of their group. That of the answer is given to every

@@ -86,10 +86,7 @@ def test_a_summary_is_asked_for_and_begins_anew():
 def test_what_a_command_names_is_omitted():
   drop = context.omit(placeholder='gone')
   told = lambda command, n=3: drop(
-    [
-      s._replace(command=command) if s.turn == n - 1 else s
-      for s in spans(n)
-    ]
+    [s._replace(command=command) if s.turn == n - 1 else s for s in spans(n)]
   )
   assert told('') is None
   # Neither what there is not, nor what answers the command itself.

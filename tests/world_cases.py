@@ -23,7 +23,10 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
   ),
   ('long_doc', {'observability': 'full', 'chunks': 16}),
   ('mazes', {'observability': 'partial', 'steps': 8, 'step_price': 0.01}),
-  ('multi_obj', {'observability': 'full', 'objectives': 8, 'spare': 30, 'hint': False}),
+  (
+    'multi_obj',
+    {'observability': 'full', 'objectives': 8, 'spare': 30, 'hint': False},
+  ),
   ('proofs', {'observability': 'partial', 'error_price': 0.01}),
   ('tables', {'query_price': 0.02, 'claim_price': 0.5}),
   ('tool_math', {'tool': False}),

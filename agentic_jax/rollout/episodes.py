@@ -335,7 +335,10 @@ class Builder:
       self._append(span)
       return list(ids)
     self._segments.append(self._close())
-    self._open, self._experts = growing.Open(*([] for _ in growing.Open._fields)), None
+    self._open, self._experts = (
+      growing.Open(*([] for _ in growing.Open._fields)),
+      None,
+    )
     self._spans = []
     for span in fresh:
       self._append(span)

@@ -60,7 +60,9 @@ def chunks(
   places = rng.sample(range(number), min(number, len(facts)))
   where = [places[i % len(places)] for i in range(len(facts))]
   for place in set(where):
-    mine = [''.join(f) for f, at in zip(facts, where, strict=True) if at == place]
+    mine = [
+      ''.join(f) for f, at in zip(facts, where, strict=True) if at == place
+    ]
     for at, fact in zip(rng.sample(range(size), len(mine)), mine, strict=True):
       document[place][at] = fact
   return tuple(map(tuple, document))
@@ -96,4 +98,6 @@ def _task(
     prompt = ' '.join(name for name, _ in facts) + '?'
     if fits(prompt):
       answer = ' '.join(digit for _, digit in facts)
-      return types.Task(0, prompt, answer, data={'facts': list(map(list, facts))})
+      return types.Task(
+        0, prompt, answer, data={'facts': list(map(list, facts))}
+      )

@@ -18,7 +18,9 @@ _PROMPTED = 2  # The first names decide the split.
 
 def tasks(split: str) -> Iterator[types.Task]:
   """The tasks of a split; the prompt is that of two objectives."""
-  return splits.generate('multi_obj', split, {('lookup', 1): _task}, SIZES[split])
+  return splits.generate(
+    'multi_obj', split, {('lookup', 1): _task}, SIZES[split]
+  )
 
 
 def _task(rng: random.Random, fits: Callable[[str], bool]) -> types.Task:
