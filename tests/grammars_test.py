@@ -189,9 +189,7 @@ def test_what_cannot_be_is_refused(tmp_path, monkeypatch):
   )
   assert load('') is None
   assert load('actions') is not None
-  with pytest.raises(
-    ValueError, match="absent.json' is no file.*actions"
-  ):
+  with pytest.raises(ValueError, match="absent.json' is no file.*actions"):
     load(tmp_path / 'absent.json')
   path = tmp_path / 'schema.json'
   path.write_text('{"type": "nonsense"}')

@@ -351,7 +351,7 @@ class _Loop:
       else False,
     )
     if builder.asked:
-      self._call(slot, builder.reply)
+      self._call(own, builder.reply)
       return
     request = builder.request
     seed = episodes.derive_seed(
