@@ -80,7 +80,7 @@ class Remembering:
     self.forkable = getattr(environment, 'forkable', True)
     self.tools = getattr(environment, 'tools', ())
     self._environment = environment
-    self._settings = {'capacity': capacity, 'full': full}
+    self._settings: dict[str, Any] = {'capacity': capacity, 'full': full}
     store = memory.Store(begins_with or ':memory:', **self._settings)
     self._first = store.snapshot()
     store.close()

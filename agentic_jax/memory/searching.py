@@ -77,6 +77,6 @@ def by_vectors(
   size = np.linalg.norm(held, axis=1) * np.linalg.norm(other)
   scores = held @ other / np.maximum(size, 1e-30)
   return [
-    records.Entry(*row[:-1], float(score))
+    records.Entry(*row[:-1])._replace(score=float(score))
     for row, score in zip(rows, scores, strict=True)
   ]
