@@ -7,7 +7,8 @@ rewards/           scorers of text
 environments/      where tasks are solved
 tools/             what an agent may call
 protocol.py        tag grammars: render, parse, stop strings, roles of tokens
-context.py         what the policy sees: everything, or the last turns
+memory/            a store on SQLite, and the operations on it
+context.py         what the policy sees: everything, a window, a summary
 tokenizer/         a byte tokenizer; any tokenizer.json, with chat templates
 models/            the transformer, its sizes; published models in and out
 probes.py          questions to the policy in contexts that nobody sampled

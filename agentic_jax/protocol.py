@@ -11,6 +11,12 @@ A grammar may also have a decision whether to plan, and a plan, before these:
   <switch>yes</switch><plan>go to 5</plan><tool>right</tool>
   <switch>no</switch><tool>right</tool>
 
+It may have operations on a memory, which end a turn as calls do, and commands
+to the context, which come first and which the world never sees:
+
+  <memory>add ann oslo</memory>
+  <omit>1 3</omit><tool>right</tool>
+
 Whitespace between blocks is ignored, whitespace within a block is kept. Only
 the policy's own text is ever read here; what an environment answers is not,
 so a tag inside an observation means nothing.
@@ -29,7 +35,7 @@ _NAME = re.compile(r'[A-Za-z_][A-Za-z0-9_.-]*')
 
 
 class Call(NamedTuple):
-  """A call of a tool. The name '' is the only tool there is."""
+  """A call: of the tool, whose name is '', or of the 'memory'."""
 
   name: str
   arguments: str
@@ -49,13 +55,15 @@ class Action(NamedTuple):
   error: str = ''
   switch: str = ''
   plan: str = ''
+  omit: str = ''
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Grammar:
   """A tag grammar; the fields are the names of its tags.
 
-  A grammar has no `switch` or no `plan` where its name is '', as by default.
+  A grammar has no `switch`, `plan`, `memory` or `omit` where its name is '', as
+  by default.
 
   Raises:
     ValueError: if two tags share a name or a name is not a plain word.
@@ -67,6 +75,8 @@ class Grammar:
   result: str = 'result'
   switch: str = ''
   plan: str = ''
+  memory: str = ''
+  omit: str = ''
 
   def __post_init__(self):
     for name in self._names:
@@ -79,14 +89,23 @@ class Grammar:
 
   @property
   def _names(self) -> tuple[str, ...]:
-    planning = tuple(name for name in (self.switch, self.plan) if name)
-    return (self.think, self.tool, self.answer, self.result, *planning)
+    optional = (self.switch, self.plan, self.memory, self.omit)
+    return (
+      *(self.think, self.tool, self.answer, self.result),
+      *(name for name in optional if name),
+    )
 
   @property
-  def _leads(self) -> dict[str, str]:
+  def leads(self) -> dict[str, str]:
     """What may come before the call or answer, in order: field by tag."""
-    fields = ('switch', 'plan', 'think')
+    fields = ('omit', 'switch', 'plan', 'think')
     return {getattr(self, x): x for x in fields if getattr(self, x)}
+
+  @property
+  def callables(self) -> dict[str, str]:
+    """What may be called, and so ends a turn: name of the call by tag."""
+    memory = {self.memory: 'memory'} if self.memory else {}
+    return {self.tool: ''} | memory
 
   @property
   def tags(self) -> tuple[str, ...]:
@@ -98,7 +117,7 @@ class Grammar:
   @property
   def stop_strings(self) -> tuple[str, ...]:
     """The strings that end a turn."""
-    return (f'</{self.tool}>', f'</{self.answer}>')
+    return tuple(f'</{name}>' for name in (*self.callables, self.answer))
 
   def parse(self, text: str) -> Action:
     """The action that a text means. Never raises.
@@ -111,20 +130,20 @@ class Grammar:
       anything that `render` would not write up to whitespace between blocks.
     """
     blocks, error = self._blocks(text)
-    ahead = list(self._leads)
+    ahead = list(self.leads)
     lead: dict[str, Any] = {}
     for place, (name, content) in enumerate(blocks):
       if name in ahead:
         ahead = ahead[ahead.index(name) + 1 :]
-        lead[self._leads[name]] = content
-      elif name in self._leads:
+        lead[self.leads[name]] = content
+      elif name in self.leads:
         return Action(**lead, valid=False, error=self._order)
       elif error:
         break
       elif place + 1 < len(blocks):
         return Action(**lead, valid=False, error=f'text after {name}')
-      elif name == self.tool:
-        return Action(**lead, calls=(Call('', content),))
+      elif name in self.callables:
+        return Action(**lead, calls=(Call(self.callables[name], content),))
       else:
         return Action(**lead, answer=content)
     error = error or f'no {self.tool} or {self.answer}'
@@ -142,19 +161,32 @@ class Grammar:
         f'Only a valid action has a text, but this one {fault}: {action}.'
       )
     if action.answer is None:
-      end, content = self.tool, action.calls[0].arguments
+      ((name, content),) = action.calls
+      end = self.memory if name else self.tool
     else:
       end, content = self.answer, action.answer
-    blocks = [(tag, getattr(action, x)) for tag, x in self._leads.items()]
+    blocks = [(tag, getattr(action, x)) for tag, x in self.leads.items()]
     blocks = [(tag, said) for tag, said in blocks if said] + [(end, content)]
     return ''.join(f'<{tag}>{said}</{tag}>' for tag, said in blocks)
+
+  def for_world(self, text: str) -> str:
+    """What the world gets to see of an action: all but commands to the context.
+
+    Args:
+      text: what the policy emitted in one turn.
+    """
+    blocks, _ = self._blocks(text) if self.omit else ([], '')
+    if not blocks or blocks[0][0] != self.omit:
+      return text
+    return text.partition(f'</{self.omit}>')[2]
 
   def roles(self, pieces: Sequence[bytes]) -> np.ndarray:
     """The role of every token of an action.
 
-    A block with its tags has the role of its kind: 'switch', 'plan', 'think'
-    or 'tool'; answers and whatever lies outside of blocks are 'text'. A block
-    that never closes reaches to the end.
+    A block with its tags has the role of its kind: 'switch', 'plan', 'think',
+    'tool' or 'memory', which is also that of commands to the context; answers
+    and whatever lies outside of blocks are 'text'. A block that never closes
+    reaches to the end.
 
     Args:
       pieces: the bytes of each of the action's own tokens, in order.
@@ -164,7 +196,9 @@ class Grammar:
       has the role of its first byte.
     """
     data = b''.join(pieces)
-    kinds = self._leads | {self.tool: 'tool', self.answer: 'text'}
+    kinds = self.leads | {self.tool: 'tool', self.answer: 'text'}
+    memory = dict.fromkeys((self.memory, self.omit), 'memory')
+    kinds |= {name: role for name, role in memory.items() if name}
     # One entry more than bytes: an empty last piece has a place too.
     of_byte = np.full(len(data) + 1, types.ROLES.index('text'), np.int8)
     start = 0
@@ -179,14 +213,14 @@ class Grammar:
 
   @property
   def _opening(self) -> re.Pattern[bytes]:
-    kinds = (*self._leads, self.tool, self.answer)
+    kinds = (*self.leads, *self.callables, self.answer)
     names = '|'.join(map(re.escape, kinds))
     return re.compile(f'<({names})>'.encode())
 
   @property
   def _order(self) -> str:
     """What is wrong with a lead that is repeated or comes too late."""
-    leads = list(self._leads)
+    leads = list(self.leads)
     if len(leads) == 1:
       return f'{leads[0]} comes first'
     return f'the order is {", ".join(leads)}, each once'
@@ -223,12 +257,14 @@ class Grammar:
       return 'is invalid'
     if len(action.calls) + (action.answer is not None) != 1:
       return 'has not exactly one call or answer'
-    if action.calls and action.calls[0].name:
+    known = self.callables.values()
+    if action.calls and action.calls[0].name not in known:
       return 'names a tool'
-    for name in ('switch', 'plan'):
+    for name in ('switch', 'plan', 'omit'):
       if getattr(action, name) and not getattr(self, name):
         return f'has a {name}, for which the grammar has no tag'
-    contents = [action.think, action.switch, action.plan, action.answer or '']
+    contents = [getattr(action, field) for field in self.leads.values()]
+    contents += [action.answer or '']
     contents += [call.arguments for call in action.calls]
     if any(tag in content for tag in self.tags for content in contents):
       return 'has a tag inside a block'

@@ -83,6 +83,7 @@ class Turn(NamedTuple):
   num_calls: int = 0  # Tool calls in the action.
   valid: bool = True  # The action parsed.
   cut: bool = False  # The token limit ended the action, not the policy.
+  asked: bool = False  # The context asked for it; the world did not see it.
   node: int = -1  # Equal numbers in a group: one turn, shared by branches.
   value: float | None = None  # Mean return of rollouts from its beginning.
   stale: bool = False  # Sampled from a cache that older parameters wrote: no

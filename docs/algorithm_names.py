@@ -207,9 +207,16 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
       '2602.04284',
       'agent_omit',
       '`omission_rewards` of thoughts left out, and `standardise` of partial '
-      'episodes, a group of their own; observations omitted by command are '
-      'missing',
+      'episodes, a group of their own; what observations omitted by command '
+      'save is not counted',
     ),
+    (
+      'MemAgent',
+      '2507.02259',
+      'memagent',
+      '`centre`, to every segment; `episode_weights`',
+    ),
+    ('MEM1', '2506.15841', 'mem1', '`gae` over all segments of an episode'),
     (
       'IGPO, information gain',
       '2510.14967',

@@ -13,10 +13,10 @@ Differences: a partial episode is no row of its own. Here every turn is trained
   in the context in which it was sampled, so that its credit is added to that of
   the turn's tokens; both pass one clip, which on-policy is the same. Which
   groups the two kinds are compared in is not published: these are groups of
-  their own. Observations dropped do not count: contexts drop them by rule here,
-  where the paper's agent asks for it, and nobody should be paid for a rule.
-  Once a context drops what an action names, the tokens belong to
-  `saved_tokens`, and the turn to `omissions`. What a thought left out would
+  their own. Observations are dropped by command under --context=omit, each such
+  turn in the context that it was decided in, but they earn nothing: what they
+  save is not in a batch. It belongs to `saved_tokens`, and the turn to
+  `omissions`. What a thought left out would
   have cost is not known; it counts as the mean thought of the turns of its
   group that have one, and where no turn has one, nothing is left out. The
   total is that of action tokens, with those saved. The imitation of omissions

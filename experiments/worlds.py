@@ -49,6 +49,7 @@ def make(
       f'--environment={environment!r}: its attribute grammar is {grammar!r}; '
       'wanted a protocol.Grammar, such as Grammar(plan="plan"), or none.'
     )
+  grammar = context.grammar(context_name, grammar)
   fault = tools.fault(getattr(loaded, 'tools', ()))
   if fault:
     raise ValueError(f'--environment={environment!r}: of its tools {fault}.')

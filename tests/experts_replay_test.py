@@ -101,7 +101,7 @@ def largest_error_in_double_precision() -> float:
   return float(np.max(np.abs(errors('keep_last', 'float64')[0])))
 
 
-@pytest.mark.parametrize('context', thorough.some(context_lib.CONTEXTS, 2))
+@pytest.mark.parametrize('context', thorough.some(context_lib.CONTEXTS, 6))
 def test_rows_score_as_they_were_sampled(context):
   gaps, mask = errors(context, 'float32')
   assert mask.sum() > 100
@@ -134,7 +134,7 @@ def test_half_precision_is_much_closer_with_a_record():
   assert 0 < 4 * error(True) < error(False)
 
 
-@pytest.mark.parametrize('context', thorough.some(context_lib.CONTEXTS, 2))
+@pytest.mark.parametrize('context', thorough.some(context_lib.CONTEXTS, 6))
 def test_every_token_that_was_fed_has_a_record(context):
   config = _tied()[0]
   segments = [s for e in _played(context) for s in e.segments]
@@ -178,7 +178,7 @@ def test_who_else_is_sampled_changes_no_bit_and_no_record():
   small_world.assert_same(alone, _played()[4:5])
 
 
-@pytest.mark.parametrize('context', thorough.some(context_lib.CONTEXTS, 2))
+@pytest.mark.parametrize('context', thorough.some(context_lib.CONTEXTS, 6))
 def test_forks_score_as_they_were_sampled(context):
   world = small_world.world(
     branching_test.Lasting(), tokenizer=TOKENIZER, context=context

@@ -81,12 +81,39 @@ def _chat():
 
 
 TOKENIZERS = {'byte': lambda: small_world.TOKENIZER, 'chat': _chat}
+# Each such that it cuts the episodes of these tests.
+CUTTING = {
+  'append_all': {},
+  'keep_last': {},
+  'omit': {},
+  'page': {'tokens': 60, 'warn': 0.6, 'keep': 0.4},
+  'summarise': {'tokens': 40, 'rounds': 1},
+  'window': {'tokens': 50},
+}
 CONTEXTS = [
-  *((name, {}) for name in context_lib.CONTEXTS),
+  *CUTTING.items(),
+  ('summarise', {'tokens': 1, 'rounds': 9}),
   ('keep_last', {'turns': 0}),
   ('keep_last', {'turns': 2}),
 ]
 _CONTEXT_NAMES = [f'{name}{list(s.values())}' for name, s in CONTEXTS]
+
+
+def _context(name, settings):
+  """A context; of commands, one in which every action has one."""
+  made = context_lib.load(name, **settings)
+  if name != 'omit':
+    return made
+
+  def omit(spans):
+    action = spans[-2]._replace(command='1 2 3')
+    return made([*spans[:-2], action, spans[-1]])
+
+  return omit
+
+
+def test_every_context_is_here():
+  assert CUTTING.keys() == context_lib.CONTEXTS.keys()
 
 
 class Told(NamedTuple):
@@ -127,10 +154,10 @@ def test_action_tokens_are_what_was_said(context, tokenizer, turns, prompt):
     segment_tokens=5000,
   )
   name, settings = context
-  world = world._replace(context=context_lib.load(name, **settings))
+  world = world._replace(context=_context(name, settings))
   request = rollout.Request(0, types.Task(0, prompt), 0)
   (episode,) = _scripted(world, request, actions)
-  for turn, action in enumerate(actions):
+  for turn, action in enumerate(actions[: len(episode.turns)]):
     ids = small_world.said(episode)[turn]
     assert ids == tokenizer.action(action)
     assert tokenizer.decode(ids) == action == episode.turns[turn].action
@@ -142,7 +169,13 @@ def test_action_tokens_are_what_was_said(context, tokenizer, turns, prompt):
     assert segment.tokens[: len(tokenizer.prompt(prompt))].tolist() == (
       tokenizer.prompt(prompt)
     )
-  assert episode.terminated and not episode.failure
+  asked = sum(turn.asked for turn in episode.turns)
+  assert episode.terminated == (not asked) and not episode.failure
+  roles = np.concatenate([s.role[s.action_mask] for s in segments])
+  turn = np.concatenate([s.turn[s.action_mask] for s in segments])
+  summary = roles == types.ROLES.index('summary')
+  for number, played in enumerate(episode.turns):
+    assert np.all(summary[turn == number] == played.asked)
 
 
 def _scripted(world, request, actions):
@@ -204,7 +237,8 @@ def _sampled(context, tokenizer, dtype='float32', temperature=0.9):
   """Episodes, and the batch of them."""
   made = TOKENIZERS[tokenizer]()
   sampler = _sampler(tokenizer, dtype)
-  world = small_world.world(tokenizer=made, context=context)
+  world = small_world.world(tokenizer=made)
+  world = world._replace(context=_context(context, CUTTING[context]))
   played = small_world.play(
     world, small_world.requests(4, 3), by=sampler, temperature=temperature
   )
@@ -261,8 +295,11 @@ def test_rows_score_as_they_were_sampled(context, tokenizer):
   assert np.max(np.abs(difference.sum(axis=1))) < 1e-3
   _, played, stacked = _sampled(context, tokenizer)
   assert len(played) == 12 and not any(e.failure for e in played)
-  if context == 'keep_last':
-    assert max(len(e.segments) for e in played) > 2
+  if context != 'append_all':
+    wanted = 1 if context == 'summarise' else 2
+    assert max(len(e.segments) for e in played) > wanted
+  asked = sum(turn.asked for e in played for turn in e.turns)
+  assert (asked > 0) == (context == 'summarise')
   assert stacked.trajectory.segment.max() > 1
 
 

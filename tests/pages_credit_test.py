@@ -42,6 +42,8 @@ OWN: dict[str, dict[str, Any]] = {
   'gdpo': {'weights': (1.0, 0.0, 0.0, 0.0)},
   'gpg': {},
   'hiper': {'action_lambda': 0.2, 'plan_lambda': 0.2, 'keep_penalty': 2.0},
+  'mem1': {},
+  'memagent': {'last_only': True},
   'mt_grpo': {'turn_weight': 0.5},
   'opo': {},
   'optimal_baseline': {},
@@ -375,6 +377,44 @@ def test_mt_grpo():
   second = _paid(batch, [[0, 1], [0, 0]] * 2)
   wanted = 0.865875 + 0.865875 * np.array([[0.5, 0.5, 1.0]])
   _assert_credit('mt_grpo', second, wanted, discount=0.5)
+
+
+def test_memagent_pays_every_segment_for_the_answer():
+  trajectory, turns = batch = hand_worked.batch(hand_worked.two_groups())
+  # Returns 1, 0 and 0.5, and all alike: centred, and not divided.
+  _assert_credit('memagent', batch, [0.5, -0.5, 0.0, 0, 0, 0])
+  found = _find('memagent', batch)
+  for row in turns.tokens[:6]:
+    # Six episodes have the same mass, however long they are.
+    mass = found.weights['policy'].ravel()[row[row >= 0]].sum()
+    np.testing.assert_allclose(mass, 1 / 6, rtol=1e-5)
+  last = _find('memagent', batch, last_only=True).credit.advantages
+  turn = np.where(trajectory.action_mask, trajectory.turn, -1)
+  final = np.zeros_like(turn, bool)
+  for row in turns.tokens[:6]:
+    own = row[row >= 0]
+    final.ravel()[own[turn.ravel()[own] == turn.ravel()[own].max()]] = True
+  whole = found.credit.advantages
+  np.testing.assert_allclose(last, np.where(final, whole, 0))
+  assert np.any(whole[~final]) and np.any(last)
+
+
+def test_mem1_is_undiscounted_ppo_with_a_divergence():
+  batch = _batch()
+  plain = _find('mem1', batch, kl_coefficient=0.0)
+  for own, ppo in zip(
+    _credit('mem1', batch),
+    _credit('ppo', batch, lambda_=1.0),
+    strict=True,
+  ):
+    for one, other in zip(own, ppo, strict=True):
+      np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+  found = _find('mem1', batch, kl_coefficient=0.5)
+  trajectory, _ = batch
+  mask = trajectory.action_mask
+  gap = (trajectory.reference_logprobs - _outputs(trajectory).logprobs)[mask]
+  wanted = 0.5 * np.mean(np.expm1(gap) - gap)
+  np.testing.assert_allclose(found.total - plain.total, wanted, rtol=1e-4)
 
 
 def test_turn_grpo():

@@ -9,25 +9,26 @@ from agentic_jax import types
 
 GRAMMAR = protocol.Grammar()
 PLANNING = protocol.Grammar(switch='switch', plan='plan')
-TEXT, THINK, TOOL, PLAN, SWITCH = (
-  types.ROLES.index(r) for r in ('text', 'think', 'tool', 'plan', 'switch')
+REMEMBERING = protocol.Grammar(memory='memory', omit='omit')
+TEXT, THINK, TOOL, PLAN, SWITCH, MEMORY = (
+  types.ROLES.index(r)
+  for r in ('text', 'think', 'tool', 'plan', 'switch', 'memory')
 )
+TAGS = (*PLANNING.tags, *REMEMBERING.tags[8:], '<aim>', '</aim>')
 
 each_grammar = pytest.mark.parametrize(
   'grammar',
-  [GRAMMAR, PLANNING, protocol.Grammar(plan='aim')],
-  ids=['plain', 'planning', 'plans only'],
+  [GRAMMAR, PLANNING, protocol.Grammar(plan='aim'), REMEMBERING],
+  ids=['plain', 'planning', 'plans only', 'remembering'],
 )
 # No tag of any of them.
 contents = strategies.text().filter(
-  lambda text: (
-    not any(tag in text for tag in (*PLANNING.tags, '<aim>', '</aim>'))
-  )
+  lambda text: not any(tag in text for tag in TAGS)
 )
 # Texts in which tags are as likely as anything else.
 soups = strategies.lists(
   strategies.one_of(
-    strategies.sampled_from([*PLANNING.tags, '<aim>', '</aim>']),
+    strategies.sampled_from(TAGS),
     strategies.text(),
   )
 ).map(''.join)
@@ -35,8 +36,9 @@ soups = strategies.lists(
 
 def actions(grammar):
   """Valid actions with all that a grammar has tags for."""
-  leads = ('think', *(x for x in ('switch', 'plan') if getattr(grammar, x)))
-  calls = contents.map(lambda text: (protocol.Call('', text),))
+  leads = grammar.leads.values()
+  names = strategies.sampled_from(sorted(grammar.callables.values()))
+  calls = strategies.builds(protocol.Call, names, contents).map(lambda c: (c,))
   return strategies.one_of(
     strategies.fixed_dictionaries({last: kind} | dict.fromkeys(leads, contents))
     for last, kind in {'calls': calls, 'answer': contents}.items()
@@ -79,13 +81,16 @@ def test_every_byte_of_an_action_has_the_role_of_its_block(grammar, data):
   action = data.draw(actions(grammar))
   wanted = []
   for tag, role, said in [
+    (grammar.omit, MEMORY, action.omit),
     (grammar.switch, SWITCH, action.switch),
     (grammar.plan, PLAN, action.plan),
     (grammar.think, THINK, action.think),
   ]:
     wanted += [role] * len(f'<{tag}>{said}</{tag}>'.encode()) if said else []
   text = grammar.render(action).encode()
-  last = TOOL if action.calls else TEXT
+  last = TEXT
+  if action.calls:
+    last = MEMORY if action.calls[0].name else TOOL
   wanted += [last] * (len(text) - len(wanted))
   found = grammar.roles([text[i : i + 1] for i in range(len(text))])
   assert found.tolist() == wanted
@@ -102,6 +107,31 @@ def test_roles_do_not_depend_on_how_bytes_are_cut(grammar, text, cuts):
   roles = grammar.roles(pieces)
   assert roles.dtype == 'int8'
   assert roles.tolist() == [int(of_byte[e]) for e in edges[:-1]][: len(pieces)]
+
+
+@pytest.mark.parametrize(
+  'text, seen',
+  [
+    ('<omit>1</omit><tool>a</tool>', '<tool>a</tool>'),
+    (' <omit></omit> <answer>a</answer>', ' <answer>a</answer>'),
+    ('<omit>1</omit><omit>2</omit>', '<omit>2</omit>'),
+    ('<tool>a</tool>', '<tool>a</tool>'),
+    ('<think>a</think><omit>1</omit>', '<think>a</think><omit>1</omit>'),
+    ('a<omit>1</omit>', 'a<omit>1</omit>'),
+    ('<omit>1<tool>a</tool>', '<omit>1<tool>a</tool>'),
+  ],
+)
+def test_the_world_sees_no_commands_to_the_context(text, seen):
+  assert REMEMBERING.for_world(text) == seen
+  assert GRAMMAR.for_world(text) == text
+
+
+def test_an_operation_on_the_memory_ends_a_turn():
+  action = REMEMBERING.parse('<omit>1 2</omit><memory>add a</memory>')
+  assert action.calls == (protocol.Call('memory', 'add a'),)
+  assert action.omit == '1 2' and action.valid
+  assert '</memory>' in REMEMBERING.stop_strings
+  assert not GRAMMAR.parse('<memory>add a</memory>').valid
 
 
 def test_a_call():

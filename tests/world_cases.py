@@ -7,6 +7,10 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
   ('blocks', {'observability': 'partial', 'spare': 0}),
   ('corridor', {'slip': 0.25, 'max_turns': 64}),
   ('corridor', {'observability': 'partial'}),
+  (
+    'dialog_mem',
+    {'observability': 'full', 'bank_reward': 0.1, 'operation_price': 0.01},
+  ),
   ('errands', {'observability': 'full', 'goal_reward': 0.25}),
   ('errands', {'plans': False, 'length': 9}),
   (
@@ -21,7 +25,12 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
     'kb_search',
     {'observability': 'full', 'noise': 8, 'top': 1, 'idle_price': 0.01},
   ),
+  ('long_doc', {'observability': 'full', 'chunks': 16}),
   ('mazes', {'observability': 'partial', 'steps': 8, 'step_price': 0.01}),
+  (
+    'multi_obj',
+    {'observability': 'full', 'objectives': 8, 'spare': 30, 'hint': False},
+  ),
   ('proofs', {'observability': 'partial', 'error_price': 0.01}),
   ('tables', {'query_price': 0.02, 'claim_price': 0.5}),
   ('tool_math', {'tool': False}),
@@ -40,6 +49,13 @@ CHEATERS = {
     '<tool>goal</tool>',
     '<tool>right right right</tool>',
     '<result>7</result>',
+  ],
+  'dialog_mem': [
+    '<answer>none</answer>',
+    '<memory>noop</memory>',
+    '<memory>add {prompt}</memory>',
+    '<memory>delete 1</memory>',
+    '<tool>{prompt}</tool>',
   ],
   'echo': [
     '<answer></answer>',
@@ -76,11 +92,25 @@ CHEATERS = {
     '<search>pal</search>',
     '<result>1</result>',
   ],
+  'long_doc': [
+    '<answer>{prompt}</answer>',
+    '<answer>7</answer>',
+    '<answer>0 1 2 3 4 5 6 7 8 9</answer>',
+    '<memory>{prompt}</memory>',
+    '<tool>{prompt}</tool>',
+  ],
   'mazes': [
     '<answer>{prompt}</answer>',
     '<tool>$</tool>',
     '<tool>r</tool>',
     '<tool>ddddddddrrrrrrrrrr</tool>',
+  ],
+  'multi_obj': [
+    '<answer>7 7</answer>',
+    '<answer>7 7 7 7 7 7 7 7 7 7 7 7 7 7 7 7</answer>',
+    '<answer>0 1 2 3 4 5 6 7 8 9</answer>',
+    '<tool>{prompt}</tool>',
+    '<answer>{prompt}</answer>',
   ],
   'proofs': [
     '<answer>{prompt}</answer>',

@@ -9,11 +9,14 @@ from typing import Any
 from agentic_jax import user_files
 from agentic_jax.environments import base
 from agentic_jax.environments import blocks
+from agentic_jax.environments import dialog_mem
 from agentic_jax.environments import errands
 from agentic_jax.environments import forms
 from agentic_jax.environments import house
 from agentic_jax.environments import kb_search
+from agentic_jax.environments import long_doc
 from agentic_jax.environments import mazes
+from agentic_jax.environments import multi_obj
 from agentic_jax.environments import proofs
 from agentic_jax.environments import tables
 from agentic_jax.environments import tool_math
@@ -22,12 +25,15 @@ from agentic_jax.environments import toy
 ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'blocks': blocks.Blocks,
   'corridor': toy.Corridor,
+  'dialog_mem': dialog_mem.DialogMem,
   'echo': toy.Echo,
   'errands': errands.Errands,
   'forms': forms.Forms,
   'house': house.House,
   'kb_search': kb_search.KBSearch,
+  'long_doc': long_doc.LongDoc,
   'mazes': mazes.Mazes,
+  'multi_obj': multi_obj.MultiObj,
   'proofs': proofs.Proofs,
   'tables': tables.Tables,
   'tool_math': tool_math.ToolMath,

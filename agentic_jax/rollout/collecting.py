@@ -351,6 +351,9 @@ class _Loop:
       if self._gate
       else False,
     )
+    if builder.asked:
+      self._call(own, builder.reply)
+      return
     request = builder.request
     seed = episodes.derive_seed(
       self._world.seed, request.draw, request.member, builder.turn

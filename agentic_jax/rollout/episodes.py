@@ -1,6 +1,6 @@
 """An episode in the making: spans in, segments and turns out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import functools
 import hashlib
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from agentic_jax import context as context_lib
 from agentic_jax import protocol
 from agentic_jax import types
 from agentic_jax.rollout import faults
+from agentic_jax.rollout import growing
 from agentic_jax.rollout import pictures
 
 
@@ -33,9 +34,7 @@ class World(NamedTuple):
   environment: Any
   tokenizer: Any
   grammar: protocol.Grammar
-  context: Callable[
-    [Sequence[context_lib.Span]], Sequence[context_lib.Span] | None
-  ]
+  context: context_lib.Context
   limits: Limits
   seed: int
   images: pictures.Images | None = None  # None: the policy sees none.
@@ -80,64 +79,6 @@ def derive_seed(*numbers: int) -> int:
   return int.from_bytes(digest, 'big') >> 1
 
 
-class _Open(NamedTuple):
-  """The arrays of a segment that still grows; a list each."""
-
-  tokens: list
-  action_mask: list
-  turn: list
-  role: list
-  policy_step: list
-  sampler_logprobs: list
-  temperature: list
-  kept: list  # uint8 [W], or None where nothing was recorded.
-  images: list  # (place, pixels) each.
-
-  def extend(
-    self, tokens, mask, turn, role, step, logprobs, temperature, kept=None
-  ):
-    n = len(tokens)
-    self.kept.extend([None] * n if kept is None else kept)
-    self.tokens.extend(tokens)
-    self.action_mask.extend([mask] * n)
-    self.turn.extend([turn] * n)
-    self.role.extend(role)
-    self.policy_step.extend([step] * n)
-    self.sampler_logprobs.extend(logprobs)
-    self.temperature.extend([temperature] * n)
-
-  def close(
-    self, experts: np.ndarray | None, images: pictures.Images | None
-  ) -> types.Segment:
-    if experts is not None:
-      # Those of the last tokens, fed by nobody, are unknown.
-      missing = len(self.tokens) - len(experts)
-      size = ((0, missing), (0, 0), (0, 0))
-      experts = np.pad(experts, size, constant_values=-1)
-    kind = np.result_type(np.float32, *set(map(type, self.sampler_logprobs)))
-    return types.Segment(
-      np.asarray(self.tokens, np.int32),
-      np.asarray(self.action_mask, bool),
-      np.asarray(self.turn, np.int32),
-      np.asarray(self.role, np.int8),
-      np.asarray(self.policy_step, np.int32),
-      np.asarray(self.sampler_logprobs, kind),
-      np.asarray(self.temperature, np.float32),
-      experts=experts,
-      kept=_sets(self.kept),
-      **pictures.fields(self.images, len(self.tokens), images),
-    )
-
-
-def _sets(kept: Sequence[np.ndarray | None]) -> np.ndarray | None:
-  """The sets of a segment, all ones where there is no record; None without."""
-  recorded = [own for own in kept if own is not None]
-  if not recorded:
-    return None
-  everything = np.full_like(recorded[0], 255)
-  return np.stack([everything if own is None else own for own in kept])
-
-
 class Builder:
   """Builds one episode. The rollout and scripted demonstrations share it."""
 
@@ -163,10 +104,12 @@ class Builder:
     self._spans: list[context_lib.Span] = []
     self._segments: list[types.Segment] = []
     self._turns: list[types.Turn] = []
-    self._open = _Open(*([] for _ in _Open._fields))
+    self._open = growing.Open(*([] for _ in growing.Open._fields))
     self._experts: np.ndarray | None = None  # Of the open segment, so far.
     self._key, self._agent = '', 0
     self._action: dict[str, Any] = {}
+    self._asks: context_lib.Notice | None = None  # What the due action answers.
+    self._summaries = 0
     self._terminated = self._truncated = False
     self._failure, self._detail = '', ''
 
@@ -179,6 +122,11 @@ class Builder:
   def ended(self) -> bool:
     """Whether nothing more will happen."""
     return self._terminated or self._truncated or bool(self._failure)
+
+  @property
+  def asked(self) -> bool:
+    """Whether the action said last, or due, is the context's: see `reply`."""
+    return self._asks is not None
 
   @property
   def room(self) -> int:
@@ -268,6 +216,8 @@ class Builder:
   ) -> str:
     """Takes the ids of an action; returns its text for the environment.
 
+    Where the context `asked` for it, `reply` answers it, not the environment.
+
     Args:
       tokens: int32 [n].
       logprobs: float [n].
@@ -283,23 +233,43 @@ class Builder:
     self._experts = experts
     ids = tokens.tolist()
     tokenizer = self.world.tokenizer
-    role = self.world.grammar.roles(tokenizer.pieces(ids)).tolist()
+    grammar = self.world.grammar
+    role = grammar.roles(tokenizer.pieces(ids)).tolist()
+    if self.asked:
+      role = [types.ROLES.index('summary')] * len(ids)
     self._open.extend(
       *(ids, True, self.turn, role, policy_step, list(logprobs), temperature),
       kept=kept,
     )
-    self._spans.append(context_lib.Span('action', tuple(ids), self.turn))
     text = tokenizer.decode(ids)
-    parsed = self.world.grammar.parse(text)
+    parsed = grammar.parse(text)
+    self._summaries += self.asked
+    span = context_lib.Span(
+      *('action', tuple(ids), self.turn),
+      command='' if self.asked else parsed.omit,
+      summary=self._summaries if self.asked else 0,
+    )
+    self._spans.append(span)
     self._action = dict(
       action=text,
       num_tokens=len(ids),
-      num_calls=len(parsed.calls),
-      valid=parsed.valid,
+      num_calls=0 if self.asked else len(parsed.calls),
+      valid=self.asked or parsed.valid,
       cut=cut,
       stale=stale,
+      asked=self.asked,
     )
-    return text
+    return grammar.for_world(text)
+
+  def reply(self) -> types.Transition:
+    """What answers an action that the context asked for: nothing happened."""
+    assert self._asks is not None
+    return types.Transition(
+      self.state,
+      types.Observation(self._asks.reply),
+      state_key=self._key,
+      agent=self._agent,
+    )
 
   def observe(self, transition: Any) -> list[int]:
     """Takes the answer to the last action; returns the ids to be fed next.
@@ -318,11 +288,12 @@ class Builder:
       types.Turn(
         observation=transition.observation,
         reward=reward,
-        state_key=self._key,
+        state_key='' if self.asked else self._key,
         agent=self._agent,
         **self._action,
       )
     )
+    self._asks = None
     self.state, self._key = transition.state, transition.state_key
     self._agent = int(transition.agent)
     self._terminated = bool(transition.terminated)
@@ -334,13 +305,17 @@ class Builder:
     return self._continue(transition.observation)
 
   def _continue(self, observation: types.Observation) -> list[int]:
-    closed = self._open.tokens[-1] == self.world.tokenizer.eos_id
-    say = functools.partial(self.world.answer, closed=closed)
-    ids, placed = pictures.say(say, observation, self.world.images)
-    span = context_lib.Span('observation', ids, self.turn - 1, placed)
-    self._spans.append(span)
-    fresh = None if self._truncated else self.world.context(self._spans)
+    span = self._answer(observation, self._open.tokens[-1])
+    spans = [*self._spans, span]
+    fresh = None if self._truncated else self.world.context(spans)
+    if isinstance(fresh, context_lib.Notice):
+      self._asks, says = fresh if fresh.asks else None, fresh.says
+      told = observation._replace(text=f'{observation.text}\n{says}')
+      span = self._answer(told, self._open.tokens[-1])._replace(notice=says)
+      fresh = None
     self.opens_segment = fresh is not None
+    fresh = None if fresh is None else self._said(fresh)
+    ids, placed = span.tokens, span.images
     if fresh is None:
       length = len(self._open.tokens) + len(ids)
       seen = len(self._open.images) + len(placed)
@@ -357,15 +332,39 @@ class Builder:
       self._truncated = True
       return []
     if fresh is None:
-      self._spans.pop()
       self._append(span)
       return list(ids)
     self._segments.append(self._close())
-    self._open, self._experts = _Open(*([] for _ in _Open._fields)), None
+    self._open, self._experts = (
+      growing.Open(*([] for _ in growing.Open._fields)),
+      None,
+    )
     self._spans = []
     for span in fresh:
       self._append(span)
     return list(self._open.tokens)
+
+  def _answer(
+    self, observation: types.Observation, before: int
+  ) -> context_lib.Span:
+    """The span of an observation, after a token."""
+    closed = before == self.world.tokenizer.eos_id
+    say = functools.partial(self.world.answer, closed=closed)
+    ids, placed = pictures.say(say, observation, self.world.images)
+    return context_lib.Span('observation', ids, self.turn - 1, placed)
+
+  def _said(
+    self, spans: Sequence[context_lib.Span]
+  ) -> Sequence[context_lib.Span]:
+    """The spans of a new segment, those that a context made with tokens."""
+    found: list[context_lib.Span] = []
+    for span in spans:
+      if span.says and not span.tokens:
+        says = types.Observation(span.says)
+        made = self._answer(says, found[-1].tokens[-1])
+        span = span._replace(tokens=made.tokens)
+      found.append(span)
+    return found
 
   def _append(self, span: context_lib.Span) -> None:
     """Adds tokens that the policy is not trained on here."""

@@ -47,9 +47,10 @@ def states(episode: types.Episode, world: episodes_lib.World) -> list[Any]:
     state = environment.reset(episode.task, seed).state
     for number, turn in enumerate(episode.turns):
       found.append(state)
-      if number + 1 < len(episode.turns):
+      if number + 1 < len(episode.turns) and not turn.asked:
         seed = episodes_lib.derive_seed(world.seed, draw, member, number)
-        state = environment.step(state, turn.action, seed).state
+        action = world.grammar.for_world(turn.action)
+        state = environment.step(state, action, seed).state
   except Exception as error:  # Whatever it is, it did not happen before.
     raise RuntimeError(
       f'The environment raised {faults.describe(error)} when turn '

@@ -9,7 +9,8 @@ from agentic_jax.rollout import episodes as episodes_lib
 from agentic_jax.rollout import faults
 
 # (task, seed) -> the texts of the actions, in order. The environment is reset
-# with `seed`, and stepped in turn t with `derive_seed(seed, t)`.
+# with `seed`, and stepped in turn t with `derive_seed(seed, t)`. Where the
+# context asks for a summary, the next of the actions is the summary.
 Script = Callable[[types.Task, int], Sequence[str]]
 
 
@@ -74,5 +75,8 @@ def _say(
       'leave it out.'
     )
   text = builder.act(ids, np.zeros(len(ids), np.float32), -1, temperature)
+  if builder.asked:
+    builder.observe(builder.reply())
+    return
   seed = episodes_lib.derive_seed(seed, builder.turn)
   builder.observe(world.environment.step(builder.state, text, seed))

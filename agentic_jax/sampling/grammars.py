@@ -143,8 +143,8 @@ def text_of(
   tags = '|'.join(_escape(tag) for tag in actions.tags)
   lines = [f'PART: /(?s:.+)/ & ~/(?s:.*)({tags})(?s:.*)/']
   blocks = {}
-  leads = [x for x in (actions.switch, actions.plan, actions.think) if x]
-  for number, name in enumerate([*leads, actions.tool, actions.answer]):
+  leads, ending = list(actions.leads), [*actions.callables, actions.answer]
+  for number, name in enumerate([*leads, *ending]):
     opening, closing = (_tag(tag, words) for tag in (f'<{name}>', f'</{name}>'))
     content = 'PART?'
     if name == actions.tool and schema is not None:
@@ -156,7 +156,7 @@ def text_of(
       content, closing = f'PART_{number}', ''
     blocks[name] = f'{opening} {content} {closing}'
   before = ' '.join(f'({blocks[name]})?' for name in leads)
-  ends = f'({blocks[actions.tool]} | {blocks[actions.answer]})'
+  ends = f'({" | ".join(blocks[name] for name in ending)})'
   return '\n'.join([f'start: {before} {ends}', *lines]) + '\n'
 
 

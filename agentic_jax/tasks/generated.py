@@ -4,10 +4,13 @@ from collections.abc import Callable, Iterable
 
 from agentic_jax import types
 from agentic_jax.tasks import blocks
+from agentic_jax.tasks import dialog_mem
 from agentic_jax.tasks import forms
 from agentic_jax.tasks import house
 from agentic_jax.tasks import kb_search
+from agentic_jax.tasks import long_doc
 from agentic_jax.tasks import mazes
+from agentic_jax.tasks import multi_obj
 from agentic_jax.tasks import proofs
 from agentic_jax.tasks import tables
 from agentic_jax.tasks import tool_math
@@ -17,6 +20,7 @@ from agentic_jax.tasks import toy
 TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'blocks': blocks.tasks,
   'corridor': toy.corridor,
+  'dialog_mem': dialog_mem.tasks,
   'echo': toy.echo,
   'errands': toy.errands,
   'forms': forms.tasks,
@@ -24,7 +28,9 @@ TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'kb_search': kb_search.tasks,
   'kb_search_long': kb_search.long_tasks,
   'kb_search_short': kb_search.short_tasks,
+  'long_doc': long_doc.tasks,
   'mazes': mazes.tasks,
+  'multi_obj': multi_obj.tasks,
   'proofs': proofs.tasks,
   'tables': tables.tasks,
   'tool_math': tool_math.tasks,

@@ -58,6 +58,7 @@ def _turn(turn: types.Turn) -> dict[str, Any]:
     'num_tokens': turn.num_tokens,
     'num_calls': turn.num_calls,
     'valid': bool(turn.valid),
+    **({'asked': True} if turn.asked else {}),
     **({'node': turn.node} if turn.node >= 0 else {}),
     **({} if turn.value is None else {'value': turn.value}),
   }

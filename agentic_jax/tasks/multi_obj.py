@@ -1,0 +1,35 @@
+"""Several look-ups in one task: names, each with a digit to be found.
+
+A task has many names; a world asks for the first few of them, so that the same
+tasks can be asked with more objectives than a policy was trained on.
+"""
+
+from collections.abc import Callable, Iterator
+import random
+
+from agentic_jax import types
+from agentic_jax.tasks import long_doc
+from agentic_jax.tasks import splits
+
+SIZES = {'train': 1500, 'validation': 100, 'test': 200}
+MOST = 16
+_PROMPTED = 2  # The first names decide the split.
+
+
+def tasks(split: str) -> Iterator[types.Task]:
+  """The tasks of a split; the prompt is that of two objectives."""
+  return splits.generate(
+    'multi_obj', split, {('lookup', 1): _task}, SIZES[split]
+  )
+
+
+def _task(rng: random.Random, fits: Callable[[str], bool]) -> types.Task:
+  while True:
+    facts = long_doc.draw_facts(rng, MOST)
+    first = facts[:_PROMPTED]
+    prompt = ' '.join(name for name, _ in first) + '?'
+    if fits(prompt):
+      return types.Task(
+        *(0, prompt, ' '.join(digit for _, digit in first)),
+        data={'facts': list(map(list, facts))},
+      )
