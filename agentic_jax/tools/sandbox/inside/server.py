@@ -311,7 +311,10 @@ class Server:
 
 
 def _answer(
-  call: dict[str, Any], status: str, detail: str, session: _Session | None = None
+  call: dict[str, Any],
+  status: str,
+  detail: str,
+  session: _Session | None = None,
 ) -> dict[str, Any]:
   answer = {'id': call['id'], 'status': status, 'detail': detail}
   if session is None:
