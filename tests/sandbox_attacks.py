@@ -29,7 +29,7 @@ REFUSED = {
   'daemonise': 'import os; os.setsid()',
   'read a file of the host': 'print(open({secret!r}).read())',
   'read the passwords': 'print(open("/etc/shadow").read())',
-  'list the home': 'import os; print(os.listdir({home!r}))',
+  'list a directory of the host': 'import os; print(os.listdir({home!r}))',
   'read past a symbolic link': (
     'import os; os.symlink({secret!r}, "/tmp/link"); open("/tmp/link").read()'
   ),
@@ -51,7 +51,9 @@ REFUSED = {
   'join a name space': 'native("setns", 0, 0)',
   'clone': 'native("clone", 17, None, None, None, None)',
   'trace the parent': 'native("ptrace", 16, parent, None, None)',
-  'read memory of the parent': 'native("process_vm_readv", parent, None, 0, None, 0, 0)',
+  'read memory of the parent': (
+    'native("process_vm_readv", parent, None, 0, None, 0, 0)'
+  ),
   'keys': 'native("keyctl", 0, -3, 0)',
   'bpf': 'native("bpf", 0, None, 0)',
   'io_uring': 'native("io_uring_setup", 8, None)',
@@ -110,7 +112,8 @@ REFUSED = {
   ),
   'a pickle that runs': (
     'import os, pickle\n'
-    'class Evil:\n  def __reduce__(self): return os.execv, ({python!r}, ["x"])\n'
+    'class Evil:\n'
+    '  def __reduce__(self): return os.execv, ({python!r}, ["x"])\n'
     'pickle.loads(pickle.dumps(Evil()))'
   ),
   'native code': (
@@ -186,7 +189,10 @@ KILLED = {
   ),
   'exit': ('import os; os._exit(0)', 'exited with 0'),
   'abort': ('import os; os.abort()', 'died of signal|exited'),
-  'close descriptors': ('import os; os.closerange(0, 99)', 'closed its desc'),
+  'close descriptors': (
+    'import os; os.closerange(0, 99)',
+    'closed its desc|exited',
+  ),
   'end its own channel': ('import os; os.close(3)', 'closed its desc|exited'),
   'eat its own channel': ('import os; os.read(3, 1)', _LATE),
 }
@@ -297,7 +303,7 @@ def refused(code: str) -> str:
     (_NATIVE if code.startswith('native') else '')
     + 'try:\n'
     + textwrap.indent(code, '  ')
-    + '\nexcept (OSError, RuntimeError, AttributeError) as error:\n'
+    + '\nexcept (OSError, RuntimeError, ValueError) as error:\n'
     "  print('refused', type(error).__name__)\n"
     "else:\n  print('ESCAPED')\n"
   )

@@ -15,6 +15,8 @@ import warnings
 
 import pytest
 
+from agentic_jax import tools
+from agentic_jax.tools import base
 from agentic_jax.tools import sandbox
 from agentic_jax.tools.sandbox import back_ends
 from agentic_jax.tools.sandbox import canary
@@ -24,8 +26,8 @@ from tests import sandbox_attacks
 
 TOKEN = 'a-token-of-the-host'
 LIMITS = sandbox.Limits(
-  wall_seconds=2.0,
-  processor_seconds=0.4,
+  wall_seconds=1.0,
+  processor_seconds=0.3,
   memory_bytes=256 * 2**20,
   output_bytes=20_000,
   scratch_bytes=4 * 2**20,
@@ -62,7 +64,7 @@ def outside(tmp_path_factory):
   )
   yield {
     'secret': str(secret),
-    'home': str(pathlib.Path.home()),
+    'home': str(secret.parent),
     'port': str(listener.getsockname()[1]),
     'python': os.path.realpath(sys.executable),
     'library': str(library),
@@ -264,7 +266,7 @@ def test_what_is_in_force_is_told(box):
   told = json.loads(json.dumps(box.describe()))
   assert told['back_end'] == 'bubblewrap' and 'name spaces' in told['isolation']
   assert re.match(r'bubblewrap \d', told['version'])
-  assert told['limits']['processor_seconds'] == 0.4
+  assert told['limits']['processor_seconds'] == 0.3
   with pytest.warns(UserWarning, match='isolates NOTHING.*network'):
     plain = sandbox.Sandbox(back_end='limits')
   assert plain.describe()['isolation'].startswith('NONE')
@@ -383,3 +385,24 @@ def test_back_ends_that_are_not():
     ValueError, match="no back end 'wasm'.*bubblewrap, limits"
   ):
     sandbox.Sandbox(back_end='wasm')
+
+
+def test_the_tool(box):
+  run = lambda *given, **settings: tools.TOOLS['python'](
+    *given, sandbox=box, **settings
+  )
+  assert run('print(1)\n2') == '1\n2'
+  assert run('x = 3', 'a') == '' and run('x', 'a') == '3'
+  for code, says in [
+    ('print(7)\n1 / 0', '^7\n(.|\n)*ZeroDivisionError: division by zero$'),
+    ('import os; os._exit(3)', 'killed: its process exited with 3; the sess'),
+    ('#' * 100_001, 'at most 100000 bytes'),
+  ]:
+    with pytest.raises(base.ToolError, match=says):
+      run(code, 'a')
+  assert run('"x" * 99', max_length=21) == "'xxxxxx\n[...]\nxxxxxx'"
+  schema = tools.describe(tools.TOOLS['python'])['function']
+  assert schema['name'] == 'run' and schema['parameters']['required'] == [
+    'code'
+  ]
+  box.end('a')

@@ -14,6 +14,7 @@ import threading
 import time
 from typing import Any, BinaryIO
 import warnings
+import weakref
 
 from agentic_jax.tools.sandbox import back_ends
 from agentic_jax.tools.sandbox import canary
@@ -21,6 +22,7 @@ from agentic_jax.tools.sandbox import limits as limits_lib
 
 _LENGTH = struct.Struct('>I')
 _START_SECONDS = 60.0
+_CLOSE_SECONDS = 2.0
 # Longer than the server takes to say that a call is over its time.
 _SILENCE_SECONDS = 15.0
 
@@ -146,7 +148,7 @@ class Sandbox:
     """Ends the server and all sessions. The next call starts anew."""
     with self._lock:
       if self._server is not None:
-        self._server.kill()
+        self._server.close()
         self._server = None
 
   def _started(self) -> '_Server':
@@ -165,6 +167,7 @@ class Sandbox:
               f'{answer["text"].strip()} {answer["detail"]}. {back_ends.HELP}'
             )
         self._server = server
+        weakref.finalize(self, server.close)
       return self._server
 
 
@@ -190,6 +193,9 @@ class _Server:
     self._heard = time.monotonic()
     self.alive = False
     self._owner = os.getpid()
+    self._thread = threading.Thread(
+      target=self._serve, daemon=True, name='sandbox'
+    )
 
   def start(self) -> None:
     """Starts it, and waits until it is there.
@@ -197,7 +203,7 @@ class _Server:
     Raises:
       RuntimeError: it did not come.
     """
-    threading.Thread(target=self._serve, daemon=True, name='sandbox').start()
+    self._thread.start()
     try:
       self._ready.result(_START_SECONDS)
     except concurrent.futures.TimeoutError:
@@ -238,10 +244,24 @@ class _Server:
       except (OSError, ValueError):
         self.alive = False
 
+  def close(self) -> None:
+    """Lets it end its sessions and itself; kills one that does not."""
+    process = self._process
+    # A copy of this object in a forked process owns nothing.
+    if process is None or process.stdin is None or self._owner != os.getpid():
+      return
+    with self._lock:
+      try:
+        process.stdin.close()
+      except OSError:  # Something was left to say, and nobody hears it.
+        pass
+    if self._thread.is_alive():
+      self._thread.join(_CLOSE_SECONDS)
+    self.kill()
+
   def kill(self) -> None:
     """Ends the process, and with it all that it has started."""
     self.alive = False
-    # A copy of this object in a forked process owns nothing.
     if self._process is not None and self._owner == os.getpid():
       self._process.kill()
 
@@ -284,8 +304,8 @@ class _Server:
       said = errors.read().decode('utf-8', 'replace').strip()
       self._ready.set_exception(
         RuntimeError(
-          f'The sandbox did not start: {said[-1000:]!r}. It wants a kernel that '
-          'lets this user make name spaces (kernel.unprivileged_userns_clone=1,'
+          f'The sandbox did not start: {said[-1000:]!r}. It wants a kernel '
+          'that lets this user make name spaces (kernel.unprivileged_userns_clone=1,'
           ' kernel.apparmor_restrict_unprivileged_userns=0, in a container '
           f'--security-opt seccomp=unconfined); {back_ends.HELP}'
         )

@@ -12,6 +12,7 @@ SCRATCH = '/tmp'  # Where a program finds its directory, behind the wall.
 
 _NEW_MOUNTS = 0x20000
 _NO_SUID_DEVICE_EXEC = 2 | 4 | 8
+_DEATH_SIGNAL = 1
 _SET_SECCOMP, _FILTER = 22, 2
 _SET_DUMPABLE, _NO_NEW_PRIVILEGES = 4, 38
 _AMBIENT, _CLEAR_ALL = 47, 4
@@ -32,6 +33,11 @@ def _must(result: int, what: str):
   if result != 0:
     number = ctypes.get_errno()
     raise OSError(number, f'{what}: {os.strerror(number)}')
+
+
+def follow() -> None:
+  """Has the kernel kill this process when the one that forked it ends."""
+  _must(_LIBC.prctl(_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0), 'death signal')
 
 
 def unreadable() -> None:

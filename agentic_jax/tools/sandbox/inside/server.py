@@ -4,8 +4,9 @@ It speaks in frames, a length of four bytes and JSON, on descriptors 0 and 1.
 It never runs a program and never believes one: from a program's process come
 bytes of output, and one byte that says that a call has ended.
 
-Asked {'id', 'do': 'run', 'session', 'code', 'input'} it answers {'id', 'status',
-'detail', 'text', 'new', 'seconds'}; {'do': 'end', 'session'} is not answered.
+Asked {'id', 'do': 'run', 'session', 'code', 'input'} it answers {'id',
+'status', 'detail', 'text', 'new', 'seconds'}; {'do': 'end', 'session'} is not
+answered.
 """
 
 import collections
@@ -356,6 +357,7 @@ def main(settings: dict[str, Any]) -> None:
     importlib.import_module(name)
   ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
   if os.fork() == 0:
+    jail.follow()
     ours.close()
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1):

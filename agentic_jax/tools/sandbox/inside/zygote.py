@@ -3,7 +3,6 @@
 import fcntl
 import gc
 import os
-import signal
 import socket
 import struct
 from typing import Any
@@ -60,7 +59,7 @@ def _become(given: list[int], path: str, settings: dict[str, Any]) -> None:
     for source, to in ((null, 0), (out, 1), (out, 2), (channel, 3)):
       os.dup2(source, to)
     os.closerange(4, 1024)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    jail.follow()
     limits = settings['limits']
     if settings['isolated']:
       jail.scratch(limits['scratch_bytes'], limits['scratch_files'])
