@@ -305,7 +305,8 @@ class _Server:
       self._ready.set_exception(
         RuntimeError(
           f'The sandbox did not start: {said[-1000:]!r}. It wants a kernel '
-          'that lets this user make name spaces (kernel.unprivileged_userns_clone=1,'
+          'that lets this user make name spaces '
+          '(kernel.unprivileged_userns_clone=1,'
           ' kernel.apparmor_restrict_unprivileged_userns=0, in a container '
           f'--security-opt seccomp=unconfined); {back_ends.HELP}'
         )
