@@ -58,6 +58,7 @@ class MiniCode:
     compile_price: float = 0.0,
     observability: str = 'full',
     back_end: str = 'bubblewrap',
+    limit_seconds: float = 2.0,
   ):
     """Makes the world.
 
@@ -71,6 +72,7 @@ class MiniCode:
       observability: 'full' tells which visible tests fail, and how; 'partial'
         how many pass.
       back_end: of the sandbox, for 'python'.
+      limit_seconds: of processor time of a program there, for all its tests.
 
     Raises:
       ValueError: if a setting is out of its range.
@@ -86,14 +88,19 @@ class MiniCode:
         f'{max_turns=}, {process_reward=}, {compile_price=}.'
       )
     base.check_observability(observability)
+    self._box = (
+      back_end,
+      sandbox.Limits(
+        processor_seconds=limit_seconds, wall_seconds=5 * limit_seconds
+      ),
+    )
     if language == 'python':
-      sandbox.shared(back_end)  # Says what is missing before a run starts.
+      sandbox.shared(*self._box)  # Says what is missing before a run starts.
     self.max_turns = max_turns
     self.observability = observability
     self._language = language
     self._process_reward = process_reward
     self._compile_price = compile_price
-    self._back_end = back_end
 
   def reset(self, task: types.Task, seed: int) -> types.Transition:
     """The visible tests. The seed is not used.
@@ -181,7 +188,7 @@ class MiniCode:
       _NotCompiled: the text is no program.
     """
     if self._language == 'python':
-      return _run_python(program, inputs, self._back_end)
+      return _run_python(program, inputs, sandbox.shared(*self._box))
     try:
       compiled = mini_language.read(program)
     except mini_language.WrongProgram as wrong:
@@ -216,12 +223,12 @@ class MiniCode:
 
 
 def _run_python(
-  program: str, inputs: tuple[int, ...], back_end: str
+  program: str, inputs: tuple[int, ...], box: sandbox.Sandbox
 ) -> list[int | str]:
-  """As `MiniCode._run`, in the sandbox."""
+  """As `MiniCode._run`, in a sandbox."""
   code = program + '\n' + _HARNESS.format(inputs=inputs)
   try:
-    result = sandbox.shared(back_end).run(code)
+    result = box.run(code)
   except ValueError as refused:
     raise _NotCompiled(str(refused)) from None
   lines = result.text.strip().splitlines() or ['']

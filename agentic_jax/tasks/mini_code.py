@@ -17,7 +17,8 @@ from agentic_jax.tasks import splits
 SIZES = {'train': 1600, 'validation': 80, 'test': 160}
 INPUTS = range(-4, 16)
 _MOST_OUTPUT = 999
-_LEAST_OUTPUTS = 4  # Different ones.
+_LEAST_OUTPUTS = 4  # Different ones,
+_LEAST_SEEN = 3  # and different ones in the visible tests.
 _NUMBER = r'-?\d{1,4}'
 _TEST = re.compile(rf'({_NUMBER})>({_NUMBER})')
 
@@ -88,8 +89,8 @@ def behaviour(text: str) -> str:
 def tasks(split: str) -> Iterator[types.Task]:
   """The functions of a split; the answer is a program, and not the only one.
 
-  Two programs that make the same of all of `INPUTS` are one task, of one split.
-  The difficulty is 1 for two or three operations, 2 for four or five, 3 for a
+  Programs that make the same of all of `INPUTS` are in one split, and one task
+  of their difficulty. The difficulty is 1 for two or three operations, 2 for four or five, 3 for a
   choice, 4 for a loop.
   """
   kinds = {
@@ -122,9 +123,11 @@ def _task(
     # What tells of a choice is seen, and else chance decides.
     shown = [x for x in telling if x in INPUTS]
     others = [x for x in INPUTS if x not in shown]
-    shown += rng.sample(others, number - len(shown))
-    inputs = tuple(sorted(shown))
-    visible = Tests(inputs, outputs(program, inputs))
+    visible = Tests((), ())
+    while len(set(visible.outputs)) < _LEAST_SEEN:
+      more = rng.sample(others, number - len(shown))
+      inputs = tuple(sorted([*shown, *more]))
+      visible = Tests(inputs, outputs(program, inputs))
     return types.Task(0, str(visible), program)
 
 

@@ -6,6 +6,7 @@ is output.
 """
 
 import ast
+import builtins
 import io
 import linecache
 import os
@@ -29,6 +30,8 @@ def serve() -> None:
   module = types.ModuleType('__main__')
   sys.modules['__main__'] = module
   random.seed(0)
+  # Which Python adds for people at a prompt, and programs use as well.
+  builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
   while True:
     header = _read(HEADER.size)
     if len(header) < HEADER.size:
