@@ -1,7 +1,7 @@
 """How long the sandbox takes: to start, for a call, and for many at once.
 
 A warm call is one of a session that is there; a one-shot program is a process
-of its own. Processor time is that of this process and of all that it started.
+of its own. Other jobs on the machine count against all of these numbers.
 
 Command (half a minute):
   python benchmarks/sandbox.py
@@ -12,7 +12,6 @@ import concurrent.futures
 import json
 import os
 import pathlib
-import resource
 import statistics
 import time
 
@@ -69,25 +68,6 @@ def _rate(box: sandbox.Sandbox, sessions: bool) -> float:
   return _CALLS.value // _THREADS.value * _THREADS.value / seconds
 
 
-def _processor_milliseconds() -> float:
-  """A one-shot program's, of all processes, which must end to be counted."""
-
-  def used() -> float:
-    both = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
-    usages = [resource.getrusage(each) for each in both]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
-
-  found = []
-  for calls in (10, _CALLS.value):
-    began = used()
-    box = sandbox.Sandbox(back_end=_BACK_END.value)
-    for _ in range(calls):
-      box.run(_CODE)
-    box.close()
-    found.append(used() - began)
-  return 1000 * (found[1] - found[0]) / (_CALLS.value - 10)
-
-
 def main(argv):
   del argv
   box = sandbox.Sandbox(back_end=_BACK_END.value)
@@ -103,7 +83,6 @@ def main(argv):
     'one-shot program, 95 %, ms': sorted(once)[int(0.95 * len(once))],
     'warm calls/s': _rate(box, True),
     'one-shot programs/s': _rate(box, False),
-    'one-shot program, processor ms': _processor_milliseconds(),
     'load of the machine': os.getloadavg()[0],
   }
   box.close()

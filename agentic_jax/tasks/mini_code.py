@@ -90,8 +90,8 @@ def tasks(split: str) -> Iterator[types.Task]:
   """The functions of a split; the answer is a program, and not the only one.
 
   Programs that make the same of all of `INPUTS` are in one split, and one task
-  of their difficulty. The difficulty is 1 for two or three operations, 2 for four or five, 3 for a
-  choice, 4 for a loop.
+  of their difficulty. The difficulty is 1 for two or three operations, 2 for
+  four or five, 3 for a choice, 4 for a loop.
   """
   kinds = {
     ('program', level): functools.partial(_task, make, number)

@@ -9,6 +9,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -166,6 +167,7 @@ class Sandbox:
               f'The sandbox {self._name!r} does not isolate on this machine: '
               f'{answer["text"].strip()} {answer["detail"]}. {back_ends.HELP}'
             )
+        print(f'sandbox: {self._made.isolation}', file=sys.stderr)
         self._server = server
         weakref.finalize(self, server.close)
       return self._server
