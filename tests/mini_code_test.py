@@ -333,6 +333,8 @@ def test_in_python(in_python):
     ('submitted', {'final': 1.0}),
   ]
   assert last.terminated
+  assert in_python.isolation.startswith('bubblewrap: user, process, network')
+  assert environments.load('mini_code').isolation == ''
   assert pickle.loads(pickle.dumps(in_python)).max_turns == 6
 
 

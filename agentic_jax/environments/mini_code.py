@@ -94,8 +94,11 @@ class MiniCode:
         processor_seconds=limit_seconds, wall_seconds=5 * limit_seconds
       ),
     )
+    self.isolation = ''
     if language == 'python':
-      sandbox.shared(*self._box)  # Says what is missing before a run starts.
+      # Says what is missing before a run starts.
+      told = sandbox.shared(*self._box).describe()
+      self.isolation = f'{told["back_end"]}: {told["isolation"]}'
     self.max_turns = max_turns
     self.observability = observability
     self._language = language

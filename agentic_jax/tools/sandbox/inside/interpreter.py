@@ -64,7 +64,7 @@ def _redirect(text: str) -> io.TextIOWrapper:
   out = io.TextIOWrapper(
     io.BufferedWriter(raw), 'utf-8', errors='backslashreplace'
   )
-  sys.stdin = sys.__stdin__ = io.StringIO(text)  # type: ignore[misc]
+  sys.stdin = sys.__stdin__ = io.StringIO(text)  # type: ignore
   sys.stdout = sys.stderr = out
   sys.__stdout__ = sys.__stderr__ = out  # type: ignore[misc]
   return out
