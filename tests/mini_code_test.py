@@ -11,7 +11,7 @@ from agentic_jax import tasks as tasks_lib
 from agentic_jax import types
 from agentic_jax.tasks import mini_code
 from agentic_jax.tasks import mini_language
-from agentic_jax.tools import sandbox
+from tests import sandbox_attacks
 from tests import scripted_play
 
 
@@ -303,11 +303,7 @@ def test_settings_and_prompts_that_cannot_be():
 
 @pytest.fixture(scope='module')
 def in_python():
-  try:
-    sandbox.shared().run('')
-    sandbox.shared().close()
-  except RuntimeError as error:
-    pytest.skip(f'bubblewrap does not run here: {str(error):.200}')
+  sandbox_attacks.need_bubblewrap()
   return environments.load(
     'mini_code', language='python', compile_price=0.1, limit_seconds=0.3
   )

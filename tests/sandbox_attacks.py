@@ -5,12 +5,18 @@ Each names what must come of it: 'refused' prints its last line, which says so;
 Whatever it is, no program may print ESCAPED.
 """
 
+import subprocess
 import textwrap
+
+import pytest
+
+from agentic_jax.tools.sandbox import back_ends
 
 # Tried in turn: each must fail with an error of the system, or of Python for
 # what the system has not.
 REFUSED = {
   'fork': 'import os; os.fork()',
+  'a fork bomb': 'import os\nwhile True: os.fork()',
   'forkpty': 'import os; os.forkpty()',
   'exec': 'import os; os.execv({python!r}, ["python", "-c", "1"])',
   'spawn': 'import subprocess; subprocess.run(["/bin/sh", "-c", "echo hi"])',
@@ -266,6 +272,18 @@ HARMLESS = {
   ),
   'no scratch': ('import shutil; shutil.rmtree("/tmp", ignore_errors=True)'),
 }
+
+
+def need_bubblewrap() -> None:
+  """Skips where the machine has none. A wall with a hole is no reason to."""
+  try:
+    wrap = back_ends.find_bwrap()
+  except RuntimeError as error:
+    pytest.skip(str(error))
+  command = [wrap, '--unshare-all', '--unshare-user', '--ro-bind', '/', '/']
+  done = subprocess.run([*command, 'true'], capture_output=True, text=True)
+  if done.returncode:
+    pytest.skip(f'bwrap makes no name spaces here: {done.stderr:.200}')
 
 
 # A call of the kernel, by its name or by its number on this machine, that

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import concurrent.futures
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -167,10 +168,16 @@ class Sandbox:
               f'The sandbox {self._name!r} does not isolate on this machine: '
               f'{answer["text"].strip()} {answer["detail"]}. {back_ends.HELP}'
             )
-        print(f'sandbox: {self._made.isolation}', file=sys.stderr)
+        _tell(f'sandbox: {self._made.isolation}')
         self._server = server
         weakref.finalize(self, server.close)
       return self._server
+
+
+@functools.cache
+def _tell(line: str) -> None:
+  """Prints a line, once in a process."""
+  print(line, file=sys.stderr)
 
 
 def _from_settings(
