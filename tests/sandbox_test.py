@@ -55,17 +55,15 @@ def outside(tmp_path_factory):
   secret.write_text(TOKEN)
   listener = socket.create_server(('127.0.0.1', 0))
   listener.setblocking(False)
-  library = pathlib.Path(sysconfig.get_path('stdlib'), 'this.py')
-  ctypes_library = next(
-    pathlib.Path(sysconfig.get_path('stdlib'), 'lib-dynload').glob('_json*')
-  )
+  stdlib = pathlib.Path(sysconfig.get_path('stdlib'))
+  library = stdlib / 'this.py'
   yield {
     'secret': str(secret),
     'home': str(secret.parent),
     'port': str(listener.getsockname()[1]),
     'python': os.path.realpath(sys.executable),
     'library': str(library),
-    'shared': str(ctypes_library),
+    'shared': str(next((stdlib / 'lib-dynload').glob('_json*'))),
     'token': TOKEN,
     'listener': listener,
     'bytes': library.read_bytes(),
@@ -270,11 +268,9 @@ def test_what_is_in_force_is_told(box):
 def test_packages_are_there_when_asked_for(box):
   assert 'No module named' in box.run('import numpy').text
   with_numpy = sandbox.Sandbox(packages=['numpy'])
-  result = with_numpy.run(
-    'import numpy as np; int(np.ones((9, 9)) @ np.ones(9) @ np.ones(9))'
-  )
+  code = 'import numpy as np; int(np.ones((9, 9)) @ np.ones(9) @ np.ones(9))'
+  assert with_numpy.run(code).text == '81\n'
   with_numpy.close()
-  assert result.text == '81\n'
   with pytest.raises(ValueError, match="package 'nosuch', which is not inst"):
     sandbox.Sandbox(packages=['nosuch'])
 

@@ -63,16 +63,14 @@ class MiniCode:
     """Makes the world.
 
     Args:
-      language: 'mini' is that of `tasks.mini_language`; 'python' is a program
-        with a function f, run in the sandbox.
+      language: 'mini', of `tasks.mini_language`, or 'python', where a program
+        defines f and runs in the sandbox.
       max_turns: after this many the world truncates the episode.
-      process_reward: of all visible tests together; each pays its share when
-        more pass than ever before.
+      process_reward: of all visible tests; paid in shares, as more pass.
       compile_price: taken from the auxiliary reward for what is no program.
-      observability: 'full' tells which visible tests fail, and how; 'partial'
-        how many pass.
+      observability: 'full' tells what fails, 'partial' how many pass.
       back_end: of the sandbox, for 'python'.
-      limit_seconds: of processor time of a program there, for all its tests.
+      limit_seconds: of processor time there, for all tests of a program.
 
     Raises:
       ValueError: if a setting is out of its range.
@@ -88,17 +86,12 @@ class MiniCode:
         f'{max_turns=}, {process_reward=}, {compile_price=}.'
       )
     base.check_observability(observability)
-    self._box = (
-      back_end,
-      sandbox.Limits(
-        processor_seconds=limit_seconds, wall_seconds=5 * limit_seconds
-      ),
+    limits = sandbox.Limits(
+      processor_seconds=limit_seconds, wall_seconds=5 * limit_seconds
     )
-    self.isolation = ''
-    if language == 'python':
-      # Says what is missing before a run starts.
-      told = sandbox.shared(*self._box).describe()
-      self.isolation = f'{told["back_end"]}: {told["isolation"]}'
+    self._box = back_end, limits
+    # Says what is missing before a run starts.
+    self.isolation = _isolation(*self._box) if language == 'python' else ''
     self.max_turns = max_turns
     self.observability = observability
     self._language = language
@@ -223,6 +216,11 @@ class MiniCode:
       program = mini_language.to_python(program)
     kind = 'answer' if state.tried == program else 'tool'
     return f'<{kind}>{program}</{kind}>'
+
+
+def _isolation(back_end: str, limits: sandbox.Limits) -> str:
+  told = sandbox.shared(back_end, limits).describe()
+  return f'{told["back_end"]}: {told["isolation"]}'
 
 
 def _run_python(

@@ -75,17 +75,8 @@ def bubblewrap(
     '--cap-add', 'CAP_SYS_ADMIN', '--hostname', 'sandbox', '--new-session',
     '--die-with-parent', '--clearenv',
   ]  # fmt: skip
-  for name in _LIBRARIES:
-    place = pathlib.Path(name)
-    if place.is_symlink():
-      command += ['--symlink', os.readlink(place), name]
-    elif place.is_dir():
-      command += ['--ro-bind', name, name]
   paths = _places(packages)
-  bound = [library, python, *paths]
-  for name in dict.fromkeys(bound):
-    if not any(pathlib.Path(name).is_relative_to(x) for x in _LIBRARIES):
-      command += ['--ro-bind', name, name]
+  command += _read_only([library, python, *paths])
   command += ['--ro-bind', str(_INSIDE), f'/sandbox/{_PLACE}', '--dir', '/tmp']
   for name in ('/dev/null', '/dev/urandom'):
     command += ['--dev-bind', name, name]
@@ -109,6 +100,21 @@ def bubblewrap(
     _version(wrap),
     True,
   )
+
+
+def _read_only(places: Sequence[str]) -> list[str]:
+  """Flags that show the system's libraries, and what is not among these."""
+  flags = []
+  for name in _LIBRARIES:
+    place = pathlib.Path(name)
+    if place.is_symlink():
+      flags += ['--symlink', os.readlink(place), name]
+    elif place.is_dir():
+      flags += ['--ro-bind', name, name]
+  for name in dict.fromkeys(places):
+    if not any(pathlib.Path(name).is_relative_to(x) for x in _LIBRARIES):
+      flags += ['--ro-bind', name, name]
+  return flags
 
 
 def limits(
