@@ -249,8 +249,8 @@ def test_there_are_so_many_sessions():
   assert copy.describe() == made.describe()
   # The server is killed: its calls are lost, and the next begins another.
   made._server._process.kill()
-  made._server._process.wait()
-  assert made.run('2').text in ('2\n', '')
+  while made._server.alive:
+    time.sleep(0.01)
   assert made.run('2').text == '2\n'
   made.close()
 
@@ -281,7 +281,7 @@ def test_limits_alone_when_asked_for_by_name():
     made = sandbox.Sandbox(back_end='limits', limits=LIMITS)
   assert made.run('x = 1', session='s').new
   assert made.run('x', session='s').text == '1\n'
-  assert 'processor' in made.run('while True: pass').detail
+  assert 'more than' in made.run('while True: pass').detail
   assert 'bytes of output' in made.run('while True: print("x" * 999)').detail
   assert 'MemoryError' in made.run('x = bytearray(2**31)').text
   assert made.run('import os; os.listdir(".")').text == '[]\n'
