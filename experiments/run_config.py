@@ -47,6 +47,7 @@ def settings_of(run: Any) -> dict[str, Any]:
     if f.name not in free
   }
   environment, grammar = run.world.environment, run.world.grammar
+  isolation = getattr(environment, 'isolation', '')
   planning = [x for x in ('plan', 'switch') if getattr(grammar, x)]
   return {
     'version': __version__,
@@ -70,7 +71,8 @@ def settings_of(run: Any) -> dict[str, Any]:
       'observability': getattr(environment, 'observability', 'unknown'),
       'actions': ['text', 'tool', *planning],
       'credit': run.recipe.granularity,
-    },
+    }
+    | ({'isolation': isolation} if isolation else {}),
   }
 
 

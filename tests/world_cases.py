@@ -28,6 +28,10 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
   ('long_doc', {'observability': 'full', 'chunks': 16}),
   ('mazes', {'observability': 'partial', 'steps': 8, 'step_price': 0.01}),
   (
+    'mini_code',
+    {'observability': 'partial', 'process_reward': 0.2, 'compile_price': 0.01},
+  ),
+  (
     'multi_obj',
     {'observability': 'full', 'objectives': 8, 'spare': 30, 'hint': False},
   ),
@@ -104,6 +108,13 @@ CHEATERS = {
     '<tool>$</tool>',
     '<tool>r</tool>',
     '<tool>ddddddddrrrrrrrrrr</tool>',
+  ],
+  'mini_code': [
+    '<answer>{prompt}</answer>',
+    '<answer></answer>',
+    '<answer>x</answer>',
+    '<tool>x 1 +</tool>',
+    '<tool>{prompt}</tool>',
   ],
   'multi_obj': [
     '<answer>7 7</answer>',

@@ -16,6 +16,7 @@ from agentic_jax.environments import house
 from agentic_jax.environments import kb_search
 from agentic_jax.environments import long_doc
 from agentic_jax.environments import mazes
+from agentic_jax.environments import mini_code
 from agentic_jax.environments import multi_obj
 from agentic_jax.environments import proofs
 from agentic_jax.environments import tables
@@ -33,6 +34,7 @@ ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'kb_search': kb_search.KBSearch,
   'long_doc': long_doc.LongDoc,
   'mazes': mazes.Mazes,
+  'mini_code': mini_code.MiniCode,
   'multi_obj': multi_obj.MultiObj,
   'proofs': proofs.Proofs,
   'tables': tables.Tables,

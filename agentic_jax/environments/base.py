@@ -25,6 +25,8 @@ class Environment(Protocol):
       chat template has a slot for them the policy is told of them, and what
       answers its actions is said in the role of a tool where the template has
       one. () is assumed.
+    isolation: what keeps programs of the policy from the host, in words for the
+      record of a run; '' is assumed, that there are none.
     observability: 'full' if an observation tells the whole situation.
   """
 

@@ -10,6 +10,7 @@ from agentic_jax.tasks import house
 from agentic_jax.tasks import kb_search
 from agentic_jax.tasks import long_doc
 from agentic_jax.tasks import mazes
+from agentic_jax.tasks import mini_code
 from agentic_jax.tasks import multi_obj
 from agentic_jax.tasks import proofs
 from agentic_jax.tasks import tables
@@ -30,6 +31,7 @@ TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'kb_search_short': kb_search.short_tasks,
   'long_doc': long_doc.tasks,
   'mazes': mazes.tasks,
+  'mini_code': mini_code.tasks,
   'multi_obj': multi_obj.tasks,
   'proofs': proofs.tasks,
   'tables': tables.tasks,

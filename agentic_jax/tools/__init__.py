@@ -6,10 +6,14 @@ tells the policy of a tool. Search over a corpus is a package of its own, which
 is imported by name: `from agentic_jax.tools import search`.
 """
 
+from agentic_jax.tools import python
 from agentic_jax.tools import python_expression
 from agentic_jax.tools import schema
 
-TOOLS = {'python_expression': python_expression.evaluate}
+TOOLS = {
+  'python': python.run,
+  'python_expression': python_expression.evaluate,
+}
 
 describe = schema.describe
 fault = schema.fault

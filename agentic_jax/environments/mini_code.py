@@ -1,0 +1,249 @@
+"""Programs that are written, compiled, tested and mended."""
+
+import json
+from typing import NamedTuple
+
+from agentic_jax import protocol
+from agentic_jax import types
+from agentic_jax.environments import base
+from agentic_jax.tasks import mini_code
+from agentic_jax.tasks import mini_language
+from agentic_jax.tools import sandbox
+
+_GRAMMAR = protocol.Grammar()
+_MOST_TOLD = 3  # Tests that failed, in an observation.
+LANGUAGES = ('mini', 'python')
+# Only inputs go into the sandbox, and outputs are compared outside.
+_HARNESS = """
+def _output(x):
+  try:
+    return f(x)
+  except Exception as error:
+    return type(error).__name__
+print()
+print(__import__('json').dumps([_output(x) for x in {inputs}]))
+"""
+
+
+class _NotCompiled(Exception):
+  """A program that is none; the message is short."""
+
+
+class State(NamedTuple):
+  """The visible tests, and what has been tried."""
+
+  visible: mini_code.Tests
+  answer: str  # A program that is right; never shown.
+  tried: str = ''  # The last program that was compiled.
+  most_passed: int = 0
+  turn: int = 0
+  ended: bool = False
+
+
+class MiniCode:
+  """A turn tries a program, such as `<tool>x 3 * 1 +</tool>`, or answers one.
+
+  A task's prompt is its visible tests. A program that is tried is compiled, and
+  the visible tests that fail are told. An answer ends the episode: the final
+  reward is 1 if the program passes all hidden tests. An empty answer submits
+  the last program that was compiled.
+  """
+
+  def __init__(
+    self,
+    *,
+    language: str = 'mini',
+    max_turns: int = 6,
+    process_reward: float = 0.0,
+    compile_price: float = 0.0,
+    observability: str = 'full',
+    back_end: str = 'bubblewrap',
+    limit_seconds: float = 2.0,
+  ):
+    """Makes the world.
+
+    Args:
+      language: 'mini', of `tasks.mini_language`, or 'python', where a program
+        defines f and runs in the sandbox.
+      max_turns: after this many the world truncates the episode.
+      process_reward: of all visible tests; paid in shares, as more pass.
+      compile_price: taken from the auxiliary reward for what is no program.
+      observability: 'full' tells what fails, 'partial' how many pass.
+      back_end: of the sandbox, for 'python'.
+      limit_seconds: of processor time there, for all tests of a program.
+
+    Raises:
+      ValueError: if a setting is out of its range.
+      RuntimeError: if there is no sandbox for 'python' on this machine.
+    """
+    if language not in LANGUAGES:
+      raise ValueError(
+        f'language is one of {", ".join(LANGUAGES)}, got {language!r}.'
+      )
+    if max_turns < 1 or process_reward < 0 or compile_price < 0:
+      raise ValueError(
+        'Programs have at least 1 turn and no negative reward or price; got '
+        f'{max_turns=}, {process_reward=}, {compile_price=}.'
+      )
+    base.check_observability(observability)
+    limits = sandbox.Limits(
+      processor_seconds=limit_seconds, wall_seconds=5 * limit_seconds
+    )
+    self._box = back_end, limits
+    # Says what is missing before a run starts.
+    self.isolation = _isolation(*self._box) if language == 'python' else ''
+    self.max_turns = max_turns
+    self.observability = observability
+    self._language = language
+    self._process_reward = process_reward
+    self._compile_price = compile_price
+
+  def reset(self, task: types.Task, seed: int) -> types.Transition:
+    """The visible tests. The seed is not used.
+
+    Raises:
+      ValueError: if the prompt has no tests.
+    """
+    del seed
+    state = State(mini_code.read(task.prompt), task.answer)
+    return types.Transition(
+      state, types.Observation(task.prompt), state_key=_key(state)
+    )
+
+  def step(self, state: State, action: str, seed: int) -> types.Transition:
+    """What came of a program. The seed is not used.
+
+    Raises:
+      ValueError: if the episode has ended.
+    """
+    del seed
+    base.refuse_ended(state.ended)
+    parsed = _GRAMMAR.parse(action)
+    state = state._replace(turn=state.turn + 1)
+    if parsed.valid and parsed.answer is not None:
+      return self._submit(state, parsed.answer.strip() or state.tried)
+    reward = {}
+    try:
+      if not parsed.valid:
+        raise _NotCompiled(parsed.error)
+      state, said, gained = self._try(state, parsed.calls[0].arguments)
+      if gained and self._process_reward:
+        reward = {'process': self._process_reward * gained}
+    except _NotCompiled as error:
+      said = f'error: {error}'
+      if self._compile_price:
+        reward = {'auxiliary': -self._compile_price}
+    truncated = state.turn >= self.max_turns
+    state = state._replace(ended=truncated)
+    return types.Transition(
+      state,
+      types.Observation(said),
+      reward,
+      truncated=truncated,
+      state_key=_key(state),
+    )
+
+  def _submit(self, state: State, program: str) -> types.Transition:
+    """The end: hidden tests score, and nothing is told of them."""
+    state = state._replace(tried=program, ended=True)
+    inputs = mini_code.hidden(state.visible)
+    try:
+      wanted = mini_code.outputs(state.answer, inputs)
+      passed = self._run(program, inputs) == list(wanted)
+    except (_NotCompiled, mini_language.WrongProgram, mini_language.WrongRun):
+      passed = False
+    return types.Transition(
+      state,
+      types.Observation('submitted'),
+      {'final': 1.0} if passed else {},
+      terminated=True,
+      state_key=_key(state),
+    )
+
+  def _try(self, state: State, program: str) -> tuple[State, str, float]:
+    """The next state, what is said, and the share of tests newly passed."""
+    inputs, wanted = state.visible
+    got = self._run(program, inputs)
+    failed = [
+      f'{x}>{y} got {z}' for x, y, z in zip(inputs, wanted, got) if y != z
+    ]
+    passed = len(inputs) - len(failed)
+    said = f'{passed} of {len(inputs)} pass'
+    if failed and self.observability == 'full':
+      said += '; ' + ', '.join(failed[:_MOST_TOLD])
+    gained = max(passed - state.most_passed, 0) / len(inputs)
+    state = state._replace(
+      tried=program, most_passed=max(passed, state.most_passed)
+    )
+    return state, said, gained
+
+  def _run(self, program: str, inputs: tuple[int, ...]) -> list[int | str]:
+    """The output for each input, or the words of its error.
+
+    Raises:
+      _NotCompiled: the text is no program.
+    """
+    if self._language == 'python':
+      return _run_python(program, inputs, sandbox.shared(*self._box))
+    try:
+      compiled = mini_language.read(program)
+    except mini_language.WrongProgram as wrong:
+      raise _NotCompiled(str(wrong)) from None
+    found: list[int | str] = []
+    for x in inputs:
+      try:
+        found.append(mini_language.run(compiled, x))
+      except mini_language.WrongRun as wrong:
+        found.append(str(wrong))
+    return found
+
+  def admissible(self, state: State) -> tuple[str, ...]:
+    """Some simple programs, and to submit what was tried."""
+    some = ['x', 'x 1 +', 'x 2 *', 'x d *', '0 x -']
+    if self._language == 'python':
+      some = [mini_language.to_python(program) for program in some]
+    tries = [f'<tool>{program}</tool>' for program in some]
+    return (*tries, '<answer></answer>')
+
+  def privileged(self, state: State) -> str:
+    """A program that is right."""
+    return state.answer
+
+  def oracle(self, state: State) -> str:
+    """Tries a program that is right, then submits it."""
+    program = state.answer
+    if self._language == 'python':
+      program = mini_language.to_python(program)
+    kind = 'answer' if state.tried == program else 'tool'
+    return f'<{kind}>{program}</{kind}>'
+
+
+def _isolation(back_end: str, limits: sandbox.Limits) -> str:
+  told = sandbox.shared(back_end, limits).describe()
+  return f'{told["back_end"]}: {told["isolation"]}'
+
+
+def _run_python(
+  program: str, inputs: tuple[int, ...], box: sandbox.Sandbox
+) -> list[int | str]:
+  """As `MiniCode._run`, in a sandbox."""
+  code = program + '\n' + _HARNESS.format(inputs=inputs)
+  try:
+    result = box.run(code)
+  except ValueError as refused:
+    raise _NotCompiled(str(refused)) from None
+  lines = result.text.strip().splitlines() or ['']
+  if result.status != 'done':
+    raise _NotCompiled(result.detail or lines[-1][:200])
+  try:
+    found = json.loads(lines[-1])
+  except (ValueError, RecursionError):
+    found = None
+  if not isinstance(found, list) or len(found) != len(inputs):
+    raise _NotCompiled('it ended before f was called')
+  # True is no 1 here, and 2.0 no 2.
+  return [x if type(x) is int else str(x)[:20] for x in found]
+
+
+def _key(state: State) -> str:
+  return f'{state.visible} | {state.tried} | {state.most_passed}'
