@@ -12,6 +12,7 @@ from agentic_jax.tasks import long_doc
 from agentic_jax.tasks import mazes
 from agentic_jax.tasks import multi_obj
 from agentic_jax.tasks import proofs
+from agentic_jax.tasks import seeds
 from agentic_jax.tasks import tables
 from agentic_jax.tasks import tool_math
 from agentic_jax.tasks import toy
@@ -32,6 +33,7 @@ TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'mazes': mazes.tasks,
   'multi_obj': multi_obj.tasks,
   'proofs': proofs.tasks,
+  'seeds': seeds.tasks,
   'tables': tables.tasks,
   'tool_math': tool_math.tasks,
 }
