@@ -16,7 +16,7 @@ from experiments import pages
 
 SHARED = inspect.signature(recipe_lib.critic).parameters.keys() - {'value_clip'}
 WITH_CRITIC = (
-  'awr bilevel hiper per_role ppo_max step_ppo vapo vc_ppo vtrace'.split()
+  'awr bilevel hiper mem1 per_role ppo_max step_ppo vapo vc_ppo vtrace'.split()
 )
 _FORMS = ('scalar', 'two_hot', 'hl_gauss', 'quantile')
 

@@ -191,7 +191,8 @@ def test_nothing_compiles_when_segments_move():
 
 
 def test_what_does_not_fit_is_refused():
-  sampler, parked = _fresh(), _two_turns()[1]
+  ids, parked = _ids(), _two_turns()[1]
+  sampler = _fresh()  # That these were made with, too.
   with pytest.raises(ValueError, match='51 tokens .* cut at 52; .* 0 to 51'):
     parked.cut(52)
   with pytest.raises(ValueError, match=r'20 tokens .* 51 .* parked.cut\(19\)'):
@@ -200,7 +201,7 @@ def test_what_does_not_fit_is_refused():
   assert not sampler.holds(parked)
   for call in (
     lambda: sampler.resume(0, parked),
-    lambda: _open(sampler, 0, _ids(), begin=parked),
+    lambda: _open(sampler, 0, ids, begin=parked),
   ):
     with pytest.raises(ValueError, match='before the parameters of step 1'):
       call()

@@ -81,7 +81,7 @@ def test_fields_and_splits_of_a_data_set_are_chosen(data_dir):
     ('tfds:echo?promt=prompt', 'test', "not 'promt'"),
     ('tfds:echo', 'dev', "no split 'dev', it has train"),
     ('tfds:no_such_set', 'test', "no data set 'no_such_set'"),
-    ('toolmath', 'test', "Did you mean 'tool_math'.*corridor, echo"),
+    ('toolmath', 'test', "Did you mean 'tool_math'.*corridor.*echo"),
     ('tool_math', 'dev', 'splits train, validation, test'),
   ],
 )
