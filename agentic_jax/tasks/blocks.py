@@ -153,7 +153,8 @@ def tasks(split: str) -> Iterator[types.Task]:
     ('blocks', number): functools.partial(_task, *level)
     for number, level in _LEVELS.items()
   }
-  return splits.generate('blocks', split, kinds, SIZES[split], about=shape)
+  about = lambda task: shape(task.prompt)
+  return splits.generate('blocks', split, kinds, SIZES[split], about=about)
 
 
 def _task(

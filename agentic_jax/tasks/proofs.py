@@ -286,7 +286,7 @@ def tasks(split: str) -> Iterator[types.Task]:
     ('theorem', number): functools.partial(_theorem, *level)
     for number, level in _LEVELS.items()
   }
-  about = lambda text: shape(read(text))
+  about = lambda task: shape(read(task.prompt))
   return splits.generate(
     'proofs', split, kinds, SIZES[split], about=about, once=about
   )

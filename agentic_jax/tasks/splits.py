@@ -25,14 +25,18 @@ def split_of(about: str) -> str:
   return {0: 'test', 1: 'validation'}.get(residue, 'train')
 
 
+def _prompt(task: types.Task) -> str:
+  return task.prompt
+
+
 def generate(
   name: str,
   split: str,
   kinds: Mapping[tuple[str, int], Make],
   number: int,
   *,
-  about: Callable[[str], str] = str,
-  once: Callable[[str], str] = str,
+  about: Callable[[types.Task], str] = _prompt,
+  once: Callable[[types.Task], str] = _prompt,
 ) -> Iterator[types.Task]:
   """Tasks of one split, always the same ones, none twice.
 
@@ -44,8 +48,8 @@ def generate(
     kinds: what makes a task, by its kind and difficulty. One that runs dry of
       tasks never ends.
     number: how many tasks.
-    about: of a prompt, what decides the split: two with one text are in one.
-    once: of a prompt, what occurs once in a split.
+    about: what decides the split: two tasks with one text are in one.
+    once: what occurs once in a split.
   """
   fits = lambda text: split_of(text) == split
   rngs = {
@@ -56,7 +60,7 @@ def generate(
     kind, level = key = list(kinds)[index % len(kinds)]
     while True:
       task = kinds[key](rngs[key], fits)
-      if fits(about(task.prompt)) and once(task.prompt) not in seen:
+      if fits(about(task)) and once(task) not in seen:
         break
-    seen.add(once(task.prompt))
+    seen.add(once(task))
     yield task._replace(index=index, kind=kind, difficulty=level)
