@@ -98,7 +98,10 @@ def tasks(split: str) -> Iterator[types.Task]:
     for level, (make, number) in _LEVELS.items()
   }
   about = lambda task: behaviour(task.answer)
-  return splits.generate('mini_code', split, kinds, SIZES[split], about=about)
+  once = lambda task: f'{task.difficulty} {about(task)}'
+  return splits.generate(
+    'mini_code', split, kinds, SIZES[split], about=about, once=once
+  )
 
 
 def triples(split: str) -> Iterator[Triple]:

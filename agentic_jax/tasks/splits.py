@@ -60,7 +60,8 @@ def generate(
     kind, level = key = list(kinds)[index % len(kinds)]
     while True:
       task = kinds[key](rngs[key], fits)
+      task = task._replace(index=index, kind=kind, difficulty=level)
       if fits(about(task)) and once(task) not in seen:
         break
     seen.add(once(task))
-    yield task._replace(index=index, kind=kind, difficulty=level)
+    yield task
