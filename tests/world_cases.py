@@ -39,6 +39,7 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
   ('tables', {'query_price': 0.02, 'claim_price': 0.5}),
   ('tool_math', {'tool': False}),
   ('tool_math', {'max_operations': 2, 'call_price': 0.0}),
+  ('toolbox', {'max_characters': 40, 'call_price': 0.0, 'max_turns': 6}),
 ]
 # What a policy may try that has not understood the task.
 CHEATERS = {
@@ -144,5 +145,12 @@ CHEATERS = {
     '<answer>{prompt}</answer>',
     '<answer>nan</answer>',
     '<result>1</result><answer>1</answer>',
+  ],
+  'toolbox': [
+    '<answer>{prompt}</answer>',
+    '<answer>0</answer>',
+    '<tool_call>{"name": "list_files"}</tool_call>',
+    '<tool_call>{"name": "query", "arguments": {"sql": "{prompt}"}}</tool_call>',
+    '<tool_call>{prompt}</tool_call>',
   ],
 }

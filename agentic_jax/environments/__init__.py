@@ -22,6 +22,7 @@ from agentic_jax.environments import multi_obj
 from agentic_jax.environments import proofs
 from agentic_jax.environments import tables
 from agentic_jax.environments import tool_math
+from agentic_jax.environments import toolbox
 from agentic_jax.environments import toy
 
 ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
@@ -40,6 +41,7 @@ ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'proofs': proofs.Proofs,
   'tables': tables.Tables,
   'tool_math': tool_math.ToolMath,
+  'toolbox': toolbox.Toolbox,
 }
 ADAPTERS = adapters.ADAPTERS
 _MAKERS = ENVIRONMENTS | ADAPTERS

@@ -16,6 +16,7 @@ from agentic_jax.tasks import proofs
 from agentic_jax.tasks import seeds
 from agentic_jax.tasks import tables
 from agentic_jax.tasks import tool_math
+from agentic_jax.tasks import toolbox
 from agentic_jax.tasks import toy
 
 # From a split to its tasks. What is in `Task.data` is JSON.
@@ -38,4 +39,5 @@ TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'seeds': seeds.tasks,
   'tables': tables.tasks,
   'tool_math': tool_math.tasks,
+  'toolbox': toolbox.tasks,
 }

@@ -5,6 +5,7 @@ slashes; there are no directories but those that paths name.
 """
 
 from collections.abc import Mapping
+import functools
 import pathlib
 import re
 from typing import Any
@@ -34,13 +35,9 @@ def kit(directory: str = '') -> calling.Functions:
     ValueError: there is no such directory, or it holds more than fits.
   """
   given = _read(pathlib.Path(directory)) if directory else {}
-
-  def begin(task: types.Task) -> Files:
-    own = task.data.get('files', {})
-    return _checked({**given, **own} if isinstance(own, Mapping) else own)
-
   return calling.Functions(
-    [list_files, read_file, write_file, remove_file, find], begin
+    [list_files, read_file, write_file, remove_file, find],
+    functools.partial(_begin, given),
   )
 
 
@@ -113,6 +110,11 @@ def find(text: str, *, state: Files) -> tuple[Files, str]:
   left = len(found) - _MAX_FOUND
   end = [f'... {left} more'] if left > 0 else []
   return state, '\n'.join(found[:_MAX_FOUND] + end) or 'not found'
+
+
+def _begin(given: Mapping[str, str], task: types.Task) -> Files:
+  own = task.data.get('files', {})
+  return _checked({**given, **own} if isinstance(own, Mapping) else own)
 
 
 def _text(state: Files, path: str) -> str:

@@ -189,9 +189,10 @@ def _told(error: Exception, stopped: list[str]) -> str:
   said = str(error)
   if stopped:
     return stopped[0]
-  if said.startswith('not authorized to use function'):
-    return said.removeprefix('not authorized to use ') + ' is not there'
-  if 'authorized' in said or 'prohibited' in said:
+  function = 'not authorized to use function: '
+  if said.startswith(function):
+    return f'no function {said.removeprefix(function)}'
+  if 'authoriz' in said or 'prohibited' in said:
     return 'only SELECT'
   return said[:160]
 
