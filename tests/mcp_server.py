@@ -1,7 +1,7 @@
 """A small MCP server without the SDK, over stdio or HTTP, for its tests.
 
-  python mcp_server.py        speaks over stdin and stdout
-  python mcp_server.py http   prints its port and answers POST requests
+python mcp_server.py        speaks over stdin and stdout
+python mcp_server.py http   prints its port and answers POST requests
 """
 
 from http import server
@@ -39,7 +39,9 @@ def call(name, arguments):
   if name == 'add' and not {'a', 'b'} <= arguments.keys():
     return [{'type': 'text', 'text': 'a and b are required'}], True
   if name == 'add':
-    return [{'type': 'text', 'text': str(arguments['a'] + arguments['b'])}], False
+    return [
+      {'type': 'text', 'text': str(arguments['a'] + arguments['b'])}
+    ], False
   if name == 'picture':
     image = {'type': 'image', 'data': 'AAAA', 'mimeType': 'image/png'}
     return [image, {'type': 'text', 'text': 'seen'}], False

@@ -64,7 +64,9 @@ def test_a_server_that_dies_or_stalls_is_an_error_and_begins_anew(kit):
   assert [says(kit, state, 'count') for _ in range(2)] == ['1', '2']
   start = time.monotonic()
   stalled = says(kit, state, 'stall')
-  assert stalled == 'error: the tool server did not answer in 2 s; it begins anew'
+  assert (
+    stalled == 'error: the tool server did not answer in 2 s; it begins anew'
+  )
   assert time.monotonic() - start < 10
   assert says(kit, state, 'count') == '1'
 

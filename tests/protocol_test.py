@@ -278,9 +278,7 @@ def test_a_tag_inside_a_plan_is_not_rendered():
 def test_a_call_that_names_no_tool_is_invalid(said):
   action = NAMED.parse(f'<think>so</think><tool_call>{said}</tool_call>')
   assert not action.valid and action.think == 'so' and not action.calls
-  assert action.error == (
-    'tool_call wants {"name": ..., "arguments": {...}}'
-  )
+  assert action.error == ('tool_call wants {"name": ..., "arguments": {...}}')
 
 
 def test_calls_with_names_as_published_models_write_them():

@@ -99,7 +99,9 @@ def test_arguments_are_held_against_types(arguments, error):
 def test_what_a_function_raises_is_told_in_a_line():
   kit = tools.Functions([fail])
   assert says(kit, 'fail', how='tool') == 'error: closed'
-  assert says(kit, 'fail', how='key') == "error: KeyError: 'no key\\nsecond line'"
+  assert (
+    says(kit, 'fail', how='key') == "error: KeyError: 'no key\\nsecond line'"
+  )
 
 
 def test_results_are_text():
@@ -169,7 +171,9 @@ def test_files_are_values():
     'one\n... 1 more lines'
   )
   assert says(kit, 'read_file', begin, path='a.txt', first=2) == 'two'
-  assert says(kit, 'find', begin, text='two') == 'a.txt:2: two\nb/c.txt:1: two three'
+  assert (
+    says(kit, 'find', begin, text='two') == 'a.txt:2: two\nb/c.txt:1: two three'
+  )
   after, said = call(kit, 'write_file', begin, path='new', text='x')
   assert said == 'written' and dict(after)['new'] == 'x'
   assert dict(begin) == dict(TASK.data['files'])
@@ -220,7 +224,10 @@ def test_files_of_a_directory(tmp_path):
     ('SELECT random()', 'error: no function random'),
     ("SELECT date('now')", 'error: no function date'),
     ('SELECT CURRENT_TIME', 'error: no function CURRENT_TIME'),
-    ("SELECT replace(hex(printf('%9000d', 1)), '3', 'xxx')", 'error: string or'),
+    (
+      "SELECT replace(hex(printf('%9000d', 1)), '3', 'xxx')",
+      'error: string or',
+    ),
   ],
 )
 def test_a_database_can_only_be_asked(query, answer):

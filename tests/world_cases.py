@@ -37,6 +37,7 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
   ),
   ('proofs', {'observability': 'partial', 'error_price': 0.01}),
   ('tables', {'query_price': 0.02, 'claim_price': 0.5}),
+  ('terminal', {'observability': 'full', 'error_price': 0.01}),
   ('tool_math', {'tool': False}),
   ('tool_math', {'max_operations': 2, 'call_price': 0.0}),
   ('toolbox', {'max_characters': 40, 'call_price': 0.0, 'max_turns': 6}),
@@ -138,6 +139,13 @@ CHEATERS = {
     '<tool>{prompt}</tool>',
     '<answer>{prompt}</answer>',
   ],
+  'terminal': [
+    '<answer>done</answer>',
+    '<answer>{prompt}</answer>',
+    '<tool>{prompt}</tool>',
+    '<tool>rm -r docs logs src data tmp work</tool>',
+    '<tool>mv * docs</tool>',
+  ],
   'tool_math': [
     '<answer></answer>',
     '<answer>0 1 2 3 4 5 6 7 8 9 10 11 12 13 14</answer>',
@@ -150,7 +158,7 @@ CHEATERS = {
     '<answer>{prompt}</answer>',
     '<answer>0</answer>',
     '<tool_call>{"name": "list_files"}</tool_call>',
-    '<tool_call>{"name": "query", "arguments": {"sql": "{prompt}"}}</tool_call>',
+    '<tool_call>{"name": "find", "arguments": {"text": "o"}}</tool_call>',
     '<tool_call>{prompt}</tool_call>',
   ],
 }

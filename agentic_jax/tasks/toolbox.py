@@ -87,9 +87,12 @@ def _world(form: str, rng: random.Random, fits: Fits) -> _World:
     f'INSERT INTO {table} VALUES {values};'
   )
   code = rng.randint(100, 999)
-  lines = [f'{own}{rng.randint(10, 999)} {rng.randint(100, 999)}' for own in (
-    rng.sample([own for own in _ANIMALS if not animal.startswith(own)], 3)
-  )]
+  lines = [
+    f'{own}{rng.randint(10, 999)} {rng.randint(100, 999)}'
+    for own in (
+      rng.sample([own for own in _ANIMALS if not animal.startswith(own)], 3)
+    )
+  ]
   lines.insert(rng.randint(0, 3), f'{animal} {code}')
   files = {
     'a.txt': '\n'.join(lines[:2]),

@@ -52,6 +52,11 @@ class Functions:
     """
     library()
     self._functions = {function.__name__: function for function in functions}
+    self._stateful = {
+      name
+      for name, function in self._functions.items()
+      if STATE in inspect.signature(function).parameters
+    }
     self._begin = begin
     self.schemas = tuple(map(schema.describe, self._functions.values()))
 
@@ -63,9 +68,8 @@ class Functions:
     """See `base.Kit`."""
     function = self._functions[name]
     given = validated(function, arguments)
-    stateful = STATE in inspect.signature(function).parameters
     try:
-      if stateful:
+      if name in self._stateful:
         state, found = function(**given, state=state)
       else:
         found = function(**given)
@@ -119,9 +123,9 @@ def _adapter(function: Callable[..., Any]) -> Any:
     if argument.default is not inspect.Parameter.empty:
       hint = typing_extensions.NotRequired[hint]
     fields[argument.name] = hint
-  form: Any = typing_extensions.TypedDict('Arguments', fields)  # type: ignore
-  form.__pydantic_config__ = pydantic.ConfigDict(extra='forbid')
-  return pydantic.TypeAdapter(form)
+  form = typing_extensions.TypedDict('Arguments', fields)  # type: ignore
+  strict = pydantic.with_config(pydantic.ConfigDict(extra='forbid'))
+  return pydantic.TypeAdapter(strict(form))
 
 
 def _faults(error: Any) -> str:

@@ -152,8 +152,8 @@ def _checked(files: Any) -> Files:
 def _read(directory: pathlib.Path) -> dict[str, str]:
   if not directory.is_dir():
     raise ValueError(
-      f'There is no directory {directory} to take files from; name one relative '
-      'to where you are, as in tools=files:DIRECTORY.'
+      f'There is no directory {directory} to take files from; name one '
+      'relative to where you are, as in tools=files:DIRECTORY.'
     )
   files = {}
   for path in sorted(directory.rglob('*')):

@@ -66,9 +66,10 @@ def _of_file(path: pathlib.Path, names: list[str]) -> list[base.Kit]:
     for key, value in vars(module).items()
     if _is_kit(value) or getattr(value, '__module__', '') == module.__name__
   }
-  functions, kits = [], []
+  functions: list[Callable[..., Any]] = []
+  kits: list[base.Kit] = []
   for name in map(str.strip, names):
-    found = own.get(name)
+    found: Any = own.get(name)
     if _is_kit(found):
       kits.append(found)
     elif inspect.isfunction(found):
@@ -79,7 +80,9 @@ def _of_file(path: pathlib.Path, names: list[str]) -> list[base.Kit]:
         f'{path.name} has no function or kit {name!r}.'
         f'{_did_you_mean(name, there)} It has {", ".join(there) or "none"}.'
       )
-  return [calling.Functions(functions)] * bool(functions) + kits
+  if functions:
+    kits.insert(0, calling.Functions(functions))
+  return kits
 
 
 def _is_kit(value: Any) -> bool:

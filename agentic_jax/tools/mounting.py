@@ -20,7 +20,7 @@ import weakref
 from agentic_jax import types
 from agentic_jax.tools import base
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 CALL_SECONDS = 10.0
 
 
@@ -172,7 +172,9 @@ class Session:
       if isinstance(error, asyncio.CancelledError):
         raise
 
-  def call(self, name: str, arguments: Mapping[str, Any], seconds: float) -> Any:
+  def call(
+    self, name: str, arguments: Mapping[str, Any], seconds: float
+  ) -> Any:
     """What a tool answers.
 
     Raises:
@@ -291,7 +293,7 @@ def library() -> Any:
     import mcp
   except ImportError as error:
     raise ValueError(
-      "Tools of MCP servers need the library mcp, which is not installed; run "
+      'Tools of MCP servers need the library mcp, which is not installed; run '
       "pip install 'agentic_jax[mcp]'."
     ) from error
   return mcp
