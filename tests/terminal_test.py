@@ -35,6 +35,7 @@ def play(*lines, shell=START):
     ('ls', 'a.txt docs/ empty/'),
     ('ls docs', 'b.txt sub/'),
     ('ls a.txt', 'a.txt'),
+    ('ls *', 'a.txt\n/docs: b.txt sub/\n/empty:'),
     ('cat a.txt', 'owl12\nbee42'),
     ('wc docs/b.txt', '2 3 14 docs/b.txt'),
     ('grep bee a.txt', 'bee42'),

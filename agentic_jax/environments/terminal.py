@@ -25,7 +25,7 @@ class State(NamedTuple):
 
 
 class Terminal:
-  """A turn is a command, `<tool>grep -r bee42 /</tool>`, or the end of work.
+  """A turn is a command, `<tool>grep -r bee420 /</tool>`, or the end of work.
 
   Commands are those of `tasks.shell`. `<answer>done</answer>` ends the
   episode: with the final reward 1 if the directory is as it should be and

@@ -175,18 +175,23 @@ class _Work:
 
 
 def _list(work: _Work, words: list[str]) -> tuple[str, str]:
-  names = []
+  files: list[str] = []
+  lines: list[str] = []
   for word in words or ['.']:
     path = work.path(word)
     if not work.is_directory(path):
       work.text(word)
-      names.append(path.rpartition('/')[2])
+      files.append(path.rpartition('/')[2])
       continue
+    names = []
     for own in sorted(work.below(path)):
       name = own[len(path) + bool(path) :]
       if '/' not in name:
         names.append(name + '/' * work.is_directory(own))
-  return work.place, ' '.join(names)
+    # Of several directories each says which it is.
+    lead = [f'{word}:'] if len(words) > 1 else []
+    lines.append(' '.join([*lead, *names]))
+  return work.place, '\n'.join([' '.join(files)] * bool(files) + lines)
 
 
 def _enter(work: _Work, words: list[str]) -> tuple[str, str]:

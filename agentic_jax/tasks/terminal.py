@@ -1,9 +1,9 @@
 """Work to be done in the shell of `tasks.shell`.
 
   move      `move owl12.txt to docs`         difficulty 1
-  remove    `remove files with bee42`        difficulty 2
-  collect   `move files with bee42 to docs`  difficulty 2
-  count     `count lines with bee42 in out3.txt`  difficulty 3
+  remove    `remove files with bee420`        difficulty 2
+  collect   `move files with bee420 to docs`  difficulty 2
+  count     `count lines with bee420 in out3.txt`  difficulty 3
 
 A task is solved when the whole directory is as it should be, with nothing else
 changed. Its data hold `files`, `goal` and `look`, the command that finds out.
@@ -36,7 +36,7 @@ def _drawn(
   while True:
     words = {
       'file': f'{rng.choice(_ANIMALS)}{rng.randint(10, 99)}.txt',
-      'word': f'{rng.choice(_ANIMALS)}{rng.randint(10, 99)}',
+      'word': f'{rng.choice(_ANIMALS)}{rng.randint(100, 999)}',
       'to': rng.choice(_DIRECTORIES),
       'out': f'out{rng.randint(1, 9)}.txt',
     }
@@ -86,7 +86,7 @@ def _move(rng: random.Random, fits: Fits) -> types.Task:
   files = _directory(rng, words)
   (path,) = [x for x in files if x.rpartition('/')[2] == words['file']]
   goal = _moved(files, [path], words['to'])
-  return _task(prompt, files, goal, 'ls . *')
+  return _task(prompt, files, goal, 'ls *')
 
 
 def _clear(rng: random.Random, fits: Fits) -> types.Task:
