@@ -309,8 +309,10 @@ class Grammar:
     return blocks, 'text outside tags' if text[start:].strip() else ''
 
   def _call(self, tag: str, content: str) -> Call | None:
-    """The call that a block is; None if it should name its tool and does not."""
-    return read_call(content) if self.named else Call(self.callables[tag], content)
+    """The call that a block is; None if it should name a tool and does not."""
+    return (
+      read_call(content) if self.named else Call(self.callables[tag], content)
+    )
 
   def _call_fault(self, call: Call) -> str:
     """Why a call has no text, or ''."""

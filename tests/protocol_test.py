@@ -101,7 +101,8 @@ def test_every_byte_of_an_action_has_the_role_of_its_block(grammar, data):
   text = grammar.render(action).encode()
   last = TEXT
   if action.calls:
-    last = MEMORY if action.calls[0].name else TOOL
+    tool = grammar.named or not action.calls[0].name
+    last = TOOL if tool else MEMORY
   wanted += [last] * (len(text) - len(wanted))
   found = grammar.roles([text[i : i + 1] for i in range(len(text))])
   assert found.tolist() == wanted

@@ -1,6 +1,13 @@
 """What the conformance suite holds every environment to."""
 
+import importlib.util
+
+import pytest
+
 from agentic_jax import environments
+
+# The package of an extra that a world cannot do without.
+NEEDS = {'toolbox': 'pydantic'}
 
 # Every environment as it comes, and with settings that change its nature.
 CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
@@ -162,3 +169,18 @@ CHEATERS = {
     '<tool_call>{prompt}</tool_call>',
   ],
 }
+
+
+def params() -> list:
+  """The cases, those that lack their extra marked to be skipped."""
+  return [
+    pytest.param(
+      name,
+      settings,
+      marks=pytest.mark.skipif(
+        name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None,
+        reason=f'{NEEDS.get(name)} is not installed',
+      ),
+    )
+    for name, settings in CASES
+  ]
