@@ -17,6 +17,11 @@ to the context, which come first and which the world never sees:
   <memory>add ann oslo</memory>
   <omit>1 3</omit><tool>right</tool>
 
+Where there are several tools, a call names one, as chat templates of published
+models ask for it: with `Grammar(tool='tool_call', named=True)`
+
+  <tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call>
+
 Whitespace between blocks is ignored, whitespace within a block is kept. Only
 the policy's own text is ever read here; what an environment answers is not,
 so a tag inside an observation means nothing.
@@ -24,6 +29,7 @@ so a tag inside an observation means nothing.
 
 from collections.abc import Sequence
 import dataclasses
+import json
 import re
 from typing import Any, NamedTuple
 
@@ -35,10 +41,46 @@ _NAME = re.compile(r'[A-Za-z_][A-Za-z0-9_.-]*')
 
 
 class Call(NamedTuple):
-  """A call: of the tool, whose name is '', or of the 'memory'."""
+  """A call: of the tool, whose name is '', of the 'memory', or of a named tool.
+
+  The arguments are any text; those of a named tool are an object, as
+  `json.dumps` writes it.
+  """
 
   name: str
   arguments: str
+
+
+# What `read_call` reads, as JSON schema.
+CALL_SCHEMA = {
+  'type': 'object',
+  'properties': {'name': {'type': 'string'}, 'arguments': {'type': 'object'}},
+  'required': ['name', 'arguments'],
+  'additionalProperties': False,
+}
+
+
+def read_call(text: str) -> Call | None:
+  """The call that names its tool; None if the text is none. Never raises.
+
+  Args:
+    text: {"name": NAME, "arguments": {...}}; the arguments may be left out.
+  """
+  try:
+    found = json.loads(text)
+    if not isinstance(found, dict) or not isinstance(found.get('name'), str):
+      return None
+    arguments = found.get('arguments', {})
+    if not found['name'] or not isinstance(arguments, dict):
+      return None
+    return Call(found['name'], json.dumps(arguments))
+  except (ValueError, RecursionError):
+    return None
+
+
+def write_call(call: Call) -> str:
+  """The text of a call that names its tool, which `read_call` reads."""
+  return f'{{"name": {json.dumps(call.name)}, "arguments": {call.arguments}}}'
 
 
 class Action(NamedTuple):
@@ -63,7 +105,7 @@ class Grammar:
   """A tag grammar; the fields are the names of its tags.
 
   A grammar has no `switch`, `plan`, `memory` or `omit` where its name is '', as
-  by default.
+  by default. Where it is `named`, a call says in JSON which tool it is of.
 
   Raises:
     ValueError: if two tags share a name or a name is not a plain word.
@@ -77,6 +119,7 @@ class Grammar:
   plan: str = ''
   memory: str = ''
   omit: str = ''
+  named: bool = False
 
   def __post_init__(self):
     for name in self._names:
@@ -84,6 +127,11 @@ class Grammar:
         raise ValueError(
           f'A tag is named by a word such as "think", not {name!r}.'
         )
+    if self.named and self.memory:
+      raise ValueError(
+        f'A grammar with named tools has no tag for a memory, got '
+        f'memory={self.memory!r}; make its operations tools.'
+      )
     if len(set(self._names)) < len(self._names):
       raise ValueError(f'Tags need names of their own, got {self._names}.')
 
@@ -127,7 +175,8 @@ class Grammar:
 
     Returns:
       An `Action`; `valid` is False, with the first fault in `error`, for
-      anything that `render` would not write up to whitespace between blocks.
+      anything that `render` would not write up to whitespace between blocks
+      and within JSON.
     """
     blocks, error = self._blocks(text)
     ahead = list(self.leads)
@@ -143,7 +192,11 @@ class Grammar:
       elif place + 1 < len(blocks):
         return Action(**lead, valid=False, error=f'text after {name}')
       elif name in self.callables:
-        return Action(**lead, calls=(Call(self.callables[name], content),))
+        call = self._call(name, content)
+        if call is None:
+          fault = f'{name} wants {{"name": ..., "arguments": {{...}}}}'
+          return Action(**lead, valid=False, error=fault)
+        return Action(**lead, calls=(call,))
       else:
         return Action(**lead, answer=content)
     error = error or f'no {self.tool} or {self.answer}'
@@ -161,8 +214,12 @@ class Grammar:
         f'Only a valid action has a text, but this one {fault}: {action}.'
       )
     if action.answer is None:
-      ((name, content),) = action.calls
-      end = self.memory if name else self.tool
+      (call,) = action.calls
+      end, content = self.tool, call.arguments
+      if self.named:
+        content = write_call(call)
+      elif call.name:
+        end = self.memory
     else:
       end, content = self.answer, action.answer
     blocks = [(tag, getattr(action, x)) for tag, x in self.leads.items()]
@@ -251,21 +308,36 @@ class Grammar:
       return blocks, f'{opened} not closed'
     return blocks, 'text outside tags' if text[start:].strip() else ''
 
+  def _call(self, tag: str, content: str) -> Call | None:
+    """The call that a block is; None if it should name a tool and does not."""
+    return (
+      read_call(content) if self.named else Call(self.callables[tag], content)
+    )
+
+  def _call_fault(self, call: Call) -> str:
+    """Why a call has no text, or ''."""
+    if not self.named:
+      return '' if call.name in self.callables.values() else 'names a tool'
+    if not call.name:
+      return 'names no tool'
+    if read_call(write_call(call)) is None:
+      return 'has arguments that are no object, as JSON'
+    return ''
+
   def _fault(self, action: Action) -> str:
     """Why an action has no text, or ''."""
     if not action.valid:
       return 'is invalid'
     if len(action.calls) + (action.answer is not None) != 1:
       return 'has not exactly one call or answer'
-    known = self.callables.values()
-    if action.calls and action.calls[0].name not in known:
-      return 'names a tool'
+    if action.calls and (fault := self._call_fault(action.calls[0])):
+      return fault
     for name in ('switch', 'plan', 'omit'):
       if getattr(action, name) and not getattr(self, name):
         return f'has a {name}, for which the grammar has no tag'
     contents = [getattr(action, field) for field in self.leads.values()]
     contents += [action.answer or '']
-    contents += [call.arguments for call in action.calls]
+    contents += [text for call in action.calls for text in call]
     if any(tag in content for tag in self.tags for content in contents):
       return 'has a tag inside a block'
     return ''

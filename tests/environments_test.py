@@ -16,7 +16,7 @@ from agentic_jax.environments import base
 from tests import scripted_play
 from tests import world_cases
 
-every = pytest.mark.parametrize('name, settings', world_cases.CASES)
+every = pytest.mark.parametrize('name, settings', world_cases.params())
 
 
 def random_policy(environment):

@@ -26,6 +26,7 @@ _SCHEMA = {
   'additionalProperties': False,
 }
 _PLAIN = protocol.Grammar()
+_NAMED = protocol.Grammar(tool='tool_call', named=True)
 _PLANS = protocol.Grammar(switch='switch', plan='plan')
 
 
@@ -211,3 +212,13 @@ def test_what_cannot_be_is_refused(tmp_path, monkeypatch):
   monkeypatch.setitem(__import__('sys').modules, 'llguidance', None)
   with pytest.raises(ValueError, match=r"pip install 'agentic_jax\[grammar\]'"):
     load('actions')
+
+
+def test_a_call_that_names_its_tool_is_json():
+  grammar, words = _grammar('byte', _NAMED), _words('byte')
+  call = '<tool_call>{"name": "f", "arguments": {"a": [1]}}</tool_call>'
+  assert _NAMED.parse(call).valid
+  assert _allowed(grammar, words, call) is not None
+  assert _allowed(grammar, words, '<answer>f</answer>') is not None
+  for wrong in ('<tool_call>f', '<tool_call>{"name": 3', '<tool_call>{"x'):
+    assert _allowed(grammar, words, wrong) is None

@@ -1,5 +1,7 @@
 """The tag grammar: parse, render, stop strings and roles."""
 
+import json
+
 import hypothesis
 from hypothesis import strategies
 import pytest
@@ -10,25 +12,33 @@ from agentic_jax import types
 GRAMMAR = protocol.Grammar()
 PLANNING = protocol.Grammar(switch='switch', plan='plan')
 REMEMBERING = protocol.Grammar(memory='memory', omit='omit')
+NAMED = protocol.Grammar(tool='tool_call', named=True)
 TEXT, THINK, TOOL, PLAN, SWITCH, MEMORY = (
   types.ROLES.index(r)
   for r in ('text', 'think', 'tool', 'plan', 'switch', 'memory')
 )
 TAGS = (*PLANNING.tags, *REMEMBERING.tags[8:], '<aim>', '</aim>')
+TAGS += ('<tool_call>', '</tool_call>')
 
 each_grammar = pytest.mark.parametrize(
   'grammar',
-  [GRAMMAR, PLANNING, protocol.Grammar(plan='aim'), REMEMBERING],
-  ids=['plain', 'planning', 'plans only', 'remembering'],
+  [GRAMMAR, PLANNING, protocol.Grammar(plan='aim'), REMEMBERING, NAMED],
+  ids=['plain', 'planning', 'plans only', 'remembering', 'named'],
 )
 # No tag of any of them.
 contents = strategies.text().filter(
   lambda text: not any(tag in text for tag in TAGS)
 )
+objects = strategies.dictionaries(
+  contents, strategies.one_of(contents, strategies.lists(strategies.integers()))
+)
+named = strategies.builds(
+  protocol.Call, contents.filter(bool), objects.map(json.dumps)
+)
 # Texts in which tags are as likely as anything else.
 soups = strategies.lists(
   strategies.one_of(
-    strategies.sampled_from(TAGS),
+    strategies.sampled_from([*TAGS, '{"name": "f", "arguments": {}}']),
     strategies.text(),
   )
 ).map(''.join)
@@ -38,7 +48,8 @@ def actions(grammar):
   """Valid actions with all that a grammar has tags for."""
   leads = grammar.leads.values()
   names = strategies.sampled_from(sorted(grammar.callables.values()))
-  calls = strategies.builds(protocol.Call, names, contents).map(lambda c: (c,))
+  plain = strategies.builds(protocol.Call, names, contents)
+  calls = strategies.tuples(named if grammar.named else plain)
   return strategies.one_of(
     strategies.fixed_dictionaries({last: kind} | dict.fromkeys(leads, contents))
     for last, kind in {'calls': calls, 'answer': contents}.items()
@@ -90,7 +101,8 @@ def test_every_byte_of_an_action_has_the_role_of_its_block(grammar, data):
   text = grammar.render(action).encode()
   last = TEXT
   if action.calls:
-    last = MEMORY if action.calls[0].name else TOOL
+    tool = grammar.named or not action.calls[0].name
+    last = TOOL if tool else MEMORY
   wanted += [last] * (len(text) - len(wanted))
   found = grammar.roles([text[i : i + 1] for i in range(len(text))])
   assert found.tolist() == wanted
@@ -252,3 +264,36 @@ def test_what_has_no_text_is_not_rendered(action, fault):
 def test_a_tag_inside_a_plan_is_not_rendered():
   with pytest.raises(ValueError, match='a tag inside'):
     PLANNING.render(protocol.Action(answer='1', plan='</switch>'))
+
+
+@pytest.mark.parametrize(
+  'said',
+  [
+    'add(1, 2)',
+    '{"name": "add", "arguments": [1, 2]}',
+    '{"name": "", "arguments": {}}',
+    '{"arguments": {}}',
+    '[' * 99999,
+  ],
+)
+def test_a_call_that_names_no_tool_is_invalid(said):
+  action = NAMED.parse(f'<think>so</think><tool_call>{said}</tool_call>')
+  assert not action.valid and action.think == 'so' and not action.calls
+  assert action.error == ('tool_call wants {"name": ..., "arguments": {...}}')
+
+
+def test_calls_with_names_as_published_models_write_them():
+  text = '<tool_call>\n{"arguments": {"a": 1}, "name": "add"}\n</tool_call>'
+  (call,) = NAMED.parse(text).calls
+  assert call == protocol.Call('add', '{"a": 1}')
+  wanted = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
+  assert NAMED.render(protocol.Action(calls=(call,))) == wanted
+  assert protocol.read_call('{"name": "f"}') == protocol.Call('f', '{}')
+  with pytest.raises(ValueError, match='names a tool'):
+    GRAMMAR.render(protocol.Action(calls=(call,)))
+  with pytest.raises(ValueError, match='no tag for a memory'):
+    protocol.Grammar(named=True, memory='memory')
+  with pytest.raises(ValueError, match='names no tool'):
+    NAMED.render(protocol.Action(calls=(protocol.Call('', '{}'),)))
+  with pytest.raises(ValueError, match='no object, as JSON'):
+    NAMED.render(protocol.Action(calls=(protocol.Call('f', '3'),)))

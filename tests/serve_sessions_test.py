@@ -470,6 +470,12 @@ def test_tags_become_calls():
     tags.render(serve.Meant('', meant.calls * 2))
   with pytest.raises(refusal.Refusal, match='arguments wants an object'):
     tags.render(serve.Meant('', (serve.Call('f', '3'),)))
+  named = serve.Tags(protocol.Grammar(tool='tool_call', named=True))
+  named.check([serve_world.CALCULATOR] * 2)
+  said = '<tool_call>{"name": "g", "arguments": {"a": 1}}</tool_call>'
+  meant = named.parse(said, tools)
+  assert meant.calls == (serve.Call('g', '{"a": 1}'),)
+  assert named.render(meant) == said
   made = serve.Json()
   text = 'Well. <tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>\n'
   two = made.parse(text * 2, ())

@@ -1,6 +1,13 @@
 """What the conformance suite holds every environment to."""
 
+import importlib.util
+
+import pytest
+
 from agentic_jax import environments
+
+# The package of an extra that a world cannot do without.
+NEEDS = {'toolbox': 'pydantic'}
 
 # Every environment as it comes, and with settings that change its nature.
 CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
@@ -37,8 +44,10 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
   ),
   ('proofs', {'observability': 'partial', 'error_price': 0.01}),
   ('tables', {'query_price': 0.02, 'claim_price': 0.5}),
+  ('terminal', {'observability': 'full', 'error_price': 0.01}),
   ('tool_math', {'tool': False}),
   ('tool_math', {'max_operations': 2, 'call_price': 0.0}),
+  ('toolbox', {'max_characters': 40, 'call_price': 0.0, 'max_turns': 6}),
 ]
 # What a policy may try that has not understood the task.
 CHEATERS = {
@@ -137,6 +146,13 @@ CHEATERS = {
     '<tool>{prompt}</tool>',
     '<answer>{prompt}</answer>',
   ],
+  'terminal': [
+    '<answer>done</answer>',
+    '<answer>{prompt}</answer>',
+    '<tool>{prompt}</tool>',
+    '<tool>rm -r docs logs src data tmp work</tool>',
+    '<tool>mv * docs</tool>',
+  ],
   'tool_math': [
     '<answer></answer>',
     '<answer>0 1 2 3 4 5 6 7 8 9 10 11 12 13 14</answer>',
@@ -145,4 +161,26 @@ CHEATERS = {
     '<answer>nan</answer>',
     '<result>1</result><answer>1</answer>',
   ],
+  'toolbox': [
+    '<answer>{prompt}</answer>',
+    '<answer>0</answer>',
+    '<tool_call>{"name": "list_files"}</tool_call>',
+    '<tool_call>{"name": "find", "arguments": {"text": "o"}}</tool_call>',
+    '<tool_call>{prompt}</tool_call>',
+  ],
 }
+
+
+def params() -> list:
+  """The cases, those that lack their extra marked to be skipped."""
+  return [
+    pytest.param(
+      name,
+      settings,
+      marks=pytest.mark.skipif(
+        name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None,
+        reason=f'{NEEDS.get(name)} is not installed',
+      ),
+    )
+    for name, settings in CASES
+  ]

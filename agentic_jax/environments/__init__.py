@@ -21,7 +21,9 @@ from agentic_jax.environments import mini_code
 from agentic_jax.environments import multi_obj
 from agentic_jax.environments import proofs
 from agentic_jax.environments import tables
+from agentic_jax.environments import terminal
 from agentic_jax.environments import tool_math
+from agentic_jax.environments import toolbox
 from agentic_jax.environments import toy
 
 ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
@@ -39,7 +41,9 @@ ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'multi_obj': multi_obj.MultiObj,
   'proofs': proofs.Proofs,
   'tables': tables.Tables,
+  'terminal': terminal.Terminal,
   'tool_math': tool_math.ToolMath,
+  'toolbox': toolbox.Toolbox,
 }
 ADAPTERS = adapters.ADAPTERS
 _MAKERS = ENVIRONMENTS | ADAPTERS

@@ -88,8 +88,9 @@ class Errands:
     base.check_observability(observability)
     self.max_turns = max_turns
     self.observability = observability
-    planning = {'switch': 'switch', 'plan': 'plan'} if plans else {}
-    self.grammar = protocol.Grammar(**planning)
+    self.grammar = protocol.Grammar()
+    if plans:
+      self.grammar = protocol.Grammar(switch='switch', plan='plan')
     self._length = length
     self._plans = plans
     self._goal_reward = goal_reward

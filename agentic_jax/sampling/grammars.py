@@ -138,8 +138,11 @@ def text_of(
   Args:
     actions: the tags.
     words: the tokenizer; decides which tags are single tokens.
-    schema: that the arguments of a call follow; None is any text.
+    schema: that the content of a call follows; None is any text, or where
+      calls are named any call.
   """
+  if schema is None and actions.named:
+    schema = protocol.CALL_SCHEMA
   tags = '|'.join(_escape(tag) for tag in actions.tags)
   lines = [f'PART: /(?s:.+)/ & ~/(?s:.*)({tags})(?s:.*)/']
   blocks = {}

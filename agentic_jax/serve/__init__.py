@@ -9,7 +9,7 @@ Any client of that interface is an agent to be trained: `Served` is a source of
 `train.run`, whose batches are the sessions that were rewarded.
 """
 
-from agentic_jax.serve.dialects import Call
+from agentic_jax.protocol import Call
 from agentic_jax.serve.dialects import Dialect
 from agentic_jax.serve.dialects import Json
 from agentic_jax.serve.dialects import Meant

@@ -15,18 +15,11 @@ from agentic_jax.serve import fields
 from agentic_jax.serve import refusal
 
 
-class Call(NamedTuple):
-  """A call of a tool."""
-
-  name: str
-  arguments: str  # An object, as JSON.
-
-
 class Meant(NamedTuple):
   """What a text means."""
 
   content: str
-  calls: tuple[Call, ...] = ()
+  calls: tuple[protocol.Call, ...] = ()
   valid: bool = True
 
 
@@ -84,7 +77,7 @@ class Json:
     calls, valid = [], True
     for block in blocks:
       said, closed, after = block.partition(_CLOSE)
-      call = _read_call(said) if closed else None
+      call = protocol.read_call(said) if closed else None
       if call is None:
         content, valid = content + _OPEN + block, False
       else:
@@ -103,12 +96,8 @@ class Json:
 
   def render(self, meant: Meant) -> str:
     """See `Dialect`."""
-    calls = [
-      f'{_OPEN}{{"name": {json.dumps(call.name)}, "arguments": '
-      f'{call.arguments}}}{_CLOSE}'
-      for call in meant.calls
-    ]
-    return meant.content + ''.join(calls)
+    calls = map(protocol.write_call, meant.calls)
+    return meant.content + ''.join(f'{_OPEN}{x}{_CLOSE}' for x in calls)
 
   def roles(self, pieces: Sequence[bytes]) -> np.ndarray:
     """See `Dialect`; thoughts are what stands between think tags."""
@@ -119,24 +108,12 @@ class Json:
 _GRAMMAR = protocol.Grammar(tool='tool_call')
 
 
-def _read_call(text: str) -> Call | None:
-  try:
-    found = json.loads(text)
-    if not isinstance(found, dict) or not isinstance(found.get('name'), str):
-      return None
-    arguments = found.get('arguments', {})
-    if not isinstance(arguments, dict):
-      return None
-    return Call(found['name'], json.dumps(arguments))
-  except (ValueError, RecursionError):
-    return None
-
-
 class Tags:
   """The tag grammar: one tool, whose argument is the text in its tag.
 
-  An answer is content, a thought is left out of it, and a text that does not
-  parse is content as it is.
+  Where the grammar is `named`, any tools, whose calls are JSON. An answer is
+  content, a thought is left out of it, and a text that does not parse is
+  content as it is.
   """
 
   def __init__(self, grammar: protocol.Grammar):
@@ -145,7 +122,9 @@ class Tags:
     self.stop_strings = grammar.stop_strings
 
   def check(self, tools: Sequence[Mapping[str, Any]]) -> None:
-    """See `Dialect`: one tool of one parameter can be told."""
+    """See `Dialect`: one tool of one parameter can be told, or any named."""
+    if self._grammar.named:
+      return
     if tools and (len(tools) > 1 or len(_parameters(tools[0])) != 1):
       raise refusal.Refusal(
         400,
@@ -167,9 +146,11 @@ class Tags:
       return Meant(action.answer)
     if not action.valid or not tools:
       return Meant(text, valid=action.valid)
+    if self._grammar.named:
+      return Meant('', action.calls)
     (name,) = _parameters(tools[0])
     arguments = json.dumps({name: action.calls[0].arguments})
-    return Meant('', (Call(tools[0]['function']['name'], arguments),))
+    return Meant('', (protocol.Call(tools[0]['function']['name'], arguments),))
 
   def certain(self, text: str) -> str:
     """See `Dialect`; what a text means is known at its end."""
@@ -190,7 +171,9 @@ class Tags:
     values = json.loads(meant.calls[0].arguments)
     if not isinstance(values, dict):
       raise fields.wrong('arguments', 'an object, as JSON', values)
-    call = protocol.Call('', ''.join(map(str, values.values())))
+    call = meant.calls[0]
+    if not self._grammar.named:
+      call = protocol.Call('', ''.join(map(str, values.values())))
     return self._grammar.render(protocol.Action(calls=(call,)))
 
   def roles(self, pieces: Sequence[bytes]) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from agentic_jax import protocol
 from agentic_jax import tokenizer as tokenizer_lib
 from agentic_jax.serve import dialects
 from agentic_jax.serve import fields
@@ -91,7 +92,7 @@ class Wording:
     return {**message, 'tool_calls': calls}
 
 
-def _read(call: dialects.Call) -> Any:
+def _read(call: protocol.Call) -> Any:
   try:
     return fields.load(call.arguments.encode())
   except refusal.Refusal:

@@ -5,7 +5,7 @@ import difflib
 import json
 from typing import Any, NamedTuple
 
-from agentic_jax.serve import dialects
+from agentic_jax import protocol
 from agentic_jax.serve import fields
 from agentic_jax.serve import refusal
 
@@ -51,7 +51,7 @@ class Form(NamedTuple):
   """A message of the policy, in the one form by which two are compared."""
 
   content: str
-  calls: tuple[dialects.Call, ...]
+  calls: tuple[protocol.Call, ...]
 
 
 class Asked(NamedTuple):
@@ -261,7 +261,7 @@ def form_of(message: Mapping[str, Any]) -> Form:
       arguments = json.dumps(json.loads(function['arguments']), sort_keys=True)
     except (ValueError, RecursionError):
       arguments = function['arguments']
-    calls.append(dialects.Call(function['name'], arguments))
+    calls.append(protocol.Call(function['name'], arguments))
   return Form(message['content'], tuple(calls))
 
 

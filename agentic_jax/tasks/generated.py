@@ -15,7 +15,9 @@ from agentic_jax.tasks import multi_obj
 from agentic_jax.tasks import proofs
 from agentic_jax.tasks import seeds
 from agentic_jax.tasks import tables
+from agentic_jax.tasks import terminal
 from agentic_jax.tasks import tool_math
+from agentic_jax.tasks import toolbox
 from agentic_jax.tasks import toy
 
 # From a split to its tasks. What is in `Task.data` is JSON.
@@ -37,5 +39,7 @@ TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'proofs': proofs.tasks,
   'seeds': seeds.tasks,
   'tables': tables.tasks,
+  'terminal': terminal.tasks,
   'tool_math': tool_math.tasks,
+  'toolbox': toolbox.tasks,
 }
