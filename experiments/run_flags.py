@@ -37,7 +37,8 @@ flags.DEFINE_multi_string(
 flags.DEFINE_string(
   'environment',
   'tool_math',
-  f'One of {sorted(environments.ENVIRONMENTS)}, or path.py:Name; settings '
+  f'One of {sorted(environments.ENVIRONMENTS)}, with an extra one of '
+  f'{sorted(environments.ADAPTERS)}, or path.py:Name; settings '
   'after a question mark, as in tool_math?call_price=0.05.',
 )
 flags.DEFINE_string(

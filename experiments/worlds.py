@@ -169,6 +169,7 @@ def tasks_of(
     ValueError: there are none.
   """
   name = spec or environment.partition('?')[0]
+  name = 'seeds' if name in environments.ADAPTERS else name
   if name in tasks.TASKS:
     return tasks.load(name, split, str(pathlib.Path(workdir) / 'data'))
   if not spec:

@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 from agentic_jax import user_files
+from agentic_jax.environments import adapters
 from agentic_jax.environments import base
 from agentic_jax.environments import blocks
 from agentic_jax.environments import dialog_mem
@@ -40,13 +41,16 @@ ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'tables': tables.Tables,
   'tool_math': tool_math.ToolMath,
 }
+ADAPTERS = adapters.ADAPTERS
+_MAKERS = ENVIRONMENTS | ADAPTERS
 
 
 def load(name: str, **settings: Any) -> base.Environment:
   """An environment by name, or by file and name.
 
   Args:
-    name: a key of `ENVIRONMENTS`, or `path.py:Name` for something callable
+    name: a key of `ENVIRONMENTS`, or of `ADAPTERS` where the extra of that
+      name is installed, or `path.py:Name` for something callable
       in a file of one's own.
     **settings: keyword arguments of the constructor.
 
@@ -60,13 +64,13 @@ def load(name: str, **settings: Any) -> base.Environment:
   path, colon, attribute = name.rpartition(':')
   if colon and path.endswith('.py'):
     make = _from_file(pathlib.Path(path), attribute)
-  elif name in ENVIRONMENTS:
-    make = ENVIRONMENTS[name]
+  elif name in _MAKERS:
+    make = _MAKERS[name]
   else:
     raise ValueError(
-      f'There is no environment {name!r}.{_did_you_mean(name, ENVIRONMENTS)} '
-      f'Choose one of {", ".join(sorted(ENVIRONMENTS))}, or name your own as '
-      'path.py:Name.'
+      f'There is no environment {name!r}.{_did_you_mean(name, _MAKERS)} '
+      f'Choose one of {", ".join(sorted(ENVIRONMENTS))}; with an extra one of '
+      f'{", ".join(ADAPTERS)}; or name your own as path.py:Name.'
     )
   _check_settings(name, make, settings)
   environment = make(**settings)

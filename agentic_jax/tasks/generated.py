@@ -13,6 +13,7 @@ from agentic_jax.tasks import mazes
 from agentic_jax.tasks import mini_code
 from agentic_jax.tasks import multi_obj
 from agentic_jax.tasks import proofs
+from agentic_jax.tasks import seeds
 from agentic_jax.tasks import tables
 from agentic_jax.tasks import tool_math
 from agentic_jax.tasks import toy
@@ -34,6 +35,7 @@ TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'mini_code': mini_code.tasks,
   'multi_obj': multi_obj.tasks,
   'proofs': proofs.tasks,
+  'seeds': seeds.tasks,
   'tables': tables.tasks,
   'tool_math': tool_math.tasks,
 }
