@@ -176,7 +176,8 @@ def test_worlds_start_without_jax_and_tensorflow():
   code = (
     'import sys; from agentic_jax import context, environments, tasks, tools;'
     'from agentic_jax.tasks import pool;'
-    'print({"jax", "flax", "tensorflow", "tensorflow_datasets"}'
+    'print({"jax", "flax", "tensorflow", "tensorflow_datasets", "gymnasium",'
+    '"minigrid", "reasoning_gym", "textarena", "textworld"}'
     ' & set(sys.modules))'
   )
   said = subprocess.run(

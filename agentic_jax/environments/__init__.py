@@ -45,7 +45,7 @@ ADAPTERS = adapters.ADAPTERS
 _MAKERS = ENVIRONMENTS | ADAPTERS
 
 
-def load(name: str, **settings: Any) -> base.Environment:
+def load(name: str, /, **settings: Any) -> base.Environment:
   """An environment by name, or by file and name.
 
   Args:

@@ -44,7 +44,7 @@ class State(NamedTuple):
 
 
 class FromGymnasium:
-  """A turn is an action by name or number: `<tool>left</tool>`, `<tool>0</tool>`.
+  """A turn is an action, by name or number: `<tool>left</tool>`.
 
   A task is a seed, such as "seed 17": what `reset` of the game is given. The
   chance of a step comes from the seed of the step, through the game's

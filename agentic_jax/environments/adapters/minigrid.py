@@ -137,12 +137,13 @@ def picture(
 def ahead(game: Any, observation: Any) -> types.Observation:
   """The mission, what is seen and where: `red ball 2 ahead 1 left`.
 
-  Of walls only that right ahead is told, and whether one is at hand.
+  Of walls only the first right ahead is told, and those beside.
   """
   constants = live.package('minigrid.core.constants', 'minigrid')
   cells = observation['image']
   size = len(cells)
-  seen = []
+  seen: list[str] = []
+  walled = False
   for forward in range(size):
     for side in range(size):
       kind, colour, condition = map(int, cells[side, size - 1 - forward])
@@ -150,8 +151,10 @@ def ahead(game: Any, observation: Any) -> types.Observation:
       aside = side - size // 2
       if name in ('unseen', 'empty', 'floor') or (forward, aside) == (0, 0):
         continue
-      if name == 'wall' and (aside and (forward, abs(aside)) != (0, 1)):
-        continue
+      if name == 'wall':
+        if walled or (aside and (forward, abs(aside)) != (0, 1)):
+          continue
+        walled = not aside
       if name not in ('wall', 'goal', 'lava'):
         name = f'{constants.IDX_TO_COLOR[colour]} {name}'
       if name.endswith('door'):

@@ -47,9 +47,7 @@ class Playing:
     text, _, _, _, facts = self._answer(transition)
     return text, facts | {'task': index}
 
-  def step(
-    self, action: str
-  ) -> tuple[str, float, bool, bool, dict[str, Any]]:
+  def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
     """What follows a text.
 
     Raises:
