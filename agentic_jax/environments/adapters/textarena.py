@@ -70,9 +70,10 @@ class TextArena:
     self._id = id
     self._players = players
     self._options = options
+    live.package('textarena', 'textarena')
     try:
       self._begun(0)
-    except (AssertionError, KeyError, SyntaxError, TypeError) as error:
+    except Exception as error:  # They raise anything.
       raise ValueError(
         f'TextArena cannot play {id!r} with {players} players and {options}: '
         f'{type(error).__name__} {error}. Some of its games want a newer '
