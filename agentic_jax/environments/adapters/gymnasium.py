@@ -193,7 +193,7 @@ def from_gymnasium(
       environment does not tell how it was made.
   """
   gymnasium = live.package('gymnasium', 'gymnasium')
-  make, actions = source, ()
+  make, actions = source, tuple[str, ...]()
   if isinstance(source, gymnasium.Env):
     if source.spec is None:
       raise ValueError(

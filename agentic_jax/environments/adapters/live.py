@@ -37,6 +37,7 @@ class Handle:
     """
     self.game = game
     self.turns = 0
+    self.solver: Any = None  # What a scripted solver remembers.
 
   def advance(self, turn: int) -> Any:
     """The game, for the turn that a state is at.

@@ -1,7 +1,7 @@
 """MiniGrid and BabyAI, as words and as pixels."""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -85,20 +85,29 @@ class BabyAI(gymnasium.FromGymnasium):
     """The action of the bot, which explores what it has not seen.
 
     It thinks ahead from turn to turn, and begins anew where turns were played
-    without it.
+    without it. Where it does not know what to do it says done; so it does in
+    the levels KeyInBox, OpenDoorsOrder...Debug and PutNext...Carrying.
     """
-    handle = state.handle
     library = live.package('minigrid.utils.baby_ai_bot', 'minigrid')
-    bot, turn, action = getattr(handle, 'bot', (None, 0, None))
-    if bot is None or turn != state.turn:
-      if bot is None or turn != state.turn - 1:
-        bot, action = library.BabyAIBot(handle.game), None
+    handle, turn = state.handle, state.turn
+    kept = handle.solver
+    if kept is None or kept.turn != turn:
+      if kept is None or kept.turn != turn - 1:
+        kept = _Bot(library.BabyAIBot(handle.game), turn, None)
       try:
-        action = bot.replan(action)
-      except library.DisappearedBoxError:  # It gives up.
+        action = kept.bot.replan(kept.action)
+      except (library.DisappearedBoxError, AssertionError):
         action = handle.game.unwrapped.actions.done
-      handle.bot = (bot, state.turn, action)
-    return f'<tool>{action.name}</tool>'
+      kept = handle.solver = kept._replace(turn=turn, action=action)
+    return f'<tool>{kept.action.name}</tool>'
+
+
+class _Bot(NamedTuple):
+  """The bot, and what it said at a turn."""
+
+  bot: Any
+  turn: int
+  action: Any
 
 
 def _checked(id: str, view: str, tile_size: int) -> str:
