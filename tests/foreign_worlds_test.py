@@ -246,14 +246,10 @@ def test_what_gymnasium_cannot_be_is_told(gym):
     ({'id': LAKE, 'actions': 'a,b'}, '4 actions, so as many'),
     ({'id': LAKE, 'max_turns': -1}, 'at least 1'),
     ({'id': LAKE, 'observability': 'none'}, 'observability is'),
-<<<<<<< HEAD
     (
       {'id': 'CartPole-v1', 'view': 'text'},
       'draws no characters|pygame is not',
     ),
-=======
-    ({'id': 'CartPole-v1', 'view': 'text'}, 'draws no characters'),
->>>>>>> Y
   ]:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')  # Gymnasium's, of the render mode.
