@@ -125,11 +125,8 @@ def _is_ours(error: BaseException) -> bool:
   while trace is not None and trace.tb_next is not None:
     trace = trace.tb_next
   name = trace.tb_frame.f_globals.get('__name__', '') if trace else ''
-  return isinstance(error, OSError) or name.split('.')[0] in (
-    'agentic_jax',
-    'experiments',
-    '__main__',
-  )
+  ours = ('agentic_jax', 'experiments', '__main__')
+  return isinstance(error, OSError) or name.split('.')[0] in ours
 
 
 def describe_settings(name: str, recipe: Callable) -> str:
@@ -171,10 +168,7 @@ def build(
       'that samples, such as --recipe=async_grpo.'
     )
   if train.parse_swap(FLAGS.swap) is not None and not FLAGS.staleness:
-    raise ValueError(
-      f'--swap={FLAGS.swap} changes parameters while others train; it wants '
-      '--staleness=1 or more.'
-    )
+    raise ValueError(f'--swap={FLAGS.swap} wants --staleness=1 or more.')
   mesh = sharding.make_mesh(FLAGS.mesh)
   published = policies.find(FLAGS.model)
   world = worlds.make(
