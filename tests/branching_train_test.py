@@ -37,7 +37,11 @@ def _shape(recipe) -> batching.Shape:
   'name, settings',
   [
     ('tree_grpo', {'trees': 1, 'kl_coefficient': 0.0}),
-    ('vineppo', {'group_size': 2, 'rollouts': 2, 'kl_coefficient': 0.0}),
+    pytest.param(
+      'vineppo',
+      {'group_size': 2, 'rollouts': 2, 'kl_coefficient': 0.0},
+      marks=pytest.mark.thorough,
+    ),
   ],
 )
 def test_it_trains_and_goes_on_where_it_stopped(name, settings, tmp_path):

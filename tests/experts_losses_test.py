@@ -138,6 +138,7 @@ def _tmp(tmp_path_factory):
   return tmp_path_factory.mktemp('runs')
 
 
+@pytest.mark.thorough
 def test_a_step_is_the_same_for_any_microbatches(tmp):
   _, whole = _whole(tmp)
   recipe = recipe_lib.grpo(group_size=2, learning_rate=1e-3, **BOTH)

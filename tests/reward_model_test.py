@@ -14,6 +14,7 @@ from agentic_jax import types
 from agentic_jax.models import heads
 from experiments import reward_model
 from tests import settings_walk
+from tests import thorough
 from tests import tiny_training
 
 FORMS = ('outcome', 'process')
@@ -176,7 +177,7 @@ def test_every_setting_makes_a_difference():
   settings_walk.walk(settings, OTHERS, find)
 
 
-@pytest.mark.parametrize('form', FORMS)
+@pytest.mark.parametrize('form', thorough.some(FORMS, 2, 1))
 def test_the_model_learns_beside_a_policy_that_stays(form, tmp_path):
   recipe = reward_model.recipe(form=form, group_size=2, learning_rate=1e-2)
   played = tiny_training.episodes()

@@ -17,6 +17,7 @@ from agentic_jax.models import attention
 from agentic_jax.models import transformer
 from agentic_jax.train import step as step_lib
 from experiments import pages
+from tests import thorough
 from tests import tiny_training
 
 # Gradients.
@@ -39,7 +40,7 @@ _SHAPES = {
 }
 
 
-@pytest.mark.parametrize('name', ['grpo', 'ppo'])
+@pytest.mark.parametrize('name', thorough.some(['grpo', 'ppo'], 2))
 def test_gradients_do_not_depend_on_microbatches_or_packing(name, tmp_path):
   recipe = pages.load(name)()
   episodes = tiny_training.episodes()

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from agentic_jax import types
 from agentic_jax.tasks import splits
 
-SIZES = {'train': 1500, 'validation': 90, 'test': 180}
+SIZES = {'train': 600, 'validation': 60, 'test': 120}
 TABLE = '-'
 _LETTERS = 'abcde'
 # Blocks, and the fewest and most moves of a shortest plan, by difficulty.
