@@ -104,7 +104,7 @@ class Soak:
       tasks_per_step=_GROUPS,
       group_size=_GROUP_SIZE,
       temperature=1.0,
-      keep=lambda turns: (np.asarray(turns.tokens) >= 0).sum() % 4 > 0,
+      keep=lambda turns: np.asarray(turns.mask).sum() % 4 > 0,
     )
     return source, drawn
 

@@ -20,7 +20,12 @@ def pytest_collection_modifyitems(
   config: pytest.Config, items: list[pytest.Item]
 ) -> None:
   """Leaves out what only `make thorough` runs."""
-  left = [item for item in items if item.get_closest_marker('thorough')]
+  left = [
+    item
+    for item in items
+    if item.get_closest_marker('thorough')
+    or item.nodeid.startswith(thorough.LONG)
+  ]
   if left and not thorough.ASKED:
     config.hook.pytest_deselected(items=left)
     items[:] = [item for item in items if item not in set(left)]

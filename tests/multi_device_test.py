@@ -88,6 +88,7 @@ def check_training_agrees_with_one_device(name, mesh, learned):
   tiny_training.assert_close(found_params, params, 1e-5)
 
 
+@pytest.mark.thorough
 def check_prefix_trees_agree_with_one_device(learned, tmp_path):
   with mock.patch.object(checkpoint.Checkpoints, 'save'):
     found = tiny_training.learn(

@@ -192,7 +192,7 @@ def test_nothing_compiles_when_segments_move():
 
 def test_what_does_not_fit_is_refused():
   ids, parked = _ids(), _two_turns()[1]
-  sampler = _fresh()  # That these were made with, too.
+  sampler = _sampler()  # As it was when that was parked.
   with pytest.raises(ValueError, match='51 tokens .* cut at 52; .* 0 to 51'):
     parked.cut(52)
   with pytest.raises(ValueError, match=r'20 tokens .* 51 .* parked.cut\(19\)'):
