@@ -503,7 +503,7 @@ def test_workers_by_themselves():
   while slow.started is None:
     time.sleep(0.001)
   assert pool.done(0.05) == [] and fast.started is None
-  pool.abandon(slow)
+  assert pool.abandon(slow)
   (done,) = pool.done(10.0)
   assert done is fast and done.result == 3 and done.error is None
   bad = pool.submit('bad', lambda: 1 / 0)
@@ -511,4 +511,11 @@ def test_workers_by_themselves():
   assert done is bad and isinstance(done.error, ZeroDivisionError)
   # What was abandoned is never reported.
   assert pool.done(1.2) == []
+  # What has ended is not given up: it is reported, and no thread is added.
+  late = pool.submit('late', lambda: 4)
+  while not late.ended:
+    time.sleep(0.001)
+  threads = threading.active_count()
+  assert not pool.abandon(late) and threading.active_count() == threads
+  assert pool.done(10.0) == [late]
   pool.close()

@@ -243,8 +243,7 @@ class _Loop:
       ticket = own.ticket
       if ticket is None or ticket.started is None:
         continue
-      if now - ticket.started > limit:
-        self._workers.abandon(ticket)
+      if now - ticket.started > limit and self._workers.abandon(ticket):
         own.ticket = None
         own.builder.fail('hung', f'no answer within {limit} s')
 

@@ -24,6 +24,8 @@ class Ticket:
     self.seconds = 0.0
     self.result: Any = None
     self.error: BaseException | None = None
+    # Which of these comes first is settled under the lock of the workers.
+    self.ended = False
     self.abandoned = False
 
 
@@ -48,6 +50,7 @@ class Workers:
       raise ValueError(f'--workers={number} must be at least 1.')
     self._calls: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
     self._done: queue.SimpleQueue[Ticket] = queue.SimpleQueue()
+    self._lock = threading.Lock()
     self.number = number
     self.latency_seconds: float | None = None
     self.waited_seconds = 0.0
@@ -66,8 +69,10 @@ class Workers:
       except BaseException as error:  # noqa: BLE001, anything costs one episode
         ticket.error = error
       ticket.seconds = time.monotonic() - ticket.started
-      if ticket.abandoned:
-        return
+      with self._lock:
+        ticket.ended = True
+        if ticket.abandoned:
+          return
       self._done.put(ticket)
 
   def submit(self, key: Any, call: Callable[[], Any]) -> Ticket:
@@ -87,10 +92,17 @@ class Workers:
     except queue.Empty:
       return tickets
 
-  def abandon(self, ticket: Ticket) -> None:
-    """Gives a hanging call up and replaces its thread."""
-    ticket.abandoned = True
-    self._start()
+  def abandon(self, ticket: Ticket) -> bool:
+    """Gives a hanging call up and replaces its thread.
+
+    Returns:
+      False if the call has ended after all: `done` reports it.
+    """
+    with self._lock:
+      ticket.abandoned = not ticket.ended
+    if ticket.abandoned:
+      self._start()
+    return ticket.abandoned
 
   def close(self) -> None:
     """Ends the threads that are idle."""
