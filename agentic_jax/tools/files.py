@@ -6,6 +6,7 @@ slashes; there are no directories but those that paths name.
 
 from collections.abc import Mapping
 import functools
+import logging
 import pathlib
 import re
 from typing import Any
@@ -29,7 +30,8 @@ def kit(directory: str = '') -> calling.Functions:
   data's `files`, an object from path to text, which come before.
 
   Args:
-    directory: read once, now; '' is none. Files that are no text are left out.
+    directory: read once, now; '' is none. What is no text, a link, or named
+      otherwise than tools name files is left out, with a warning.
 
   Raises:
     ValueError: there is no such directory, or it holds more than fits.
@@ -155,12 +157,23 @@ def _read(directory: pathlib.Path) -> dict[str, str]:
       f'There is no directory {directory} to take files from; name one '
       'relative to where you are, as in tools=files:DIRECTORY.'
     )
-  files = {}
+  files, left = {}, []
   for path in sorted(directory.rglob('*')):
     name = path.relative_to(directory).as_posix()
-    if path.is_file() and not path.is_symlink() and _is_path(name):
-      try:
-        files[name] = path.read_text(encoding='utf-8')
-      except UnicodeDecodeError:
-        continue
+    if path.is_dir() and not path.is_symlink():
+      continue
+    try:
+      if not path.is_file() or path.is_symlink() or not _is_path(name):
+        raise ValueError('no plain file, or a name of other characters')
+      files[name] = path.read_text(encoding='utf-8')
+    except ValueError:  # Of which a text that is none is one.
+      left.append(name)
+  if left:
+    logging.warning(
+      '%d of the files in %s are left out, being no text, a link, or named by '
+      'more than letters, digits and ._-/: %s',
+      len(left),
+      directory,
+      ', '.join(left[:5]),
+    )
   return dict(_checked(files))
