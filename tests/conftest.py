@@ -1,7 +1,10 @@
 """Tests run on the CPU, compile cheaply, and reach no network."""
 
+import atexit
 import os
+import shutil
 import socket
+import tempfile
 from typing import Any
 
 import pytest
@@ -14,6 +17,14 @@ if 'xla_backend_optimization_level' not in os.environ.get('XLA_FLAGS', ''):
   os.environ['XLA_FLAGS'] = (
     os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0'
   ).strip()
+# And compile once: all workers, and the commands that tests run, share what is
+# compiled, in a folder of this run of the tests.
+_CACHE = 'JAX_COMPILATION_CACHE_DIR'
+if _CACHE not in os.environ:
+  os.environ[_CACHE] = tempfile.mkdtemp(prefix='compiled_')
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+  os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
+  atexit.register(shutil.rmtree, os.environ[_CACHE], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(

@@ -251,7 +251,7 @@ def _gaps(recipe) -> list[float]:
 
 
 @pytest.mark.parametrize(
-  'name', [*thorough.some(NAMES, 18), *thorough.some(FORMS, 2)]
+  'name', [*thorough.some(NAMES, 36), *thorough.some(FORMS, 2)]
 )
 def check_a_gradient_is_one(name):
   assert jax.device_count() == 8

@@ -22,6 +22,7 @@ from experiments import worlds
 from tests import critics_test
 from tests import hand_worked
 from tests import settings_walk
+from tests import thorough
 from tests import tiny_training
 
 # Another value of each setting; of those named twice, the page's own.
@@ -183,7 +184,7 @@ def _own_of(name: str) -> list[str]:
   return [setting for setting in known if setting not in shared]
 
 
-@pytest.mark.parametrize('name', OWN)
+@pytest.mark.parametrize('name', thorough.some(OWN, 3, 1))
 def test_a_page_learns_inside_the_mask_only(name):
   trajectory, _ = _batch()
   found = _find(name)
@@ -224,7 +225,7 @@ def test_score_fills_in_what_the_rest_looks_at(name):
   jax.eval_shape(step, _outputs(trajectory), bare, turns)
 
 
-@pytest.mark.parametrize('name', OWN)
+@pytest.mark.parametrize('name', thorough.some(OWN, 4))
 def test_every_setting_makes_a_difference(name):
   maker = pages.load(name)
 

@@ -10,6 +10,7 @@ from experiments import pages
 from tests import hand_worked
 from tests import pages_test
 from tests import settings_walk
+from tests import thorough
 
 LOSSES = (
   'async_grpo',
@@ -250,7 +251,7 @@ def test_the_sampler_is_corrected_for(settings, loss, gradient):
     np.testing.assert_allclose(found[1], [0, gradient], rtol=1e-5)
 
 
-@pytest.mark.parametrize('name', LOSSES)
+@pytest.mark.parametrize('name', thorough.some(LOSSES, 3))
 def test_on_policy_it_is_reinforce(name):
   made = pages.load(name)()
   trajectory, turns, _, _ = pages_test.batch()

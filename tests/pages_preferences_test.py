@@ -13,6 +13,7 @@ from agentic_jax import recipe as recipe_lib
 from agentic_jax import types
 from tests import hand_worked
 from tests import settings_walk
+from tests import thorough
 from tests import tiny_training
 
 Others = settings_walk.Others
@@ -139,7 +140,7 @@ def _results_of(made, outputs, trajectory, turns):
   return scalar, credit, weights, carried
 
 
-@pytest.mark.parametrize('page', OTHERS)
+@pytest.mark.parametrize('page', thorough.some(OTHERS, 4))
 def test_every_setting_makes_a_difference(page, batch):
   def find(**settings):
     made = _make(page, **settings)

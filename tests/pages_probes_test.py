@@ -21,6 +21,7 @@ from tests import pages_test
 from tests import probes_test
 from tests import settings_walk
 from tests import small_world
+from tests import thorough
 from tests import tiny_training
 
 Others = settings_walk.Others
@@ -123,7 +124,7 @@ def result(made) -> list[Any]:
   return [*map(np.asarray, arrays)]
 
 
-@pytest.mark.parametrize('name', OTHERS)
+@pytest.mark.parametrize('name', thorough.some(OTHERS, 3))
 def test_every_setting_makes_a_difference(name):
   maker = pages.load(name)
 

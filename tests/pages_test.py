@@ -21,6 +21,7 @@ from experiments import pages
 from tests import pages_credit_test
 from tests import pages_preferences_test
 from tests import settings_walk
+from tests import thorough
 from tests import tiny_training
 from tests import tree_batches
 
@@ -225,7 +226,7 @@ def result(made: recipe_lib.Recipe) -> list[np.ndarray]:
   return [*map(np.asarray, arrays)]
 
 
-@pytest.mark.parametrize('name', sorted(OTHERS))
+@pytest.mark.parametrize('name', thorough.some(sorted(OTHERS), 4))
 def test_every_setting_makes_a_difference(name):
   walk(name, OTHERS[name])
 
@@ -286,7 +287,7 @@ def test_it_learns_from_action_tokens_alone(name):
   assert scalar(noise) == pytest.approx(float(value), rel=1e-6)
 
 
-@pytest.mark.parametrize('name', sorted(OTHERS))
+@pytest.mark.parametrize('name', thorough.some(sorted(OTHERS), 4, 2))
 def test_microbatches_add_up(name):
   made = pages.load(name)()
   trajectory, credit = scored(made)

@@ -31,6 +31,17 @@ LONG = (
   'tests/sampling_test.py::test_the_capacity_changes_no_bit',
   'tests/resume_test.py::test_a_finished_run_has_nothing_left_to_do',
   'tests/vocabulary_test.py::test_chunks_say_what_the_whole_says[84]',
+  'tests/quickstart_test.py::test_the_same_command_goes_on_and_other',
+  'tests/quickstart_test.py::test_inspect_prints_episodes_and_writes',
+  'tests/reward_model_test.py::test_the_model_learns_beside_a_policy',
+  'tests/experts_losses_test.py::test_a_step_is_the_same_for_any_microbatches',
+  'tests/swapping_test.py::test_a_run_is_repeated_from_its_schedule',
+  'tests/prefix_tree_train_test.py::test_a_run_learns_the_same',
+  'tests/train_test.py::test_prepare_sees_the_whole_batch',
+  'tests/evaluate_script_test.py::test_a_policy_scores_the_same_with_other',
+  'tests/heads_test.py::test_the_role_of_a_token_chooses_its_value_head',
+  'tests/experts_test.py::test_adapters_of_experts[int8]',
+  'tests/lora_test.py::test_adapters_are_a_product_of_low_rank_beside',
 )
 
 

@@ -4,14 +4,10 @@ Programs that XLA compiled are kept for the length of a test session and
 shared with the processes that tests start: most tests compile the same ones.
 """
 
-import atexit
 from collections.abc import Sequence
 import dataclasses
 import functools
-import os
 import pathlib
-import shutil
-import tempfile
 from typing import Any, NamedTuple
 
 import jax
@@ -29,16 +25,6 @@ from agentic_jax import types
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
-
-_CACHE = 'JAX_COMPILATION_CACHE_DIR'
-if _CACHE not in os.environ:
-  os.environ[_CACHE] = tempfile.mkdtemp(prefix='compiled_')
-  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
-  os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
-  atexit.register(shutil.rmtree, os.environ[_CACHE], ignore_errors=True)
-  jax.config.update('jax_compilation_cache_dir', os.environ[_CACHE])
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
 TOKENIZER = tokenizer.ByteTokenizer()
 
