@@ -215,7 +215,7 @@ def peers(turns: int) -> dict[str, dict[str, float]]:
     record = common.run_peer(
       _TRL.value, 'trl_tools.py', f'--turns={turns}', repeats
     )
-    rate = record['sampled_tokens'] / common.median(record['seconds'])
+    rate = common.median(record['tokens_per_second'])
     found.setdefault('0', {})['trl'] = rate
   fixed = [delay for delay in _DELAYS.value if '-' not in delay]
   for delay in fixed if _TUNIX.value and turns == TUNIX_TURNS else ():

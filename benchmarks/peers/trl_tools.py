@@ -15,6 +15,8 @@ What differs from our side, mostly in its favour:
 * Episodes stop because the number of tool calls is limited.
 * `generate` gives no log-probabilities.
 * The context is prefilled again every turn.
+* Now and then its parser finds no call in an action (of random bytes), and the
+  episode ends early: its tokens are counted as they are, and its turns printed.
 """
 
 import argparse
@@ -109,8 +111,10 @@ def settings_of(folder: str, turns: int, repeats: int) -> trl.GRPOConfig:
   )
 
 
-def play(folder: str, turns: int, repeats: int) -> list[float]:
-  """Seconds of each batch, the first left out."""
+def play(
+  folder: str, turns: int, repeats: int
+) -> tuple[list[float], list[int]]:
+  """Seconds, and turns of all episodes, of each batch but the first."""
   tokenizer = trl_step.make_tokenizer(folder)
   trl_step.make_model(folder, positions=2048)
   tokenizer.chat_template = TEMPLATE.strip()
@@ -127,21 +131,25 @@ def play(folder: str, turns: int, repeats: int) -> list[float]:
     processing_class=tokenizer,
     environment_factory=Talk,
   )
-  generate, seconds = trainer._generate, []
-  length = turns * ACTION + (turns - 1) * OBSERVATION
+  generate, seconds, played = trainer._generate, [], []
 
   def timed(prompts):
     began = time.perf_counter()
     found = generate(prompts)
     seconds.append(time.perf_counter() - began)
     prompt_ids, completion_ids = found[:2]
-    sizes = {(len(p), len(c)) for p, c in zip(prompt_ids, completion_ids)}
-    assert sizes == {(trl_step.PROMPT, length)}, sizes
+    assert {len(ids) for ids in prompt_ids} == {trl_step.PROMPT}
+    each = [
+      divmod(len(ids) + OBSERVATION, ACTION + OBSERVATION)
+      for ids in completion_ids
+    ]
+    assert all(not rest and n <= turns for n, rest in each), each
+    played.append(sum(n for n, _ in each))
     return found
 
   trainer._generate = timed
   trainer.train()
-  return seconds[1:]
+  return seconds[1:], played[1:]
 
 
 def main() -> None:
@@ -152,12 +160,14 @@ def main() -> None:
   transformers.logging.set_verbosity_error()
   os.environ['TRL_EXPERIMENTAL_SILENCE'] = '1'
   with tempfile.TemporaryDirectory() as folder:
-    seconds = play(folder, arguments.turns, arguments.repeats)
-  episodes = trl_step.GROUPS * trl_step.GROUP_SIZE
+    seconds, played = play(folder, arguments.turns, arguments.repeats)
   record = {
     'versions': {'trl': trl.__version__, 'torch': torch.__version__},
     'seconds': seconds,
-    'sampled_tokens': episodes * arguments.turns * ACTION,
+    'turns': played,
+    'tokens_per_second': [
+      ACTION * n / took for n, took in zip(played, seconds)
+    ],
   }
   print(json.dumps(record), flush=True)
 
