@@ -56,7 +56,13 @@ def admit(
     parks=parks,
   )
   said = budget.describe(config, shape, found)
-  print(f'--memory={FLAGS.memory} holds {said}', file=sys.stderr, flush=True)
+  longest = budget.longest_segments(config, shape, found)
+  print(
+    f'--memory={FLAGS.memory} holds {said}. So many hold segments of up to '
+    f'--limit=segment_tokens={longest}.',
+    file=sys.stderr,
+    flush=True,
+  )
   shape = programs.shape_for(
     limits.segment_tokens, found.slots, segment_images=limits.segment_images
   )

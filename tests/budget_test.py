@@ -99,11 +99,25 @@ def test_what_does_not_fit_says_what_would():
   for length, fits in ((368, True), (369, False)):
     shape = programs.shape_for(length, 4)
     assert (shape.capacity <= 3 * 128) == fits
+  with pytest.raises(ValueError, match='3 slots: .*=segment_tokens to 112'):
+    budget.admit(config, longer, memory + 3 * _LOGITS, most=4, asked=3)
   raised = -(-(memory + 5 * _CACHE) // 2**20)
   with pytest.raises(ValueError, match=f'Raise it to --memory={raised}MiB'):
     budget.admit(config, longer, memory, most=4)
   with pytest.raises(ValueError, match='smaller --model, or --dtype=bfloat16'):
     budget.admit(config, _SHAPE, 1000, most=4)
+
+
+def test_the_context_follows_from_the_slots():
+  config = _config()
+  found = _admit(4 * _LOGITS + 9 * _CACHE, asked=4, parks=False)
+  assert (found.slots, found.parked) == (4, 0)
+  # 2.25 x 128 positions a slot: two blocks of 128, a chunk of 16 of padding.
+  assert budget.longest_segments(config, _SHAPE, found) == 2 * 128 - 16
+  parking = found._replace(parked=4)
+  assert budget.longest_segments(config, _SHAPE, parking) == 128 - 16
+  none = found._replace(memory=found.parameters + 4 * _LOGITS + 100)
+  assert budget.longest_segments(config, _SHAPE, none) == 0
 
 
 def test_amounts():

@@ -1,5 +1,6 @@
 """How many slots a stated memory holds, with the arithmetic."""
 
+import bisect
 import functools
 import math
 import re
@@ -165,24 +166,36 @@ def _refusal(config, shape: programs.Shape, need: Budget, asked: int) -> str:
   )
   fits = (need.memory - need.parameters) // need.slot
   if fits >= 1:
-    return f'{text}, or ask for --slots={fits}.'
-  longest = _longest(config, shape, need)
+    text = f'{text}, or ask for --slots={fits}'
+  longest = longest_segments(config, shape, wanted)
   if longest:
     return f'{text}, or lower --limit=segment_tokens to {longest}.'
+  if fits >= 1:
+    return f'{text}.'
   return f'{text}, or take a smaller --model, or --dtype=bfloat16.'
 
 
-def _longest(config, shape: programs.Shape, need: Budget) -> int:
-  """The longest segments of which one fits; 0 if none does."""
-  room = need.memory - need.parameters - need.images - need.logits
-  positions = room // (need.cache // shape.capacity)
-  longest = 0
-  for length in range(1, max(positions, 0)):
-    found = programs.shape_for(length, 1, prefill_chunk=shape.prefill_chunk)
-    if found.capacity > positions:
-      break
-    longest = length
-  return longest
+def longest_segments(
+  config: config_lib.TransformerConfig, shape: programs.Shape, found: Budget
+) -> int:
+  """The longest segments whose slots, and what is parked, fit; 0 if none do.
+
+  What remains of the memory is divided among the caches of all slots and of all
+  that is parked; their number stays.
+
+  Args:
+    config: the transformer.
+    shape: its capacity and chunks count.
+    found: what the memory is, and how many slots it is for.
+  """
+  beside = found.slots * (found.images + found.logits)
+  room = found.memory - found.parameters - beside
+  caches = found.slots + found.parked
+  positions = room // (caches * (found.cache // shape.capacity))
+  chunk = shape.prefill_chunk
+  capacity = lambda n: programs.shape_for(n, 1, prefill_chunk=chunk).capacity
+  lengths = range(max(positions, 0))
+  return max(0, bisect.bisect_right(lengths, positions, key=capacity) - 1)
 
 
 def show(number: float) -> str:
