@@ -164,6 +164,7 @@ def ours(config, params, size: int, repeats: int) -> dict[str, list[float]]:
     held[0], sampled = made.decode(laid, held[0], key, packed)
     return sampled
 
+  steps()  # From here on the caches lie where the parameters do.
   return common.turn_about(
     {
       'call': common.decoding(sampler, config.vocab_size, NEW),
