@@ -1,6 +1,6 @@
 """What speculation is worth: tokens a second and tokens a pass.
 
-A trained policy plays episodes of its own tasks at temperature 1, whole, by
+A trained policy plays episodes of its own tasks at --temperature, whole, by
 `rollout.collect`, in 1, 8 and 32 slots: plain (K = 0), with prompt lookup and
 with its own first layers as a draft, K tokens each. Kinds take turns, so that
 all see one machine; the rate is that of the median batch, and the speed-up its
@@ -13,6 +13,8 @@ cannot win time.)
 Nothing compiles after the first batch of each kind; this is asserted.
 
 Command: python benchmarks/speculation.py --init_from=runs/quickstart
+  python benchmarks/speculation.py --model=smollm2-135m \
+  --environment=tool_math --batches=1 --layers= --tokens=2,4 --temperature=0
 """
 
 import pathlib
@@ -26,6 +28,7 @@ import jax
 from agentic_jax import metrics
 from agentic_jax import rollout
 from agentic_jax import train
+from agentic_jax.models import pretrained
 from benchmarks import common as measuring
 from experiments import common
 from experiments import policies
@@ -41,6 +44,7 @@ _REPEATS = flags.DEFINE_integer(
 _EPISODES = flags.DEFINE_integer(
   'episodes', 4, 'Of a batch, for each slot.', lower_bound=1
 )
+_TEMPERATURE = flags.DEFINE_float('temperature', 1.0, 'Of all; 0 is greedy.')
 _OUTPUT = flags.DEFINE_string('output', '', 'Where to write JSON.')
 
 FLAGS = flags.FLAGS
@@ -67,7 +71,11 @@ class Kind:
     run.sampler.load(params, 0)
     began, worked = time.perf_counter(), time.process_time()
     played = rollout.collect(
-      run.sampler, run.world, asked, temperature=1.0, workers=run.workers
+      run.sampler,
+      run.world,
+      asked,
+      temperature=_TEMPERATURE.value,
+      workers=run.workers,
     )
     seconds = time.perf_counter() - began
     worked = time.process_time() - worked
@@ -87,11 +95,17 @@ def kinds() -> list[str]:
   return made
 
 
+def _parameters(run: common.Run) -> Any:
+  """Of --init_from, or else of a published --model."""
+  if FLAGS.init_from:
+    return policies.of_run(FLAGS.init_from, run.config)
+  return pretrained.load(run.published, run.config, run.mesh)
+
+
 def measure(slots: int, limits: rollout.Limits) -> dict[str, Kind]:
   """Each kind with this number of slots, by its flag."""
   made = {text: Kind(slots, text, limits) for text in kinds()}
-  params = policies.of_run(FLAGS.init_from, made[''].run.config)
-  params = jax.device_put(params)
+  params = jax.device_put(_parameters(made[''].run))
   for kind in made.values():  # To compile; not counted.
     kind.play(params, 0)
     kind.rates.clear()
@@ -132,10 +146,15 @@ def show(slots: int, made: dict[str, Kind]) -> dict[str, Any]:
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'No arguments are taken, only flags; got {argv[1:]}.')
-  if not FLAGS.init_from:
-    raise app.UsageError('--init_from names the run whose policy speaks.')
+  if not FLAGS.init_from and policies.find(FLAGS.model) is None:
+    raise app.UsageError(
+      '--init_from names the run whose policy speaks, or --model one that is '
+      'published.'
+    )
   train.keep_freed_memory()
-  limits = run_config.restore_flags(pathlib.Path(FLAGS.init_from))
+  limits = rollout.Limits()
+  if FLAGS.init_from:
+    limits = run_config.restore_flags(pathlib.Path(FLAGS.init_from))
   found = {
     int(slots): show(int(slots), measure(int(slots), limits))
     for slots in _BATCHES.value
