@@ -55,6 +55,7 @@ def admit(
     speculation=speculation,
     parks=parks,
   )
+  FLAGS['slots'].value = found.slots  # Which config.json keeps.
   said = budget.describe(config, shape, found)
   longest = budget.longest_segments(config, shape, found)
   print(

@@ -89,6 +89,7 @@ def _files() -> dict[str, str]:
     'environment': FLAGS.environment.partition('?')[0].rpartition(':')[0],
     'tasks': FLAGS.tasks,
     'tokenizer': FLAGS.tokenizer,
+    'swap': str(train.schedule_of(FLAGS.swap)),
   }
 
 
@@ -112,6 +113,8 @@ def restore_flags(workdir: pathlib.Path) -> rollout.Limits:
   for name, value in config['flags'].items():
     if name in FLAGS and not FLAGS[name].present and name != 'init_from':
       setattr(FLAGS, name, value)
+  if FLAGS.memory and not FLAGS['memory'].present:
+    FLAGS['slots'].present = 1  # What the memory held for the run.
   FLAGS['workdir'].value = str(workdir)
   FLAGS['limit'].value = asked
   return rollout.Limits(**config['limits'])

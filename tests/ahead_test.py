@@ -149,6 +149,11 @@ def test_a_negative_age_is_refused():
     _made(-1)
 
 
+def test_a_source_that_knows_no_swaps_is_refused():
+  with pytest.raises(ValueError, match='batch.. of Source takes no `swaps`'):
+    ahead.Ahead(Source(), 1, lambda x: x, versions.parse('turn'))
+
+
 class _Told:
   """Samples two turns a batch, by what the schedule says."""
 

@@ -23,6 +23,7 @@ from agentic_jax.train.signals import Stopped
 from agentic_jax.train.step import TrainState
 from agentic_jax.train.step import apply_of
 from agentic_jax.train.versions import parse as parse_swap
+from agentic_jax.train.versions import schedule_of
 
 __all__ = [
   'Evaluate',
@@ -47,5 +48,6 @@ __all__ = [
   'probed',
   'rescore',
   'run',
+  'schedule_of',
   'write_episodes',
 ]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 import contextlib
+import inspect
 import queue
 import threading
 import time
@@ -70,6 +71,13 @@ class Ahead:
         'Parameters change between turns only while others train: --swap '
         'wants --staleness=1 or more.'
       )
+    if swap is not None:
+      if 'swaps' not in inspect.signature(source.batch).parameters:
+        raise ValueError(
+          f'--swap is for rollouts: batch() of {type(source).__name__} takes '
+          'no `swaps`, so what it samples cannot change between turns. Leave '
+          'it out.'
+        )
     self._source, self._policy_of = source, policy_of
     self._staleness, self._swap = staleness, swap
     # What trains, after so many batches; and where the source stood before.

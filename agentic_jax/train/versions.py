@@ -171,9 +171,7 @@ def parse(text: str) -> Swap | None:
       f'--swap={text!r}: wanted turn, turn:stale, or replay:FILE with the '
       f'{_FILE} of a run; leave it out to change parameters between batches.'
     )
-  path = pathlib.Path(rest)
-  if path.is_dir():
-    path = path / _FILE
+  path = schedule_of(text)
   if not path.is_file():
     raise ValueError(
       f'--swap={text!r}: there is no file {path}; name the {_FILE} of a run '
@@ -188,6 +186,12 @@ def parse(text: str) -> Swap | None:
       f'--swap={text!r}: {path} is no schedule of swaps ({error!r}); it is '
       'written by a run with --swap=turn.'
     ) from error
+
+
+def schedule_of(text: str) -> pathlib.Path:
+  """The file that replay:FILE names; of a run, where FILE is its directory."""
+  path = pathlib.Path(text.partition(':')[2])
+  return path / _FILE if path.is_dir() else path
 
 
 def write(
