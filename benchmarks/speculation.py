@@ -99,6 +99,7 @@ def _parameters(run: common.Run) -> Any:
   """Of --init_from, or else of a published --model."""
   if FLAGS.init_from:
     return policies.of_run(FLAGS.init_from, run.config)
+  assert run.published is not None
   return pretrained.load(run.published, run.config, run.mesh)
 
 
