@@ -16,6 +16,8 @@ from agentic_jax import tasks
 from agentic_jax import tokenizer
 from agentic_jax import tools
 from agentic_jax import types
+from agentic_jax.tasks import pool
+from agentic_jax.tasks import samplers
 
 
 def make(
@@ -178,6 +180,38 @@ def tasks_of(
       f'--tasks, such as a file.jsonl, or one of {sorted(tasks.TASKS)}.'
     )
   return tasks.load(name, split)
+
+
+def draws_of(
+  sampler: str,
+  drawn_from: Sequence[types.Task],
+  world: rollout.World,
+  recipe: Any,
+) -> samplers.Make:
+  """What says which task comes next.
+
+  Args:
+    sampler: of --sampler.
+    drawn_from: the tasks to train on.
+    world: where they are solved.
+    recipe: that learns from them.
+
+  Raises:
+    ValueError: there is no such sampler, or not for these.
+  """
+  name, _, query = sampler.partition('?')
+  made = samplers.load(name, **literals(query))
+  tried = pool.Pool(drawn_from, 0, made)
+  if tried.measures and not recipe.uses_sampler:
+    raise ValueError(
+      f'--sampler={sampler} goes by what the policy achieves, and this recipe '
+      'imitates: nothing is sampled. Take --sampler=uniform.'
+    )
+  if tried.restarts:
+    rollout.refuse_restarts(
+      world, branch=recipe.branch, demonstrations=recipe.demonstrations
+    )
+  return made
 
 
 def find_stop(world: rollout.World) -> Callable | None:

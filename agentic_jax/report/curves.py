@@ -57,6 +57,32 @@ PANELS = (
     (('rollout/reward', 'total'), *_REWARDS),
   ),
   Panel(
+    'Difficulty of the tasks drawn', '', (('tasks/difficulty', 'difficulty'),)
+  ),
+  Panel('Stage of the curriculum', 'from 1', (('curriculum/stage', 'stage'),)),
+  Panel(
+    'Success by stage of the curriculum',
+    'latest episodes',
+    (('curriculum/success_stage_*', 'stage '),),
+    share=True,
+  ),
+  Panel(
+    'Tasks that teach little',
+    'share of the tasks seen',
+    (('tasks/never', 'never solved'), ('tasks/always', 'always solved')),
+    share=True,
+  ),
+  Panel(
+    'Episodes begun within earlier ones',
+    'share',
+    (
+      ('restart/share', 'of all episodes'),
+      ('restart/mended', 'failed before, solved now'),
+      ('restart/spoiled', 'solved before, failed now'),
+    ),
+    share=True,
+  ),
+  Panel(
     'Tool calls',
     'per episode',
     (('rollout/calls', 'training, sampled'), ('evaluate/calls', 'held-out')),
