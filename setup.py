@@ -48,6 +48,7 @@ EXTRAS = {
   'check': ['mypy>=1.15', 'ruff>=0.12'],
   'cuda12': ['jax[cuda12]>=0.10.2,<0.12'],
   'cuda13': ['jax[cuda13]>=0.10.2,<0.12'],
+  'endpoint': ['openai>=3.50,<4'],
   'gguf': ['gguf>=0.17,<1'],
   'grammar': ['llguidance>=1.9,<2'],
   'gymnasium': ['gymnasium>=1.2,<2'],

@@ -1,6 +1,7 @@
 """Success and cost of an agent on held-out tasks."""
 
 from collections.abc import Callable, Sequence
+from concurrent import futures
 import math
 from typing import Any, NamedTuple
 
@@ -86,6 +87,38 @@ def evaluate_script(
     played.append(rollout.play(world, own, request))
     if report is not None:
       report(len(played), len(requests))
+  return played
+
+
+def evaluate_agent(
+  play: Callable[[rollout.Request], types.Episode],
+  tasks: Sequence[types.Task],
+  *,
+  samples: int = 1,
+  threads: int = 1,
+  report: Callable[[int, int], None] | None = None,
+) -> list[types.Episode]:
+  """Plays each task as an agent does that is no policy of ours.
+
+  Args:
+    play: plays an episode, whatever happens in it.
+    tasks: held out.
+    samples: episodes of each task.
+    threads: how many episodes are played at once.
+    report: as in `evaluate`.
+
+  Returns:
+    The episodes, in the order of `evaluate`.
+  """
+  requests, played = _requests(tasks, samples), list[types.Episode]()
+  done = 0
+  with futures.ThreadPoolExecutor(threads) as pool:
+    asked = [pool.submit(play, request) for request in requests]
+    for _ in futures.as_completed(asked):
+      done += 1
+      if report is not None:
+        report(done, len(requests))
+    played = [one.result() for one in asked]
   return played
 
 

@@ -188,7 +188,7 @@ def test_another_source_does_not_go_on(tmp_path):
   with pytest.raises(ValueError, match='seed was 0, is 1; steps was 1, is 2'):
     tiny_runs.run_in(tmp_path, seed=1, steps=2)
   (tmp_path / 'config.json').unlink()
-  with pytest.raises(ValueError, match='seed 0.*go on with the tasks and the'):
+  with pytest.raises(ValueError, match='seed 0.*go on with the tasks, the'):
     tiny_runs.run_in(tmp_path, seed=1, steps=2)
 
 

@@ -6,6 +6,8 @@ from typing import Any
 from agentic_jax.report import reading
 from agentic_jax.report import text
 
+# Agents of which there are many.
+_NAMED = ('policy', 'endpoint')
 _MEANS = ('turns', 'tokens', 'calls', 'reward')
 _NOTE = (
   'Success is the share of episodes that succeed, mean over tasks; pass@k how '
@@ -19,7 +21,7 @@ _NOTE = (
 def title(found: Mapping[str, Any]) -> str:
   """Who was scored on what, in one line."""
   parts = [
-    found.get('of') if found.get('agent') == 'policy' else found.get('agent'),
+    found.get('of') if found.get('agent') in _NAMED else found.get('agent'),
     f'on {found.get("environment")}',
     f'{found.get("split")} tasks',
   ]
