@@ -145,6 +145,8 @@ def measures(
     ),
     f'{split}/reward': mean([e.reward for e in played]),
   }
+  for name, value in rewards_of(played).items():
+    found[f'{split}/reward_{name}'] = value
   for kind in sorted({e.task.kind for e in played if e.task.kind}):
     found[f'{split}/success_{kind}'] = mean(
       [s for s, e in zip(solved, played, strict=True) if e.task.kind == kind]
@@ -158,6 +160,15 @@ def measures(
       ]
     )
   return found
+
+
+def rewards_of(played: Sequence[types.Episode]) -> dict[str, float]:
+  """The reward of an episode by component, mean over episodes."""
+  return {
+    name: sum(t.reward.get(name, 0.0) for e in played for t in e.turns)
+    / max(len(played), 1)
+    for name in types.REWARDS
+  }
 
 
 class Estimate(NamedTuple):
@@ -180,6 +191,7 @@ class Scores(NamedTuple):
   tokens: float
   calls: float
   reward: float
+  rewards: dict[str, float]  # By component.
   truncated: float  # Share of the episodes that a limit ended.
   failed: float  # Share of the episodes that a fault of their world ended.
 
@@ -307,6 +319,7 @@ def _scores(name, played, pass_at) -> Scores:
     tokens=mean([sum(t.num_tokens for t in e.turns) for e in played]),
     calls=mean([sum(t.num_calls for t in e.turns) for e in played]),
     reward=mean([e.reward for e in played]),
+    rewards=rewards_of(played),
     truncated=mean([e.truncated for e in played]),
     failed=mean([bool(e.failure) for e in played]),
   )

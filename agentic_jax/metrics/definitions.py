@@ -242,6 +242,9 @@ DEFINITIONS: Mapping[str, Definition] = {
     'share of held-out tasks of one difficulty solved', 'share'
   ),
   'evaluate/reward': Definition('reward of a held-out episode, mean', 'reward'),
+  'evaluate/reward_<component>': Definition(
+    'one component of the reward of a held-out episode, mean', 'reward'
+  ),
   'evaluate/calls': Definition('tool calls of a held-out episode', 'calls'),
   'evaluate/turns': Definition('turns of a held-out episode', 'turns'),
   'evaluate/tokens': Definition(
@@ -258,6 +261,9 @@ DEFINITIONS: Mapping[str, Definition] = {
   ),
   'validation/reward': Definition(
     'reward of a validation episode, mean', 'reward'
+  ),
+  'validation/reward_<component>': Definition(
+    'one component of the reward of a validation episode, mean', 'reward'
   ),
   'validation/calls': Definition('tool calls of a validation episode', 'calls'),
   'validation/turns': Definition('turns of a validation episode', 'turns'),
