@@ -137,8 +137,8 @@ def describe_settings(name: str, recipe: Callable) -> str:
     f'  {s.name}={s.default!r}: {s.meaning}'
     for s in recipe_lib.settings_of(recipe).values()
   ]
-  title = f'\nSettings of the recipe {name}, for --set:\n'
-  return title + '\n'.join(lines) + '\n'
+  title = f'\nSettings of the recipe {name}, for --set:'
+  return '\n'.join([title, *lines, ''])
 
 
 def build(
@@ -176,8 +176,9 @@ def build(
   world = worlds.make(
     environment=FLAGS.environment,
     contexts=FLAGS.context,
-    words=lambda tags: policies.tokenizer_of(
-      FLAGS.tokenizer, published, tags, images=sights.sees(FLAGS.model)
+    words=lambda actions: policies.tokenizer_of(
+      *(FLAGS.tokenizer, published, actions.tags, actions.result),
+      images=sights.sees(FLAGS.model),
     ),
     limit=FLAGS.limit,
     base_limits=base_limits or rollout.Limits(),

@@ -24,7 +24,7 @@ def make(
   *,
   environment: str,
   contexts: str,
-  words: Callable[[Sequence[str]], tokenizer.Tokenizer],
+  words: Callable[[protocol.Grammar], tokenizer.Tokenizer],
   limit: Sequence[str],
   base_limits: rollout.Limits,
   seed: int,
@@ -34,7 +34,7 @@ def make(
   Args:
     environment: a name, or path.py:Name, with settings after a question mark.
     contexts: a name, with settings after a question mark.
-    words: makes the tokenizer, from the tags of the world's grammar.
+    words: makes the tokenizer, from the world's grammar.
     limit: texts such as 'turns=4'.
     base_limits: what these begin with.
     seed: of the world's chance.
@@ -57,7 +57,7 @@ def make(
     raise ValueError(f'--environment={environment!r}: of its tools {fault}.')
   return rollout.World(
     loaded,
-    words(grammar.tags),
+    words(grammar),
     grammar,
     context.load(context_name, **literals(context_query)),
     limits(limit, base_limits),
