@@ -119,7 +119,8 @@ def _fields(sampling: recipe_lib.Sampling) -> dict[str, float]:
   asked = {'temperature': sampling.temperature}
   if sampling.top_p != 1:
     asked['top_p'] = sampling.top_p
-  if recipe_lib.Sampling(**asked) != sampling:
+  plain = recipe_lib.Sampling(sampling.temperature, top_p=sampling.top_p)
+  if sampling != plain:
     raise ValueError(
       f'--sample={FLAGS.sample}: an endpoint is asked for temperature and '
       'top_p alone; leave the others out.'

@@ -89,7 +89,7 @@ class Uniform:
 
   def choose(
     self, number: int, statistics: statistics_lib.Statistics
-  ) -> tuple[int, None]:
+  ) -> tuple[int, types.Restart | None]:
     """The next one."""
     del number, statistics
     return self._stream.next(), None
