@@ -154,14 +154,18 @@ def _rates(**rates):
 
 def test_a_curriculum_graduates_and_reviews():
   pool = _pool('curriculum?threshold=0.75&window=16&review=0.25')
-  solves = _rates(d1=0.95, d2=0.95, d3=0.1)
+  slow, solves = _rates(d1=1, d2=0.1), _rates(d1=0.95, d2=0.95, d3=0.1)
   seen, stages = [], []
-  for step in range(60):
+  for step in range(80):
     stages.append(int(pool.metrics()['curriculum/stage']))
-    drawn = _play(pool, step, 4, solves)
+    drawn = _play(pool, step, 3, solves if step > 15 else slow)
     seen.append([d.task.difficulty for d in drawn])
+    # That an earlier stage is still known is no news: the present one lasts.
+    if step == 14:
+      assert pool.metrics()['curriculum/steps'] == 13
   # A window of 16 episodes is four groups: a stage lasts that long at least.
-  assert stages[:2] == [1, 2] and stages[-1] == 3 and sorted(stages) == stages
+  assert stages[:16] == [1, 1, *[2] * 14] and stages[-1] == 3
+  assert sorted(stages) == stages
   by_stage = collections.defaultdict(collections.Counter)
   for stage, levels in zip(stages, seen, strict=True):
     by_stage[stage].update(levels)
@@ -307,6 +311,12 @@ def test_what_is_sampled_ahead_knows_the_batches_before_it(spec):
 def test_errors(spec, message):
   with pytest.raises(ValueError, match=message):
     _pool(spec)
+
+
+def test_a_curriculum_wants_tasks_that_differ():
+  make = samplers.load('curriculum')
+  with pytest.raises(ValueError, match='all tasks here have 1; take another'):
+    pool_lib.Pool(TASKS[:2], 0, make)
 
 
 def test_a_position_of_another_sampler_is_refused():

@@ -55,13 +55,16 @@ class Curriculum:
         difficulties than there are to be stages.
     """
     levels = sorted({task.difficulty for task in tasks})
-    if stages == 0:
-      stages = len(levels)
+    if len(levels) < 2:
+      raise ValueError(
+        f'A curriculum is by difficulty, and all tasks here have {levels[0]}; '
+        'take another --sampler, such as uniform, or tasks that differ.'
+      )
+    stages = stages or len(levels)
     if not 2 <= stages <= len(levels):
       raise ValueError(
         f'A curriculum of {stages=} wants as many difficulties of tasks, and '
-        f'at least 2; these have {levels[:20]}. Use stages=2 to '
-        f'{len(levels)}, or --sampler=uniform where there is but one.'
+        f'at least 2; these have {levels[:20]}. Use stages=2 to {len(levels)}.'
       )
     if not (0 < threshold <= 1 and 0 <= review < 1 and 0 <= slack <= 1):
       raise ValueError(
