@@ -247,7 +247,7 @@ def _luck(draw, member):
 
 
 @pytest.mark.parametrize('spec', SPECS)
-@pytest.mark.parametrize('stop', [1, 4, 9])
+@pytest.mark.parametrize('stop', [1, 9])
 def test_it_goes_on_from_a_checkpoint(spec, stop):
   whole = _pool(spec)
   drawn, positions = [], []
