@@ -2,6 +2,7 @@
 
 types.py           records that cross modules; the alphabet of shapes
 reductions.py      masked statistics over an axis and over groups; whitening
+signatures.py      settings from texts, checked with a did-you-mean
 tasks/             where tasks come from: generators, TFDS, JSON lines, pools
 rewards/           scorers of text
 environments/      where tasks are solved

@@ -1,6 +1,7 @@
 """Success and cost of an agent on held-out tasks."""
 
 from collections.abc import Callable, Sequence
+from concurrent import futures
 import math
 from typing import Any, NamedTuple
 
@@ -89,6 +90,38 @@ def evaluate_script(
   return played
 
 
+def evaluate_agent(
+  play: Callable[[rollout.Request], types.Episode],
+  tasks: Sequence[types.Task],
+  *,
+  samples: int = 1,
+  threads: int = 1,
+  report: Callable[[int, int], None] | None = None,
+) -> list[types.Episode]:
+  """Plays each task as an agent does that is no policy of ours.
+
+  Args:
+    play: plays an episode, whatever happens in it.
+    tasks: held out.
+    samples: episodes of each task.
+    threads: how many episodes are played at once.
+    report: as in `evaluate`.
+
+  Returns:
+    The episodes, in the order of `evaluate`.
+  """
+  requests, played = _requests(tasks, samples), list[types.Episode]()
+  done = 0
+  with futures.ThreadPoolExecutor(threads) as pool:
+    asked = [pool.submit(play, request) for request in requests]
+    for _ in futures.as_completed(asked):
+      done += 1
+      if report is not None:
+        report(done, len(requests))
+    played = [one.result() for one in asked]
+  return played
+
+
 def _requests(tasks: Sequence[types.Task], samples: int):
   return [
     rollout.Request(draw, task, member)
@@ -112,6 +145,8 @@ def measures(
     ),
     f'{split}/reward': mean([e.reward for e in played]),
   }
+  for name, value in rewards_of(played).items():
+    found[f'{split}/reward_{name}'] = value
   for kind in sorted({e.task.kind for e in played if e.task.kind}):
     found[f'{split}/success_{kind}'] = mean(
       [s for s, e in zip(solved, played, strict=True) if e.task.kind == kind]
@@ -125,6 +160,15 @@ def measures(
       ]
     )
   return found
+
+
+def rewards_of(played: Sequence[types.Episode]) -> dict[str, float]:
+  """The reward of an episode by component, mean over episodes."""
+  return {
+    name: sum(t.reward.get(name, 0.0) for e in played for t in e.turns)
+    / max(len(played), 1)
+    for name in types.REWARDS
+  }
 
 
 class Estimate(NamedTuple):
@@ -147,6 +191,7 @@ class Scores(NamedTuple):
   tokens: float
   calls: float
   reward: float
+  rewards: dict[str, float]  # By component.
   truncated: float  # Share of the episodes that a limit ended.
   failed: float  # Share of the episodes that a fault of their world ended.
 
@@ -274,6 +319,7 @@ def _scores(name, played, pass_at) -> Scores:
     tokens=mean([sum(t.num_tokens for t in e.turns) for e in played]),
     calls=mean([sum(t.num_calls for t in e.turns) for e in played]),
     reward=mean([e.reward for e in played]),
+    rewards=rewards_of(played),
     truncated=mean([e.truncated for e in played]),
     failed=mean([bool(e.failure) for e in played]),
   )

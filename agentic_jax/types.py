@@ -111,13 +111,28 @@ class Segment(NamedTuple):
   #                                 been sampled here; all ones elsewhere.
 
 
+class Restart(NamedTuple):
+  """The turn of an earlier episode of a task, where other episodes begin.
+
+  The world is reset with the earlier episode's draw and stepped with its
+  actions and seeds; the policy has read what that episode had read and said.
+  """
+
+  draw: int  # Of the earlier episode.
+  member: int
+  actions: tuple[str, ...]  # Of its turns before, in order.
+  tokens: tuple[int, ...]  # What it had read and said by then.
+  success: bool  # Whether it went on to solve the task.
+
+
 class Episode(NamedTuple):
   """Everything from reset to the end.
 
   `draw` counts the tasks drawn in a run: with `member` it names the episode
   and seeds its randomness. `failure` is '' or the kind of fault that ended
   it, of FAILURES. `baseline` is what the greedy members of its group earned,
-  by component; None where none were played.
+  by component; None where none were played. One with a `restart` began there:
+  its turns are those from there on.
   """
 
   task: Task
@@ -130,6 +145,7 @@ class Episode(NamedTuple):
   failure: str = ''
   detail: str = ''
   baseline: Mapping[str, float] | None = None
+  restart: Restart | None = None
 
   @property
   def reward(self) -> float:

@@ -42,6 +42,7 @@ from agentic_jax.sampling import budget
 from agentic_jax.sampling import feeding
 from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
+from agentic_jax.tasks import drawing
 from benchmarks import common
 from experiments import pages
 
@@ -180,7 +181,10 @@ def forks() -> list[list[str]]:
         builders=builders,
       ),
       branch,
-      list(enumerate(common.tasks(4))),
+      [
+        drawing.Draw(place, task, place)
+        for place, task in enumerate(common.tasks(4))
+      ],
       group_size=size,
       world=world,
     )

@@ -31,6 +31,7 @@ from agentic_jax.sampling import controls
 from agentic_jax.sampling import grammars
 from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.tasks import pool
+from agentic_jax.tasks import samplers
 from experiments import admission
 from experiments import drafts
 from experiments import pages
@@ -60,6 +61,7 @@ class Run(NamedTuple):
   workers: rollout.Workers
   mesh: jax.sharding.Mesh
   splits: Mapping[str, Sequence[types.Task]]
+  draws: samplers.Make  # Of the tasks to train on.
 
 
 def define_defaults(**defaults: Any) -> None:
@@ -135,8 +137,8 @@ def describe_settings(name: str, recipe: Callable) -> str:
     f'  {s.name}={s.default!r}: {s.meaning}'
     for s in recipe_lib.settings_of(recipe).values()
   ]
-  title = f'\nSettings of the recipe {name}, for --set:\n'
-  return title + '\n'.join(lines) + '\n'
+  title = f'\nSettings of the recipe {name}, for --set:'
+  return '\n'.join([title, *lines, ''])
 
 
 def build(
@@ -174,8 +176,9 @@ def build(
   world = worlds.make(
     environment=FLAGS.environment,
     contexts=FLAGS.context,
-    words=lambda tags: policies.tokenizer_of(
-      FLAGS.tokenizer, published, tags, images=sights.sees(FLAGS.model)
+    words=lambda actions: policies.tokenizer_of(
+      *(FLAGS.tokenizer, published, actions.tags, actions.result),
+      images=sights.sees(FLAGS.model),
     ),
     limit=FLAGS.limit,
     base_limits=base_limits or rollout.Limits(),
@@ -212,16 +215,14 @@ def build(
     config,
     chosen,
     _sampler(
-      config,
-      world,
-      chosen,
-      mesh,
+      *(config, world, chosen, mesh),
       record=sampling is None,
       most_slots=FLAGS.tasks_per_step * made.group_size,
     ),
     rollout.Workers(number),
     mesh,
     splits,
+    worlds.draws_of(FLAGS.sampler, splits['train'], world, made),
   )
 
 
@@ -298,7 +299,7 @@ def source(run: Run, tasks_per_step: int) -> train.Source:
   where it has one, otherwise the answers of the tasks. One that asks for
   `demonstrations` has them in each group, beside the rollouts.
   """
-  drawn = pool.Pool(run.splits['train'], FLAGS.seed)
+  drawn = pool.Pool(run.splits['train'], FLAGS.seed, run.draws)
   script = functools.partial(worlds.imitated, run.world)
   if run.recipe.uses_sampler:
     return rollout.Rollouts(

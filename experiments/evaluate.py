@@ -5,13 +5,19 @@
     --sample temperature=1 --sample top_p=0.9
   python experiments/evaluate.py --agent=oracle --environment=corridor
   python experiments/evaluate.py --model=smollm2-135m --environment=tool_math
+  python experiments/evaluate.py --environment=tool_math \\
+    --endpoint=http://127.0.0.1:8000/v1,model=NAME --limit=action_tokens=512
 
 The agent is the policy of a run or of --model, greedy unless --sample says
 otherwise; or the scripted solver of the environment; or one that takes any of
-the actions that the environment calls admissible, which may well be right. It
-prints a table and writes scores.json, every episode, and a page.
-Intervals are 95 %, over tasks. The same command gives the same scores, whatever
-the number of workers.
+the actions that the environment calls admissible, which may well be right; or
+whoever answers at an endpoint of OpenAI's interface, such as serve.py, whose
+key is in the environment variable OPENAI_API_KEY. A run that is served scores
+as it does by itself.
+
+It prints a table and writes scores.json, every episode, and a page. Intervals
+are 95 %, over tasks. The same command gives the same scores, whatever the
+number of workers.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,10 +36,12 @@ import rich.table
 from agentic_jax import checkpoint
 from agentic_jax import evaluate
 from agentic_jax import metrics
+from agentic_jax import recipe as recipe_lib
 from agentic_jax import report
 from agentic_jax import train
 from agentic_jax import types
 from experiments import common
+from experiments import endpoints
 from experiments import policies
 from experiments import run_config
 from experiments import sample_flags
@@ -43,6 +51,15 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_enum(
   'agent', 'policy', ['policy', 'oracle', 'random'], 'Who acts.'
+)
+flags.DEFINE_string(
+  'endpoint',
+  '',
+  'The agent is whoever answers here: URL,model=NAME. Further settings: '
+  'key=VARIABLE of the environment that holds the key, role=tool tells '
+  'observations by that role, tools=yes offers the tools of the world as '
+  'functions, system=FILE opens each conversation, seconds=60 and retries=2 of '
+  'a request. --workers is how many episodes are played at once.',
 )
 flags.DEFINE_enum(
   'split', 'test', ['train', 'validation', 'test'], 'Of the tasks.'
@@ -74,6 +91,43 @@ def build() -> common.Run:
   return common.build(base_limits=bounds, sampling=sample_flags.chosen)
 
 
+def agent() -> str:
+  """Who acts."""
+  return 'endpoint' if FLAGS.endpoint else FLAGS.agent
+
+
+def _asked(run: common.Run, tasks, told) -> list[types.Episode]:
+  """The episodes of --endpoint."""
+  fields = _fields(run.sampling)
+  address = endpoints.parse(FLAGS.endpoint)
+  asked = endpoints.Agent(address, run.world, fields)
+  return evaluate.evaluate_agent(
+    asked.play,
+    tasks,
+    samples=FLAGS.samples,
+    threads=run.workers.number,
+    report=told,
+  )
+
+
+def _fields(sampling: recipe_lib.Sampling) -> dict[str, float]:
+  """How an endpoint is to sample.
+
+  Raises:
+    ValueError: it cannot be asked for that.
+  """
+  asked = {'temperature': sampling.temperature}
+  if sampling.top_p != 1:
+    asked['top_p'] = sampling.top_p
+  plain = recipe_lib.Sampling(sampling.temperature, top_p=sampling.top_p)
+  if sampling != plain:
+    raise ValueError(
+      f'--sample={FLAGS.sample}: an endpoint is asked for temperature and '
+      'top_p alone; leave the others out.'
+    )
+  return asked
+
+
 def play(
   run: common.Run, tasks: Sequence[types.Task], told: Report | None = None
 ) -> list[types.Episode]:
@@ -82,6 +136,8 @@ def play(
   Raises:
     ValueError: there is no such agent here.
   """
+  if FLAGS.endpoint:
+    return _asked(run, tasks, told)
   if FLAGS.agent == 'policy':
     _warn(run)
     if FLAGS.init_from:
@@ -138,7 +194,7 @@ def folder(run: common.Run) -> pathlib.Path:
   """Where to write: named after what is asked for."""
   if FLAGS.into:
     return pathlib.Path(FLAGS.into)
-  parts = [FLAGS.agent, FLAGS.split, *FLAGS.sample]
+  parts = [FLAGS.endpoint or FLAGS.agent, FLAGS.split, *FLAGS.sample]
   parts += [f'first={FLAGS.first}'] * bool(FLAGS.first)
   parts += [f'samples={FLAGS.samples}'] * (FLAGS.samples > 1)
   for name in ('environment', 'tasks', 'context', 'model', 'limit', 'seed'):
@@ -190,10 +246,28 @@ def as_json(found: evaluate.Scores) -> dict[str, Any]:
 
 def _step() -> int | None:
   """After how many steps the run's parameters are; None without a run."""
-  if FLAGS.agent != 'policy' or not FLAGS.init_from:
+  if agent() != 'policy' or not FLAGS.init_from:
     return None
   checkpoints = pathlib.Path(FLAGS.init_from) / 'checkpoints'
   return checkpoint.Checkpoints(checkpoints).latest_step()
+
+
+def _sampling_of(run: common.Run) -> dict[str, Any] | None:
+  """How actions were sampled; None of an agent that does not sample."""
+  if FLAGS.endpoint:
+    return _fields(run.sampling)
+  return run.sampling._asdict() if FLAGS.agent == 'policy' else None
+
+
+def _tell_failures(played: Sequence[types.Episode]) -> None:
+  """Says how many episodes were lost, and to what."""
+  lost = [episode for episode in played if episode.failure]
+  if lost:
+    print(
+      f'{len(lost)} of {len(played)} episodes failed and count as not solved. '
+      f'The first: {lost[0].failure}: {lost[0].detail:.300}',
+      file=sys.stderr,
+    )
 
 
 def main() -> None:
@@ -201,6 +275,10 @@ def main() -> None:
   ks = FLAGS.pass_at or powers(FLAGS.samples)
   for k in ks:
     evaluate.pass_at_k(FLAGS.samples, 0, k)
+  if FLAGS.endpoint and FLAGS.agent != 'policy':
+    raise ValueError(
+      f'--endpoint and --agent={FLAGS.agent} are two agents; leave one out.'
+    )
   run = build()
   tasks = run.splits[FLAGS.split]
   tasks = tasks[: FLAGS.first or len(tasks)]
@@ -209,6 +287,7 @@ def main() -> None:
   with metrics.Progress('evaluating', total) as shown:
     played = play(run, tasks, lambda done, _: shown.update(done, {}))
   seconds = time.monotonic() - began
+  _tell_failures(played)
   found = evaluate.score(played, pass_at=ks)
   rich.console.Console(highlight=False).print(table(found))
   into = folder(run)
@@ -217,11 +296,11 @@ def main() -> None:
   (into / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
   train.write_episodes(into, run.world.tokenizer.pieces, played)
   record = {
-    'agent': FLAGS.agent,
+    'agent': agent(),
     'split': FLAGS.split,
     'samples': FLAGS.samples,
-    'sampling': run.sampling._asdict() if FLAGS.agent == 'policy' else None,
-    'of': FLAGS.init_from or FLAGS.model,
+    'sampling': _sampling_of(run),
+    'of': FLAGS.endpoint or FLAGS.init_from or FLAGS.model,
     'step': _step(),
     'environment': FLAGS.environment,
     'command': config['command'],

@@ -129,6 +129,7 @@ def tokenizer_of(
   words: str,
   published: pretrained.Published | None,
   tags: Sequence[str],
+  result: str = 'result',
   *,
   images: bool = False,
 ) -> tokenizer.Tokenizer:
@@ -139,14 +140,15 @@ def tokenizer_of(
       published model, and of bytes where there is none.
     published: from `find`.
     tags: of the world's grammar; of bytes, each is a token.
+    result: the name of its tag of observations.
     images: whether there is one for images, too.
   """
   if words not in ('', 'byte'):
-    return tokenizer.TextTokenizer(words)
+    return tokenizer.TextTokenizer(words, result=result)
   if published is None or words:
     more = (sights.TOKEN,) if images else ()
-    return tokenizer.ByteTokenizer((*tags, *more))
-  return tokenizer.TextTokenizer(published.tokenizer())
+    return tokenizer.ByteTokenizer((*tags, *more), result=result)
+  return tokenizer.TextTokenizer(published.tokenizer(), result=result)
 
 
 def configure(

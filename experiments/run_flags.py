@@ -48,6 +48,15 @@ flags.DEFINE_string(
   'answers. By default the tasks of the environment.',
 )
 flags.DEFINE_string(
+  'sampler',
+  'uniform',
+  'Which task comes next: uniform, each once an epoch; window?low=0.2&high='
+  '0.8, those solved that often, by easiest and hardest those of a difficulty; '
+  'curriculum?stages=3&threshold=0.7, easy ones first and the next stage once '
+  'one is learned; restart?share=0.5, which begins episodes at turns of '
+  'earlier ones.',
+)
+flags.DEFINE_string(
   'model',
   'mini',
   f'A fresh model of a size, one of {sorted(sizes.SIZES)}, or a published '

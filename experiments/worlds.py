@@ -17,13 +17,15 @@ from agentic_jax import tokenizer
 from agentic_jax import tools
 from agentic_jax import types
 from agentic_jax.environments import adapters
+from agentic_jax.tasks import pool
+from agentic_jax.tasks import samplers
 
 
 def make(
   *,
   environment: str,
   contexts: str,
-  words: Callable[[Sequence[str]], tokenizer.Tokenizer],
+  words: Callable[[protocol.Grammar], tokenizer.Tokenizer],
   limit: Sequence[str],
   base_limits: rollout.Limits,
   seed: int,
@@ -33,7 +35,7 @@ def make(
   Args:
     environment: a name, or path.py:Name, with settings after a question mark.
     contexts: a name, with settings after a question mark.
-    words: makes the tokenizer, from the tags of the world's grammar.
+    words: makes the tokenizer, from the world's grammar.
     limit: texts such as 'turns=4'.
     base_limits: what these begin with.
     seed: of the world's chance.
@@ -56,7 +58,7 @@ def make(
     raise ValueError(f'--environment={environment!r}: of its tools {fault}.')
   return rollout.World(
     loaded,
-    words(grammar.tags),
+    words(grammar),
     grammar,
     context.load(context_name, **literals(context_query)),
     limits(limit, base_limits),
@@ -180,6 +182,38 @@ def tasks_of(
       f'--tasks, such as a file.jsonl, or one of {sorted(tasks.TASKS)}.'
     )
   return tasks.load(name, split)
+
+
+def draws_of(
+  sampler: str,
+  drawn_from: Sequence[types.Task],
+  world: rollout.World,
+  recipe: Any,
+) -> samplers.Make:
+  """What says which task comes next.
+
+  Args:
+    sampler: of --sampler.
+    drawn_from: the tasks to train on.
+    world: where they are solved.
+    recipe: that learns from them.
+
+  Raises:
+    ValueError: there is no such sampler, or not for these.
+  """
+  name, _, query = sampler.partition('?')
+  made = samplers.load(name, **literals(query))
+  tried = pool.Pool(drawn_from, 0, made)
+  if tried.measures and not recipe.uses_sampler:
+    raise ValueError(
+      f'--sampler={sampler} goes by what the policy achieves, and this recipe '
+      'imitates: nothing is sampled. Take --sampler=uniform.'
+    )
+  if tried.restarts:
+    rollout.refuse_restarts(
+      world, branch=recipe.branch, demonstrations=recipe.demonstrations
+    )
+  return made
 
 
 def find_stop(world: rollout.World) -> Callable | None:

@@ -36,6 +36,10 @@ def test_measures_by_hand():
     'evaluate/calls': 2 / 4,
     'evaluate/tokens': 25 / 4,
     'evaluate/reward': pytest.approx(3.65 / 4),
+    'evaluate/reward_final': pytest.approx(3.4 / 4),
+    'evaluate/reward_process': 0.25 / 4,
+    'evaluate/reward_auxiliary': 0.0,
+    'evaluate/reward_social': 0.0,
     'evaluate/success_power': 0.5,
     'evaluate/success_sum': 0.5,
     'evaluate/success_difficulty_1': 1.0,
@@ -158,6 +162,8 @@ def test_scores_by_hand():
   assert (everything.turns, everything.tokens) == (1.5, 7.5)
   assert (everything.calls, everything.reward) == (0.5, 1.2)
   assert (everything.truncated, everything.failed) == (0.25, 0.25)
+  paid = dict(final=0.7, process=0.5, auxiliary=0.0, social=0.0)
+  assert everything.rewards == pytest.approx(paid)
   with pytest.raises(ValueError, match='pass@3'):
     evaluate.score(played, pass_at=(3,))
 

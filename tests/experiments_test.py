@@ -11,6 +11,7 @@ from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax import tokenizer
 from experiments import pages
+from experiments import policies
 from experiments import worlds
 
 FOLDER = pathlib.Path(__file__).parent.parent / 'experiments'
@@ -46,14 +47,16 @@ def test_flags_live_in_one_place_but_for_what_a_script_alone_needs():
 
   found = flags.FLAGS.flags_by_module_dict()
   shared = next(v for k, v in found.items() if k.endswith('run_flags'))
-  assert len(shared) <= 27
+  assert len(shared) <= 28
 
 
 def _world(environment):
   return worlds.make(
     environment=environment,
     contexts='append_all',
-    words=tokenizer.ByteTokenizer,
+    words=lambda actions: policies.tokenizer_of(
+      '', None, actions.tags, actions.result
+    ),
     limit=(),
     base_limits=rollout.Limits(),
     seed=0,
@@ -83,3 +86,11 @@ def test_a_grammar_that_is_none_is_refused(tmp_path):
   )
   with pytest.raises(ValueError, match="grammar is 'tags'; wanted a protocol"):
     _world(f'{path}:Mine')
+
+
+def test_a_world_is_answered_in_the_tag_of_its_grammar():
+  made = _world('kb_search')
+  said = made.tokenizer.decode(made.answer('seen'))
+  assert said == '<information>seen</information>'
+  made = _world('corridor')
+  assert made.tokenizer.decode(made.answer('7')) == '<result>7</result>'

@@ -68,7 +68,7 @@ def _alone(draws, members, temperature):
   drawn = pool_lib.Pool(_TASKS, seed=0).take(draws)
   asked = [
     rollout.Request(draw, task, member, temperature)
-    for draw, task in drawn
+    for draw, task, *_ in drawn
     for member in members
   ]
   by = small_world.sampler()

@@ -17,6 +17,7 @@ PACKAGE = 'agentic_jax'
 LAYERS = {
   'types': 0,
   'reductions': 0,
+  'signatures': 0,
   'user_files': 0,
   'protocol': 1,
   'tokenizer': 1,
@@ -51,6 +52,7 @@ LAYERS = {
 # Workers of environments start in well under a second.
 NO_JAX = (
   'types',
+  'signatures',
   'user_files',
   'protocol',
   'memory',

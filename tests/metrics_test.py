@@ -204,6 +204,12 @@ def test_compilations_are_counted():
       {'rollout/failures_hung': 3, 'rollout/episodes': 20},
       'More than a tenth.*detail',
     ),
+    (
+      {'curriculum/stuck': 1, 'curriculum/stage': 2, 'curriculum/steps': 100},
+      'Stage 2 of the curriculum has lasted 100 steps. Lower its threshold',
+    ),
+    ({'curriculum/forgotten': 1}, '1 earlier stages.*Raise its review'),
+    ({'window/empty': 3}, 'For 3 draws so far no task.*Widen it'),
   ],
 )
 def test_warnings(record, text):

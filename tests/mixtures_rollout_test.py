@@ -57,7 +57,7 @@ def _mixed():
 def test_the_last_members_are_demonstrations(mixed):
   drawn = pool_lib.Pool(_CORRIDOR, seed=0).take(3)
   assert [(e.draw, e.member, e.task) for e in mixed.episodes] == [
-    (draw, member, task) for draw, task in drawn for member in range(4)
+    (draw, member, task) for draw, task, *_ in drawn for member in range(4)
   ]
   for episode in mixed.episodes:
     (segment,) = episode.segments

@@ -670,7 +670,7 @@ def _errands() -> tuple[list[types.Episode], hand_worked.Batch]:
   world = worlds.make(
     environment='errands?skill=0.5&goal_reward=0.3',
     contexts='append_all',
-    words=tokenizer.ByteTokenizer,
+    words=lambda actions: tokenizer.ByteTokenizer(actions.tags),
     limit=(),
     base_limits=limits,
     seed=0,

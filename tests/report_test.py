@@ -58,6 +58,8 @@ def test_page_has_every_section_and_the_headline_numbers(run_path, page_path):
     'Held-out results',
     'Ratio mismatch',
     'Reward by component',
+    'Stage of the curriculum',
+    'Difficulty of the tasks drawn',
     'difficulty 3',
     'Reinforcement learning <span>',
     'warm start',

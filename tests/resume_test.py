@@ -39,8 +39,9 @@ def _start(
   seconds: float = 0.25,
   staleness: int = 0,
   drafted: int = 0,
+  draws: str = 'uniform',
 ) -> subprocess.Popen:
-  told = [str(workdir), *map(str, (seconds, staleness, drafted))]
+  told = [str(workdir), *map(str, (seconds, staleness, drafted)), draws]
   return subprocess.Popen(
     [sys.executable, '-m', 'tests.tiny_runs', *told],
     cwd=ROOT,
@@ -129,19 +130,23 @@ def test_killed_at_several_moments(tmp_path):
 
 
 def test_a_run_that_samples_and_drafts_ahead_goes_on_to_the_bit(tmp_path):
+  """Half of its groups begin at turns of episodes of batches before."""
+  settings = dict(staleness=2, drafted=3, draws='restart')
   whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-  uninterrupted = tiny_runs.run_in(whole, staleness=2, drafted=3)
+  uninterrupted = tiny_runs.run_in(whole, **settings)
+  shares = [r.get('restart/share', 0) for r in metrics.read(whole)]
+  assert max(shares[2:6]) > 0 and max(shares[6:]) > 0
   ages = [r.get('rollout/staleness') for r in metrics.read(whole)]
   assert ages == [None, 0, 1, *[2] * 10]
   kept = [r.get('rollout/accepted_tokens') for r in metrics.read(whole)]
   assert kept[0] is None and all(1 <= tokens <= 4 for tokens in kept[1:])
-  process = _start(parts, staleness=2, drafted=3)
+  process = _start(parts, **settings)
   _wait_for(
     process, lambda: 5 in [record['step'] for record in metrics.read(parts)]
   )
   _kill(process)
   assert checkpoint.Checkpoints(parts / 'checkpoints').latest_step() == 3
-  last = tiny_runs.run_in(parts, staleness=2, drafted=3)
+  last = tiny_runs.run_in(parts, **settings)
   assert _lines(parts) == _lines(whole)
   assert _episodes(parts) == _episodes(whole)
   for ours, theirs in zip(
@@ -183,7 +188,7 @@ def test_another_source_does_not_go_on(tmp_path):
   with pytest.raises(ValueError, match='seed was 0, is 1; steps was 1, is 2'):
     tiny_runs.run_in(tmp_path, seed=1, steps=2)
   (tmp_path / 'config.json').unlink()
-  with pytest.raises(ValueError, match='seed 0.*go on with the tasks and the'):
+  with pytest.raises(ValueError, match='seed 0.*go on with the tasks, the'):
     tiny_runs.run_in(tmp_path, seed=1, steps=2)
 
 

@@ -1,6 +1,7 @@
 """Faults cost one episode, limits truncate, and batches are what was asked."""
 
 import itertools
+import json
 import threading
 import time
 
@@ -16,6 +17,7 @@ from agentic_jax.environments import toy
 from agentic_jax.rollout import counting
 from agentic_jax.rollout import episodes as episodes_lib
 from agentic_jax.tasks import pool as pool_lib
+from agentic_jax.tasks import samplers
 from experiments import dapo
 from tests import faulty_environments
 from tests import small_world
@@ -311,7 +313,7 @@ def test_batches_follow_the_pool():
   source = _rollouts(toy.Corridor())
   batches = [source.batch(step, small_world.params()) for step in range(2)]
   drawn = pool_lib.Pool(_CORRIDOR, seed=0).take(6)
-  wanted = [(d, m, t.prompt) for d, t in drawn for m in range(2)]
+  wanted = [(d, m, t.prompt) for d, t, *_ in drawn for m in range(2)]
   assert _names(batches[0]) + _names(batches[1]) == wanted
   steps = [e.segments[0].policy_step.max() for e in batches[1].episodes]
   assert set(steps) == {1}
@@ -519,3 +521,53 @@ def test_workers_by_themselves():
   assert not pool.abandon(late) and threading.active_count() == threads
   assert pool.done(10.0) == [late]
   pool.close()
+
+
+def _restarting():
+  """Three groups a step, most of which begin within earlier episodes."""
+  make = samplers.load('restart', share=0.7)
+  return rollout.Rollouts(
+    small_world.sampler(),
+    small_world.world(),
+    pool_lib.Pool(small_world.tasks(5), 0, make),
+    rollout.Workers(2),
+    tasks_per_step=3,
+    group_size=2,
+    temperature=1.0,
+  )
+
+
+def test_a_restarted_episode_goes_on_where_the_earlier_one_was():
+  source = _restarting()
+  batches = [source.batch(s, small_world.params()) for s in range(3)]
+  episodes = [e for batch in batches for e in batch.episodes]
+  by_name = {(e.draw, e.member): e for e in episodes}
+  world = small_world.world()
+  begun = [e for e in episodes if e.restart is not None]
+  assert len(begun) >= 4 and len({len(e.restart.actions) for e in begun}) > 1
+  for e in begun:
+    earlier = by_name[e.restart.draw, e.restart.member]
+    turn = len(e.restart.actions)
+    # The situation is that of the earlier episode, to the seeds of its past.
+    at = rollout.states(earlier, world)[turn]
+    assert rollout.states(e, world)[0] == at and at.turn == turn
+    first, past = e.segments[0], earlier.segments[0]
+    length = int(np.argmax(first.turn == 0))
+    assert length == int(np.argmax(past.turn == turn))
+    np.testing.assert_array_equal(first.tokens[:length], past.tokens[:length])
+    # Nothing of what was said before is trained on.
+    assert not first.action_mask[:length].any()
+    assert e.turns[0].state_key == earlier.turns[turn].state_key
+    assert e.task == earlier.task
+  # Members of a group begin together, and then differ.
+  assert any(
+    a.restart == b.restart and a.turns != b.turns
+    for a, b in zip(begun, begun[1:])
+  )
+  again = _restarting()
+  again.batch(0, small_world.params())
+  third = _restarting()
+  third.restore(json.loads(json.dumps(again.position())))
+  found = third.batch(1, small_world.params())
+  small_world.assert_same(found.episodes, batches[1].episodes)
+  assert found.metrics['restart/share'] == batches[1].metrics['restart/share']

@@ -13,10 +13,13 @@ import jax
 import numpy as np
 import pytest
 
+from agentic_jax import evaluate as evaluate_lib
+from agentic_jax import rollout
 from agentic_jax import serve
 from agentic_jax.sampling import slots as slots_lib
 from agentic_jax.serve import dispatcher as dispatcher_lib
 from agentic_jax.serve import text as text_lib
+from experiments import endpoints
 from tests import plain_model
 from tests import serve_world
 from tests import small_world
@@ -573,3 +576,27 @@ def test_who_leaves_frees_the_slots(slow, stream):
   assert endpoint.sessions.open == 0
   with _send(server.port, serve_world.chat('hello', max_tokens=3)) as next_:
     assert b'200' in next_.recv(1000)
+
+
+def test_a_served_policy_scores_as_it_does_by_itself():
+  pytest.importorskip('openai')
+  world = small_world.world()
+  tasks = small_world.tasks(4)
+  workers = rollout.Workers(2)
+  _, direct = evaluate_lib.evaluate(
+    serve_world.sampler(), world, tasks, small_world.params(), workers=workers
+  )
+  with (
+    serve_world.endpoint(limits=small_world.LIMITS) as served,
+    serve.Listening(served).in_thread() as server,
+  ):
+    agent = endpoints.Agent(
+      endpoints.parse(server.url), world, {'temperature': 0.0}
+    )
+    found = evaluate_lib.evaluate_agent(agent.play, tasks, threads=3)
+  assert (agent.model, agent.role, agent.system) == ('tiny', 'tool', '')
+  bare = lambda e: e._replace(segments=())
+  assert [bare(e) for e in found] == [bare(e) for e in direct]
+  assert evaluate_lib.score(found) == evaluate_lib.score(direct)
+  assert {len(e.turns) for e in direct} != {1}
+  assert any(e.truncated for e in direct) and any(e.reward for e in direct)

@@ -144,6 +144,9 @@ def _metrics(chance, step, steps, evaluated):
       'time/step': 3.1,
       'time/tokens_per_second': chance.gauss(1500, 100),
       'custom/curriculum': step / steps,
+      'tasks/difficulty': 1 + 2 * step / steps,
+      'curriculum/stage': 1.0 + (2 * step > steps),
+      'curriculum/success_stage_1': skill,
     }
   if evaluated:
     record |= {'evaluate/success': skill, 'evaluate/calls': 0.2 + skill}

@@ -175,8 +175,8 @@ TASKS = [types.Task(index, str(index)) for index in range(7)]
 
 def test_a_pool_gives_every_task_once_an_epoch():
   drawn = pool.Pool(TASKS, seed=3).take(21)
-  assert [draw for draw, _ in drawn] == list(range(21))
-  epochs = [[task.index for _, task in drawn[i : i + 7]] for i in (0, 7, 14)]
+  assert [d.number for d in drawn] == list(range(21))
+  epochs = [[d.task.index for d in drawn[i : i + 7]] for i in (0, 7, 14)]
   assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
   assert len(set(map(tuple, epochs))) == 3
 

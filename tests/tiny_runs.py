@@ -22,6 +22,7 @@ from agentic_jax.sampling import programs
 from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.sampling import speculation as speculation_lib
 from agentic_jax.tasks import pool
+from agentic_jax.tasks import samplers
 from tests import tiny_training
 
 LIMITS = rollout.Limits(turns=2, action_tokens=8, segment_tokens=47)
@@ -69,12 +70,13 @@ def rollouts(
   *,
   seed: int = 0,
   played_in: rollout.World | None = None,
+  draws: str = 'uniform',
 ) -> rollout.Rollouts:
-  """Four tasks a step."""
+  """Four tasks a step, drawn by a sampler of that name."""
   return rollout.Rollouts(
     slots,
     played_in or world(seed),
-    pool.Pool(tasks.load('corridor', 'train'), seed),
+    pool.Pool(tasks.load('corridor', 'train'), seed, samplers.load(draws)),
     rollout.Workers(1),
     tasks_per_step=4,
     group_size=recipe.group_size,
@@ -143,6 +145,7 @@ def run_in(
   staleness: int = 0,
   drafted: int = 0,
   swap: str = '',
+  draws: str = 'uniform',
 ) -> train.Result:
   """Trains on the paying corridor; a checkpoint every three steps.
 
@@ -181,15 +184,15 @@ def run_in(
     swap=swap,
     record_every=2,
   )
-  source = Slowly(rollouts(recipe, slots, seed=seed), seconds)
+  source = Slowly(rollouts(recipe, slots, seed=seed, draws=draws), seconds)
   return train.run(
     recipe, source, plan, tiny_training.state_of(recipe, seed=seed)
   )
 
 
 def main() -> None:
-  """The process that tests kill: directory, seconds a step, two numbers."""
-  directory, seconds, *numbers = sys.argv[1:]
+  """The process that tests kill: directory, seconds, two numbers, a name."""
+  directory, seconds, *numbers, draws = sys.argv[1:]
   staleness, drafted = map(int, numbers)
   try:
     run_in(
@@ -197,6 +200,7 @@ def main() -> None:
       seconds=float(seconds),
       staleness=staleness,
       drafted=drafted,
+      draws=draws,
     )
   except train.Stopped as stopped:
     print(stopped, flush=True)

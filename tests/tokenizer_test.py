@@ -12,6 +12,7 @@ from tokenizers import models
 from tokenizers import pre_tokenizers
 from tokenizers import trainers
 
+from agentic_jax import protocol
 from agentic_jax import tokenizer as tokenizer_lib
 
 CHATML = """
@@ -232,6 +233,19 @@ def test_without_a_template_it_speaks_like_bytes(tmp_path):
   assert chat.decode(chat.prompt('Q')) == 'Q\n'
   assert chat.decode(chat.observation('81')) == '<result>81</result>'
   assert chat.eos_id == chat.special('<|endoftext|>')
+  told = tokenizer_lib.TextTokenizer(tmp_path, result='information')
+  said = told.decode(told.observation('81'))
+  assert said == '<information>81</information>'
+
+
+def test_observations_stand_in_the_tag_of_the_grammar():
+  grammar = protocol.Grammar(tool='search', result='information')
+  found = tokenizer_lib.ByteTokenizer(grammar.tags, result=grammar.result)
+  ids = found.observation('81')
+  assert found.decode(ids) == '<information>81</information>'
+  # Another name of the same tokens: what was trained stays what it was.
+  plain = tokenizer_lib.ByteTokenizer()
+  assert ids == plain.observation('81') and len(ids) == 4
 
 
 def test_byte_fallback(tmp_path):

@@ -195,7 +195,7 @@ def test_an_environment_with_other_tools_is_refused(tmp_path, given, message):
     worlds.make(
       environment=f'{path}:World',
       contexts='append_all',
-      words=lambda tags: None,
+      words=lambda actions: None,
       limit=[],
       base_limits=None,
       seed=0,

@@ -1,11 +1,10 @@
 """Where tasks are solved."""
 
 from collections.abc import Callable
-import difflib
-import inspect
 import pathlib
 from typing import Any
 
+from agentic_jax import signatures
 from agentic_jax import user_files
 from agentic_jax.environments import adapters
 from agentic_jax.environments import base
@@ -72,11 +71,12 @@ def load(name: str, /, **settings: Any) -> base.Environment:
     make = _MAKERS[name]
   else:
     raise ValueError(
-      f'There is no environment {name!r}.{_did_you_mean(name, _MAKERS)} '
+      f'There is no environment {name!r}.'
+      f'{signatures.did_you_mean(name, _MAKERS)} '
       f'Choose one of {", ".join(sorted(ENVIRONMENTS))}; with an extra one of '
       f'{", ".join(ADAPTERS)}; or name your own as path.py:Name.'
     )
-  _check_settings(name, make, settings)
+  signatures.check(name, make, settings)
   environment = make(**settings)
   missing = [
     method
@@ -107,61 +107,8 @@ def _from_file(path: pathlib.Path, attribute: str) -> Callable[..., Any]:
   }
   if attribute not in found:
     raise ValueError(
-      f'{path.name} has no {attribute!r}.{_did_you_mean(attribute, found)} '
+      f'{path.name} has no {attribute!r}.'
+      f'{signatures.did_you_mean(attribute, found)} '
       f'It has {", ".join(sorted(found)) or "no class or function"}.'
     )
   return found[attribute]
-
-
-def _check_settings(
-  name: str, make: Callable[..., Any], settings: dict[str, Any]
-):
-  """Holds settings against the signature of what makes the environment."""
-  parameters = inspect.signature(make).parameters.values()
-  if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-    return
-  known = {
-    p.name: p
-    for p in parameters
-    if p.kind
-    in (
-      inspect.Parameter.KEYWORD_ONLY,
-      inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    )
-  }
-  for setting in settings:
-    if setting not in known:
-      raise ValueError(
-        f'{name} has no setting {setting!r}.'
-        f'{_did_you_mean(setting, known)} '
-        f'Its settings are {", ".join(map(str, known.values())) or "none"}.'
-      )
-    default = known[setting].default
-    if not _is_like(default, settings[setting]):
-      raise ValueError(
-        f'{name}: {setting}={settings[setting]!r} is not of the kind of its '
-        f'default, {default!r}; wanted '
-        + ('true or false.' if isinstance(default, bool) else 'a number.')
-      )
-  for parameter in known.values():
-    if (
-      parameter.default is inspect.Parameter.empty
-      and parameter.name not in settings
-    ):
-      raise ValueError(
-        f'{name} needs a value for its setting {parameter.name!r}.'
-      )
-
-
-def _is_like(default: Any, value: Any) -> bool:
-  """Whether a value may stand where a flag or a number is the default."""
-  if isinstance(default, bool):
-    return isinstance(value, bool)
-  if isinstance(default, int | float):
-    return isinstance(value, int | float) and not isinstance(value, bool)
-  return True
-
-
-def _did_you_mean(name: str, possible: Any) -> str:
-  close = difflib.get_close_matches(name, list(possible), n=1)
-  return f' Did you mean {close[0]!r}?' if close else ''

@@ -11,7 +11,7 @@ from agentic_jax.environments import base
 from agentic_jax.rewards import answers
 from agentic_jax.tasks import kb_search
 
-_GRAMMAR = protocol.Grammar(tool='search')
+_GRAMMAR = protocol.Grammar(tool='search', result='information')
 
 
 class State(NamedTuple):

@@ -219,8 +219,7 @@ class MiniCode:
 
 
 def _isolation(back_end: str, limits: sandbox.Limits) -> str:
-  told = sandbox.shared(back_end, limits).describe()
-  return f'{told["back_end"]}: {told["isolation"]}'
+  return sandbox.shared(back_end, limits).isolation
 
 
 def _run_python(

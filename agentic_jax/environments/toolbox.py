@@ -62,9 +62,10 @@ class Toolbox:
     """Makes the world.
 
     Args:
-      tools: sources between semicolons, see `tools.load`: `calculator`,
-        `files`, `sql`, or `path.py:name,name2` for functions of one's own.
-        '' is these three, or with `mcp` none.
+      tools: sources between semicolons, see `tools.load`: `algebra`,
+        `calculator`, `files`, `python`, `sql`, or `path.py:name,name2` for
+        functions of one's own.
+        '' is calculator, files and sql, or with `mcp` none.
       mcp: a command line or the URL of an MCP server, whose tools are added.
       max_turns: after this many the world truncates the episode.
       max_characters: of what answers a call; the rest is cut off.
@@ -92,6 +93,8 @@ class Toolbox:
     self._places = _places(self._kits)
     self.tools = tuple(schema for kit in self._kits for schema in kit.schemas)
     self.forkable = not any(kit.live for kit in self._kits)
+    told = [getattr(kit, 'isolation', '') for kit in self._kits]
+    self.isolation = '; '.join(dict.fromkeys(filter(None, told)))
 
   def reset(self, task: types.Task, seed: int) -> types.Transition:
     """The task's text. The seed is not used.

@@ -121,6 +121,51 @@ DEFINITIONS: Mapping[str, Definition] = {
     'groups short of a full batch, the recipe having rejected the others',
     'groups',
   ),
+  'tasks/difficulty': Definition(
+    'difficulty of the tasks drawn in this step, mean over groups', '1'
+  ),
+  'tasks/seen': Definition(
+    'tasks of which an episode that began at a reset has come to an end, '
+    'since the run began',
+    'tasks',
+  ),
+  'tasks/never': Definition(
+    'share of the tasks seen whose latest 32 episodes all failed', 'share'
+  ),
+  'tasks/always': Definition(
+    'share of the tasks seen whose latest 32 episodes all succeeded', 'share'
+  ),
+  'window/skipped': Definition(
+    'how often a task was passed over so far, its success being outside of '
+    'the window',
+    '1',
+  ),
+  'window/empty': Definition(
+    'draws so far for which no task was within the window', 'draws'
+  ),
+  'curriculum/stage': Definition('the present stage, from 1', 'stage'),
+  'curriculum/steps': Definition('how long it has lasted', 'steps'),
+  'curriculum/stuck': Definition(
+    '1 if it has lasted longer than is allowed, and is not the last', '1'
+  ),
+  'curriculum/forgotten': Definition(
+    'earlier stages whose latest episodes succeed too seldom', 'stages'
+  ),
+  'curriculum/success_stage_<n>': Definition(
+    'success of the latest episodes of one stage', 'share'
+  ),
+  'restart/buffer': Definition(
+    'turns of earlier episodes at which others may begin', 'turns'
+  ),
+  'restart/share': Definition(
+    'share of the episodes that began within an earlier one', 'share'
+  ),
+  'restart/mended': Definition(
+    'share of those begun in a failed episode that solve its task', 'share'
+  ),
+  'restart/spoiled': Definition(
+    'share of those begun in a successful episode that fail', 'share'
+  ),
   'ledger/seen': Definition(
     'tasks drawn since the run began, over all its restarts: the sum of those '
     'finished, rejected and failed',
@@ -197,6 +242,9 @@ DEFINITIONS: Mapping[str, Definition] = {
     'share of held-out tasks of one difficulty solved', 'share'
   ),
   'evaluate/reward': Definition('reward of a held-out episode, mean', 'reward'),
+  'evaluate/reward_<component>': Definition(
+    'one component of the reward of a held-out episode, mean', 'reward'
+  ),
   'evaluate/calls': Definition('tool calls of a held-out episode', 'calls'),
   'evaluate/turns': Definition('turns of a held-out episode', 'turns'),
   'evaluate/tokens': Definition(
@@ -213,6 +261,9 @@ DEFINITIONS: Mapping[str, Definition] = {
   ),
   'validation/reward': Definition(
     'reward of a validation episode, mean', 'reward'
+  ),
+  'validation/reward_<component>': Definition(
+    'one component of the reward of a validation episode, mean', 'reward'
   ),
   'validation/calls': Definition('tool calls of a validation episode', 'calls'),
   'validation/turns': Definition('turns of a validation episode', 'turns'),

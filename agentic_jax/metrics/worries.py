@@ -106,6 +106,22 @@ _WORRIES = (
     'out.',
   ),
   _Worry(
+    _above('curriculum/stuck', 0),
+    'Stage {curriculum/stage:.0f} of the curriculum has lasted '
+    '{curriculum/steps:.0f} steps. Lower its threshold, make finer stages, or '
+    'look at the episodes: the policy does not learn these tasks.',
+  ),
+  _Worry(
+    _above('curriculum/forgotten', 0),
+    '{curriculum/forgotten:.0f} earlier stages of the curriculum are being '
+    'forgotten. Raise its review, such as review=0.4.',
+  ),
+  _Worry(
+    _above('window/empty', 0),
+    'For {window/empty:.0f} draws so far no task was within the window of '
+    'success, and others were taken. Widen it, or take harder or easier tasks.',
+  ),
+  _Worry(
     _undemonstrated,
     '{demonstrations/failures:.0f} of {demonstrations/episodes:.0f} '
     'demonstrations ended in a fault, and their groups learn without. The '

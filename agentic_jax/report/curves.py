@@ -26,7 +26,11 @@ class Panel(NamedTuple):
   log: bool = False
 
 
-_REWARDS = tuple((f'rollout/reward_{name}', name) for name in types.REWARDS)
+def _by_component(first: str) -> tuple[tuple[str, str], ...]:
+  """The lines of a reward: all of it, and each component."""
+  parts = [(f'{first}/reward_{name}', name) for name in types.REWARDS]
+  return ((f'{first}/reward', 'total'), *parts)
+
 
 PANELS = (
   Panel(
@@ -54,7 +58,38 @@ PANELS = (
   Panel(
     'Reward by component',
     'mean per episode',
-    (('rollout/reward', 'total'), *_REWARDS),
+    _by_component('rollout'),
+  ),
+  Panel(
+    'Reward by component, validation',
+    'mean per episode',
+    _by_component('validation'),
+  ),
+  Panel(
+    'Difficulty of the tasks drawn', '', (('tasks/difficulty', 'difficulty'),)
+  ),
+  Panel('Stage of the curriculum', 'from 1', (('curriculum/stage', 'stage'),)),
+  Panel(
+    'Success by stage of the curriculum',
+    'latest episodes',
+    (('curriculum/success_stage_*', 'stage '),),
+    share=True,
+  ),
+  Panel(
+    'Tasks that teach little',
+    'share of the tasks seen',
+    (('tasks/never', 'never solved'), ('tasks/always', 'always solved')),
+    share=True,
+  ),
+  Panel(
+    'Episodes begun within earlier ones',
+    'share',
+    (
+      ('restart/share', 'of all episodes'),
+      ('restart/mended', 'failed before, solved now'),
+      ('restart/spoiled', 'solved before, failed now'),
+    ),
+    share=True,
   ),
   Panel(
     'Tool calls',

@@ -3,23 +3,26 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agentic_jax import types
 from agentic_jax.report import reading
 from agentic_jax.report import text
 
+# Agents of which there are many.
+_NAMED = ('policy', 'endpoint')
 _MEANS = ('turns', 'tokens', 'calls', 'reward')
 _NOTE = (
   'Success is the share of episodes that succeed, mean over tasks; pass@k how '
   'likely one of k attempts does, without bias (Chen et al., 2021). In '
   'brackets the 95 % interval over tasks: that of Wilson where each task '
   'counts as 0 or 1 or all are alike, otherwise of a bootstrap. The rest are '
-  'means over episodes.'
+  'means over episodes, the reward also by its components.'
 )
 
 
 def title(found: Mapping[str, Any]) -> str:
   """Who was scored on what, in one line."""
   parts = [
-    found.get('of') if found.get('agent') == 'policy' else found.get('agent'),
+    found.get('of') if found.get('agent') in _NAMED else found.get('agent'),
     f'on {found.get("environment")}',
     f'{found.get("split")} tasks',
   ]
@@ -31,7 +34,8 @@ def section(found: Mapping[str, Any]) -> str:
   scores = [reading.mapping(x) for x in reading.sequence(found.get('scores'))]
   ks = [k for k in reading.mapping(scores[0].get('pass_at')) if k != '1']
   header = ['', 'tasks', 'episodes', 'success', *(f'pass@{k}' for k in ks)]
-  header += [*_MEANS, 'cut by a limit', 'failed']
+  paid = [x for x in types.REWARDS if any(_component(own, x) for own in scores)]
+  header += [*_MEANS, *paid, 'cut by a limit', 'failed']
   rows = []
   for own in scores:
     shares = [own.get('success')]
@@ -44,6 +48,7 @@ def section(found: Mapping[str, Any]) -> str:
         ),
         *(_share(reading.mapping(share)) for share in shares),
         *(text.figure(reading.number(own.get(name))) for name in _MEANS),
+        *(text.figure(_component(own, name)) for name in paid),
         *(
           text.percent(reading.number(own.get(name)))
           for name in ('truncated', 'failed')
@@ -53,6 +58,11 @@ def section(found: Mapping[str, Any]) -> str:
   return text.table(header, rows, classes='results', caption=_NOTE) + _settings(
     found
   )
+
+
+def _component(own: Mapping[str, Any], name: str) -> float | None:
+  """One component of the reward, mean over episodes."""
+  return reading.number(reading.mapping(own.get('rewards')).get(name))
 
 
 def _share(found: Mapping[str, Any]) -> str:

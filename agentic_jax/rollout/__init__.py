@@ -12,6 +12,7 @@ from agentic_jax.rollout.pictures import Images
 from agentic_jax.rollout.remote import hosted
 from agentic_jax.rollout.remote import parse as parse_workers
 from agentic_jax.rollout.replay import states
+from agentic_jax.rollout.restarting import refuse as refuse_restarts
 from agentic_jax.rollout.scripted import TooLongError
 from agentic_jax.rollout.scripted import play
 from agentic_jax.rollout.source import Batch
@@ -39,6 +40,7 @@ __all__ = [
   'parse_workers',
   'play',
   'refuse_branching',
+  'refuse_restarts',
   'states',
   'statistics',
   'turn_fields',

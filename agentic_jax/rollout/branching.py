@@ -12,8 +12,9 @@ import numpy as np
 from agentic_jax import types
 from agentic_jax.recipe import branching
 from agentic_jax.rollout import episodes
+from agentic_jax.tasks import drawing
 
-Drawn = Sequence[tuple[int, types.Task]]
+Drawn = Sequence[drawing.Draw]
 Builders = dict[tuple[int, int], episodes.Builder]
 # Plays requests, and leaves their builders where they can be forked.
 Play = Callable[[list[episodes.Request], Builders | None], list[types.Episode]]
@@ -83,7 +84,7 @@ def grow(
   Args:
     play: plays requests.
     branch: of the recipe.
-    drawn: (draw, task) of each group.
+    drawn: the task of each group.
     group_size: episodes of a group.
     world: its limits and seed are used.
   """
@@ -95,7 +96,7 @@ def grow(
 def _trees(play, tree: branching.Tree, drawn: Drawn, size: int, world) -> Grown:
   """All groups together, a round at a time, until each is full."""
   builders: Builders = {}
-  groups = [_Group(draw, task) for draw, task in drawn]
+  groups = [_Group(draw.number, draw.task) for draw in drawn]
   while True:
     asked = [group.ask(tree, size, world.seed) for group in groups]
     requests = [
@@ -187,8 +188,8 @@ def _probed(play, probes, drawn: Drawn, size: int, world) -> Grown:
   """Groups from resets, and then rollouts from every turn of every episode."""
   builders: Builders = {}
   roots = [
-    episodes.Request(draw, task, member)
-    for draw, task in drawn
+    episodes.Request(draw.number, draw.task, member)
+    for draw in drawn
     for member in range(size)
   ]
   played = play(roots, builders)

@@ -12,6 +12,7 @@ from agentic_jax.rollout import episodes
 from agentic_jax.rollout import faults
 from agentic_jax.rollout import patience
 from agentic_jax.rollout import playing
+from agentic_jax.rollout import restarting
 from agentic_jax.rollout import swapping
 from agentic_jax.rollout import workers as workers_lib
 from agentic_jax.sampling import parking
@@ -119,9 +120,9 @@ class _Loop:
       self._open(own, builder.parked)
       builder.parked = None
       return
-    # The members of a group begin in one situation: no member in the seed.
-    seed = episodes.derive_seed(self._world.seed, request.draw)
-    self._call(own, self._world.environment.reset, request.task, seed)
+    begin = restarting.begin
+    draw, task, restart = request.draw, request.task, request.restart
+    self._call(own, begin, self._world, task, draw, restart)
 
   def _return(self, slot: int, own: playing.Playing) -> None:
     """An episode that was away goes on."""

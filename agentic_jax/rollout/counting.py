@@ -131,6 +131,21 @@ def demonstration_statistics(
   return metrics | {'demonstrations/failures': float(failures)}
 
 
+def restart_statistics(played: Sequence[types.Episode]) -> dict[str, float]:
+  """Metrics of the episodes that began within earlier ones, if any did."""
+  began = [e for e in played if e.restart is not None]
+  metrics = {'restart/share': len(began) / max(len(played), 1)}
+  for name, solved in (('mended', False), ('spoiled', True)):
+    own = [
+      e.success != solved
+      for e in began
+      if not e.failure and e.restart and e.restart.success == solved
+    ]
+    if own:
+      metrics[f'restart/{name}'] = float(np.mean(own))
+  return metrics if began else {}
+
+
 def add_probes(
   metrics: dict[str, float], probes: Sequence[branching.Leaf]
 ) -> None:

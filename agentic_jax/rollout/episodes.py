@@ -63,6 +63,7 @@ class Request(NamedTuple):
   member: int
   temperature: float | None = None  # 0 is greedy; None is that of the others.
   fork: 'Fork | None' = None  # Where it begins; None is at a reset.
+  restart: types.Restart | None = None  # Or at a turn of an earlier episode.
 
 
 class Fork(NamedTuple):
@@ -189,6 +190,8 @@ class Builder:
     ids, placed = pictures.say(
       self.world.prompt, transition.observation, self.world.images
     )
+    if self.request.restart is not None:
+      ids = self.request.restart.tokens
     self._append(context_lib.Span('prompt', ids, -1, placed))
     if len(placed) > self.world.limits.segment_images:
       raise faults.LongPrompt(
@@ -335,11 +338,8 @@ class Builder:
       self._append(span)
       return list(ids)
     self._segments.append(self._close())
-    self._open, self._experts = (
-      growing.Open(*([] for _ in growing.Open._fields)),
-      None,
-    )
-    self._spans = []
+    self._open = growing.Open(*([] for _ in growing.Open._fields))
+    self._experts, self._spans = None, []
     for span in fresh:
       self._append(span)
     return list(self._open.tokens)
@@ -396,4 +396,5 @@ class Builder:
       self._truncated,
       self._failure,
       self._detail,
+      restart=self.request.restart,
     )

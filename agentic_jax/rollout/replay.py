@@ -7,6 +7,7 @@ import numpy as np
 from agentic_jax import types
 from agentic_jax.rollout import episodes as episodes_lib
 from agentic_jax.rollout import faults
+from agentic_jax.rollout import restarting
 
 
 def states(episode: types.Episode, world: episodes_lib.World) -> list[Any]:
@@ -43,8 +44,8 @@ def states(episode: types.Episode, world: episodes_lib.World) -> list[Any]:
     )
   found: list[Any] = []
   try:
-    seed = episodes_lib.derive_seed(world.seed, draw)
-    state = environment.reset(episode.task, seed).state
+    begun = restarting.begin(world, episode.task, draw, episode.restart)
+    state = begun.state
     for number, turn in enumerate(episode.turns):
       found.append(state)
       if number + 1 < len(episode.turns) and not turn.asked:

@@ -12,10 +12,12 @@ from agentic_jax.rollout import branching
 from agentic_jax.rollout import collecting
 from agentic_jax.rollout import counting
 from agentic_jax.rollout import episodes as episodes_lib
+from agentic_jax.rollout import restarting
 from agentic_jax.rollout import scripted
 from agentic_jax.rollout import swapping
 from agentic_jax.rollout import workers as workers_lib
 from agentic_jax.sampling import sampler as sampler_lib
+from agentic_jax.tasks import drawing
 from agentic_jax.tasks import pool as pool_lib
 
 
@@ -70,7 +72,8 @@ class Rollouts:
 
     Raises:
       ValueError: demonstrations are asked for without a script, or leave
-        nothing to sample; or episodes are to fork and cannot.
+        nothing to sample; or episodes are to fork, or to begin within earlier
+        ones, and cannot.
     """
     if demonstrations and (script is None or demonstrations >= group_size):
       raise ValueError(
@@ -82,6 +85,8 @@ class Rollouts:
         f'{greedy_members=} must be at least 0, which plays none.'
       )
     branching.refuse(world.environment, branch, group_size)
+    if pool.restarts:
+      restarting.refuse(world, branch=branch, demonstrations=demonstrations)
     self._sampler = sampler
     self._world = world
     self._pool = pool
@@ -121,7 +126,8 @@ class Rollouts:
       missing = self._tasks_per_step - len(accepted)
       if not missing:
         break
-      grown = self._groups(missing)
+      drawn = self._pool.take(missing)
+      grown = self._groups(drawn)
       groups = [
         with_baseline(group, greedy) if greedy else group
         for group, greedy in zip(grown.groups, grown.greedy, strict=True)
@@ -129,12 +135,14 @@ class Rollouts:
       kept = [self._keeps(group) for group in groups]
       self._ledger = self._ledger.plus(groups, kept)
       accepted += [g for g, k in zip(groups, kept, strict=True) if k]
+      self._pool.observe(step, drawn, self._sampled_of(grown.groups))
       everything = everything.plus(grown)
     rejected = len(everything.groups) - len(accepted)
     chosen = sorted(accepted, key=lambda group: group[0].draw)
     metrics = self._metrics(everything) | self._ledger.metrics()
     metrics |= swaps.metrics() if swaps else {}
     metrics['rollout/groups_resampled'] = float(rejected)
+    metrics |= self._pool.metrics()
     missing = self._tasks_per_step - len(accepted)
     metrics['rollout/groups_missing'] = float(missing)
     if self._sampler.tokens_per_pass is not None:
@@ -144,6 +152,12 @@ class Rollouts:
     prefilled = self._sampler.prefilled_tokens - prefilled
     metrics['time/prefilled_tokens'] = float(prefilled)
     return Batch([e for group in chosen for e in group], metrics)
+
+  def _sampled_of(
+    self, groups: Sequence[Sequence[types.Episode]]
+  ) -> list[list[types.Episode]]:
+    """Without the demonstrations, which the policy did not earn."""
+    return [[e for e in g if e.member < self._sampled] for g in groups]
 
   def _keeps(self, group: list[types.Episode]) -> bool:
     if self._keep is None:
@@ -164,6 +178,10 @@ class Rollouts:
     )
     sampled = [e for e in members if e.member < self._sampled]
     metrics = counting.statistics(sampled)
+    metrics['tasks/difficulty'] = float(
+      np.mean([group[0].task.difficulty for group in played.groups])
+    )
+    metrics |= counting.restart_statistics(sampled)
     if len(sampled) < len(members):
       shown = [e for e in members if e.member >= self._sampled]
       metrics |= counting.demonstration_statistics(shown)
@@ -174,8 +192,7 @@ class Rollouts:
       counting.add_probes(metrics, played.probes)
     return metrics
 
-  def _groups(self, number: int) -> branching.Grown:
-    drawn = self._pool.take(number)
+  def _groups(self, drawn: Sequence[drawing.Draw]) -> branching.Grown:
     if self._branch is not None:
       return branching.grow(
         self._play,
@@ -189,16 +206,20 @@ class Rollouts:
     played = self._play(
       [
         episodes_lib.Request(
-          draw, task, member, 0.0 if member in greedy else None
+          draw.number,
+          draw.task,
+          member,
+          0.0 if member in greedy else None,
+          restart=draw.restart,
         )
-        for draw, task in drawn
+        for draw in drawn
         for member in members
       ]
     )
     found = branching.Grown([], [], 0, [])
-    for i, (draw, task) in enumerate(drawn):
+    for i, draw in enumerate(drawn):
       own = played[i * len(members) : (i + 1) * len(members)]
-      group = own[: self._sampled] + self._demonstrate(draw, task)
+      group = own[: self._sampled] + self._demonstrate(draw.number, draw.task)
       found.groups.append(group)
       found.greedy.append(own[self._sampled :])
     return found
@@ -290,9 +311,9 @@ class Demonstrations:
     del step, params
     played = [
       scripted.play(
-        self._world, self._script, episodes_lib.Request(draw, task, 0)
+        self._world, self._script, episodes_lib.Request(d.number, d.task, 0)
       )
-      for draw, task in self._pool.take(self._episodes_per_step)
+      for d in self._pool.take(self._episodes_per_step)
     ]
     counting.refuse_failures(played, self._world.limits.failed_share)
     metrics = counting.statistics(played)

@@ -26,6 +26,7 @@ class Meant(NamedTuple):
 class Dialect(Protocol):
   """What the endpoint asks of a dialect."""
 
+  name: str  # What the list of models says of it.
   stop_strings: tuple[str, ...]
 
   def check(self, tools: Sequence[Mapping[str, Any]]) -> None:
@@ -56,6 +57,7 @@ class Json:
   <tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call>
   """
 
+  name = 'json'
   stop_strings: tuple[str, ...] = ()
 
   def check(self, tools: Sequence[Mapping[str, Any]]) -> None:
@@ -115,6 +117,8 @@ class Tags:
   content, a thought is left out of it, and a text that does not parse is
   content as it is.
   """
+
+  name = 'tags'
 
   def __init__(self, grammar: protocol.Grammar):
     """Takes the grammar that the policy was trained with."""

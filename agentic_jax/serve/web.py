@@ -137,6 +137,7 @@ class _Routes:
       'created': 0,
       'owned_by': 'agentic_jax',
       'max_model_len': self._endpoint.room,
+      'actions': self._endpoint.dialect.name,
     }
 
   async def chat(self, request: requests.Request) -> responses.Response:

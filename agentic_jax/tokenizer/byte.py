@@ -24,14 +24,19 @@ class ByteTokenizer:
   """Ids 0 to 255 are bytes; special tokens follow. Needs no file.
 
   An episode reads `<bos>prompt\\n`, then actions, each answered by
-  `<result>observation</result>`.
+  `<result>observation</result>`, in the tag that the grammar of actions has for
+  what answers them.
   """
 
-  def __init__(self, specials: Sequence[str] = TAGS) -> None:
+  def __init__(
+    self, specials: Sequence[str] = TAGS, *, result: str = 'result'
+  ) -> None:
     """Makes the vocabulary.
 
     Args:
       specials: names after <pad>, <bos> and <eos>, in the order of their ids.
+      result: the name of the tag of observations, `protocol.Grammar.result`;
+        both its tags are among the specials where there are observations.
 
     Raises:
       ValueError: a name comes twice or is empty.
@@ -44,6 +49,7 @@ class ByteTokenizer:
         'or empty name.'
       )
     self._specials = {name: 256 + i for i, name in enumerate(names)}
+    self._result = result
     self._pattern = base.splitter(map(re.escape, names))
     self._pieces = [bytes([i]) for i in range(256)]
     self._pieces += [name.encode() for name in names]
@@ -122,7 +128,8 @@ class ByteTokenizer:
   ) -> list[int]:
     """See `base.Tokenizer.observation`; nothing needs closing here."""
     del closed, tool
-    opening, closing = self.special('<result>'), self.special('</result>')
+    opening = self.special(f'<{self._result}>')
+    closing = self.special(f'</{self._result}>')
     seen = [base.IMAGE] * images
     return [opening, *seen, *self.encode(text), closing]
 

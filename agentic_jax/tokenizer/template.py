@@ -12,19 +12,25 @@ import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
 
-# The form of `ByteTokenizer`, for a tokenizer.json without a chat template.
-PLAIN = (
-  '{{ bos_token }}{% for message in messages %}'
-  "{% if message.role == 'assistant' %}{{ message.content }}"
-  "{% elif not loop.first and loop.previtem.role == 'assistant' %}"
-  '<result>{{ message.content }}</result>'
-  "{% else %}{{ message.content }}{{ '\\n' }}{% endif %}{% endfor %}"
-)
-
 # Stands for an image in rendered text.
 IMAGE = chr(0xFFFFD)
 
 _QUESTION = 'QuestionOfTheUser3c9e'
+
+
+def plain(result: str = 'result') -> str:
+  """The form of `ByteTokenizer`, for a tokenizer.json without a chat template.
+
+  Args:
+    result: the name of the tag of observations.
+  """
+  return (
+    '{{ bos_token }}{% for message in messages %}'
+    "{% if message.role == 'assistant' %}{{ message.content }}"
+    "{% elif not loop.first and loop.previtem.role == 'assistant' %}"
+    f'<{result}>{{{{ message.content }}}}</{result}>'
+    "{% else %}{{ message.content }}{{ '\\n' }}{% endif %}{% endfor %}"
+  )
 
 
 class Form(NamedTuple):

@@ -71,6 +71,7 @@ class TextTokenizer:
     chat_template: str | None = None,
     eos: str | None = None,
     pad: str | None = None,
+    result: str = 'result',
   ) -> None:
     """Makes the tokenizer and its template.
 
@@ -81,6 +82,7 @@ class TextTokenizer:
         with neither, the plain form of `ByteTokenizer`.
       eos: name of the end token, by default `eos_token` of the configuration.
       pad: name of the padding token, by default `pad_token`, else `eos`.
+      result: the name of the tag of observations in that plain form.
 
     Raises:
       FileNotFoundError: there is no tokenizer.json.
@@ -112,7 +114,7 @@ class TextTokenizer:
         'eos_token in tokenizer_config.json beside it.'
       )
     self._template = template.Template(
-      chat_template or config.get('chat_template') or template.PLAIN,
+      chat_template or config.get('chat_template') or template.plain(result),
       'chat_template=...' if chat_template else source.name,
     )
     self._form = template.form_of(

@@ -16,10 +16,13 @@ class Kit(Protocol):
     schemas: of its tools, as `tools.describe` makes them.
     live: whether the state is a handle of something that changes by itself,
       so that it can be used only once; else it is a value.
+    isolation: what keeps programs of the policy from the host; '' where none
+      are run.
   """
 
   schemas: tuple[dict[str, Any], ...]
   live: bool
+  isolation: str
 
   def begin(self, task: types.Task) -> Any:
     """The state in which a task begins.

@@ -39,12 +39,14 @@ class Functions:
     self,
     functions: Sequence[Callable[..., Any]],
     begin: Callable[[types.Task], Any] | None = None,
+    isolation: str = '',
   ):
     """Describes the functions.
 
     Args:
       functions: each with a name of its own.
       begin: from a task to the state in which it begins; None: it is None.
+      isolation: of programs that the functions run, see `base.Kit`.
 
     Raises:
       ValueError: a function is not described well enough, or pydantic is not
@@ -58,6 +60,7 @@ class Functions:
       if STATE in inspect.signature(function).parameters
     }
     self._begin = begin
+    self.isolation = isolation
     self.schemas = tuple(map(schema.describe, self._functions.values()))
 
   def begin(self, task: types.Task) -> Any:

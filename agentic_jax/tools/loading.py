@@ -1,24 +1,28 @@
 """Tools by name: ours, and those of a file of one's own."""
 
 from collections.abc import Callable
-import difflib
 import inspect
 import pathlib
 from typing import Any
 
+from agentic_jax import signatures
 from agentic_jax import user_files
+from agentic_jax.tools import algebra
 from agentic_jax.tools import base
 from agentic_jax.tools import browser
 from agentic_jax.tools import calculator
 from agentic_jax.tools import calling
 from agentic_jax.tools import files
+from agentic_jax.tools import python
 from agentic_jax.tools import sql
 
 # What makes a kit, perhaps from a text after a colon.
 KITS: dict[str, Callable[..., base.Kit]] = {
+  'algebra': algebra.kit,
   'browser': browser.kit,
   'calculator': calculator.kit,
   'files': files.kit,
+  'python': python.kit,
   'sql': sql.kit,
 }
 
@@ -44,7 +48,8 @@ def load(spec: str) -> tuple[base.Kit, ...]:
       kits += _of_file(pathlib.Path(name), rest.split(','))
     elif name not in KITS:
       raise ValueError(
-        f'There are no tools {name!r}.{_did_you_mean(name, KITS)} Choose of '
+        f'There are no tools {name!r}.'
+        f'{signatures.did_you_mean(name, KITS)} Choose of '
         f'{", ".join(KITS)}, or name your own as path.py:name,name2; several '
         'sources stand between semicolons.'
       )
@@ -80,7 +85,8 @@ def _of_file(path: pathlib.Path, names: list[str]) -> list[base.Kit]:
       there = [key for key, x in own.items() if _is_kit(x) or callable(x)]
       raise ValueError(
         f'{path.name} has no function or kit {name!r}.'
-        f'{_did_you_mean(name, there)} It has {", ".join(there) or "none"}.'
+        f'{signatures.did_you_mean(name, there)} It has '
+        f'{", ".join(there) or "none"}.'
       )
   if functions:
     kits.insert(0, calling.Functions(functions))
@@ -91,8 +97,3 @@ def _is_kit(value: Any) -> bool:
   return not inspect.isclass(value) and all(
     hasattr(value, name) for name in ('schemas', 'live', 'begin', 'call')
   )
-
-
-def _did_you_mean(name: str, possible: Any) -> str:
-  close = difflib.get_close_matches(name, list(possible), n=1)
-  return f' Did you mean {close[0]!r}?' if close else ''

@@ -34,6 +34,7 @@ class Mounted:
   """
 
   live = True
+  isolation = ''  # It runs where its server runs.
 
   def __init__(
     self,

@@ -1,9 +1,14 @@
 """Python, run in the sandbox of this process."""
 
+import itertools
+
 from agentic_jax.tools import base
+from agentic_jax.tools import calling
 from agentic_jax.tools import sandbox as sandbox_lib
 
 _CUT = '\n[...]\n'
+_MAX_CELLS = 100
+_sessions = itertools.count()
 
 
 def run(
@@ -43,6 +48,51 @@ def run(
   if killed and session:
     killed += '; the session is lost'
   raise base.ToolError('\n'.join(part for part in (text, killed) if part))
+
+
+def python(
+  code: str,
+  *,
+  state: tuple[str, ...],
+  sandbox: sandbox_lib.Sandbox | None = None,
+) -> tuple[tuple[str, ...], str]:
+  """Runs a cell of Python; says what it prints and its last expression.
+
+  Names that earlier cells left are there. A cell that raises or is killed
+  leaves nothing.
+
+  Args:
+    code: the cell, such as x = 6; x * 7.
+  """
+  # A process cannot be a value, but the cells that made it are: a session of
+  # their own is led through them again.
+  if len(state) >= _MAX_CELLS:
+    raise base.ToolError(f'there are {_MAX_CELLS} cells already')
+  if sandbox is None:
+    sandbox = sandbox_lib.shared()
+  session = f'cells {next(_sessions)}'
+  try:
+    for cell in state:
+      run(cell, session, sandbox=sandbox)
+    says = run(code, session, sandbox=sandbox)
+  finally:
+    sandbox.end(session)
+  return (*state, code), says or 'done'
+
+
+def kit() -> calling.Functions:
+  """The tool `python`, whose cells of an episode share their names.
+
+  The state is the cells that came to an end, so an episode can be forked,
+  moved to another process and played once more; a call runs them all again,
+  which takes a few milliseconds each. What they say follows from them alone:
+  `random` is seeded and strings are hashed alike in every session.
+
+  Raises:
+    RuntimeError: there is no sandbox on this machine.
+  """
+  isolation = sandbox_lib.shared().isolation
+  return calling.Functions([python], lambda task: (), isolation)
 
 
 def _shorten(text: str, most: int) -> str:

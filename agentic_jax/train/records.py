@@ -34,6 +34,7 @@ def record(
     },
     'draw': episode.draw,
     'member': episode.member,
+    **_restart(episode.restart),
     'success': bool(episode.success),
     'reward': episode.reward,
     'terminated': bool(episode.terminated),
@@ -46,6 +47,14 @@ def record(
       for i, segment in enumerate(episode.segments)
     ],
   }
+
+
+def _restart(restart: types.Restart | None) -> dict[str, Any]:
+  if restart is None:
+    return {}
+  found = {'draw': restart.draw, 'member': restart.member}
+  found |= {'turn': len(restart.actions), 'success': restart.success}
+  return {'restart': found}
 
 
 def _turn(turn: types.Turn) -> dict[str, Any]:

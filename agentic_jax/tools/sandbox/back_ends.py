@@ -75,8 +75,12 @@ def bubblewrap(
     '--cap-add', 'CAP_SYS_ADMIN', '--hostname', 'sandbox', '--new-session',
     '--die-with-parent', '--clearenv',
   ]  # fmt: skip
-  paths = _places(packages)
-  command += _read_only([library, python, *paths])
+  command += _read_only([library, python])
+  # Not where they are: a session's scratch directory would hide one in /tmp.
+  paths = []
+  for number, place in enumerate(_places(packages)):
+    paths.append(f'/packages/{number}')
+    command += ['--ro-bind', place, paths[-1]]
   command += ['--ro-bind', str(_INSIDE), f'/sandbox/{_PLACE}', '--dir', '/tmp']
   for name in ('/dev/null', '/dev/urandom'):
     command += ['--dev-bind', name, name]

@@ -94,6 +94,11 @@ class Sandbox:
     make = back_ends.BACK_ENDS[self._name]
     return make(settings, self._packages, scratch)
 
+  @property
+  def isolation(self) -> str:
+    """What isolation is in force, in a line."""
+    return f'{self._name}: {self._made.isolation}'
+
   def describe(self) -> dict[str, Any]:
     """What isolation is in force, as JSON for the record of a run."""
     return {
