@@ -170,6 +170,7 @@ def tasks_of(
   """
   name = spec or environment.partition('?')[0]
   name = 'seeds' if name in environments.ADAPTERS else name
+  name = environments.ON_DEVICE.get(name, name)
   if name in tasks.TASKS:
     return tasks.load(name, split, str(pathlib.Path(workdir) / 'data'))
   if not spec:
