@@ -53,6 +53,7 @@ EXTRAS = {
   'gymnasium': ['gymnasium>=1.2,<2'],
   'minigrid': ['minigrid>=3.0,<4'],
   'mcp': ['mcp>=2.3,<3', 'pydantic>=2.12,<3'],
+  'openenv': ['websockets>=15,<18'],
   'parity': ['peft>=0.21,<1', 'torch>=2.13,<3', 'transformers>=5.23,<6'],
   'ray': ['ray>=2.40,<3'],
   'images': ['pillow>=10,<14'],

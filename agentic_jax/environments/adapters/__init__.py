@@ -5,6 +5,7 @@ from collections.abc import Callable
 from agentic_jax.environments import base
 from agentic_jax.environments.adapters import gymnasium
 from agentic_jax.environments.adapters import minigrid
+from agentic_jax.environments.adapters import openenv
 from agentic_jax.environments.adapters import puzzles
 from agentic_jax.environments.adapters import textarena
 from agentic_jax.environments.adapters import textworld
@@ -14,6 +15,7 @@ ADAPTERS: dict[str, Callable[..., base.Environment]] = {
   'babyai': minigrid.babyai,
   'gymnasium': gymnasium.by_id,
   'minigrid': minigrid.minigrid,
+  'openenv': openenv.OpenEnv,
   'reasoning_gym': puzzles.by_name,
   'textarena': textarena.TextArena,
   'textworld': textworld.TextWorld,
