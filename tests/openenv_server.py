@@ -49,7 +49,11 @@ def _play(connection):
     except (KeyError, TypeError, ValueError) as error:
       answer = {
         'type': 'error',
-        'data': {'message': f'no guess {error}', 'code': 'VALIDATION_ERROR'},
+        'data': {
+          'message': 'Invalid message',
+          'code': 'VALIDATION_ERROR',
+          'errors': [{'loc': ['guess'], 'msg': str(error)}],
+        },
       }
     except ZeroDivisionError as error:
       answer = {

@@ -7,6 +7,7 @@ A session is a WebSocket: `{"type": "reset", "data": {"seed": 7}}` and
 WebSockets suffices for that; the package of OpenEnv is not needed here.
 """
 
+import contextlib
 import json
 import math
 from typing import Any, NamedTuple
@@ -93,7 +94,7 @@ class OpenEnv:
       try:
         self._show(_ask(session, 'reset', {'seed': 0}, seconds))
       finally:
-        session.close()
+        _close(session)
     except (OSError, RuntimeError) as error:
       raise ValueError(
         f'No server of OpenEnv plays at {url}: {error}. Start it, and let it '
@@ -132,7 +133,7 @@ class OpenEnv:
     number = seeds.draws(task.prompt)[0]
     session = self._session()
     handle = live.Handle(session)
-    weakref.finalize(handle, session.close).atexit = False
+    weakref.finalize(handle, _close, session).atexit = False
     told = _ask(session, 'reset', {'seed': number}, self._seconds)
     return types.Transition(State(handle), types.Observation(self._show(told)))
 
@@ -160,7 +161,7 @@ class OpenEnv:
       told = {'done': False, 'reward': None}
     ended = bool(told.get('done'))
     if ended or late:
-      session.close()
+      _close(session)
     amount = _number(told.get('reward'))
     reward = {'final' if ended else 'process': amount}
     return types.Transition(
@@ -230,7 +231,7 @@ def _ask(
     told = answer['data']
     if answer['type'] == 'error':
       code = str(told.get('code', ''))
-      fault = ' '.join(str(told.get('message', '')).split())
+      fault = _plain(told)
     elif isinstance(told, dict):
       return told
     else:
@@ -242,6 +243,22 @@ def _ask(
   if kind == 'step' and code not in _FATAL:
     raise _Refused(fault[:_ERROR_CHARACTERS])
   raise RuntimeError(f'{code} {fault}')
+
+
+def _plain(told: dict[str, Any]) -> str:
+  """The line of an error, with what pydantic found of each field."""
+  parts = [told.get('message', '')]
+  for error in told.get('errors') or ():
+    place = '.'.join(map(str, error.get('loc', ())))
+    parts.append(f'{place} {error.get("msg", "")}')
+  return ' '.join('; '.join(map(str, parts)).split())
+
+
+def _close(session: Any) -> None:
+  """Says that a session is over, if anybody is there to hear it."""
+  with contextlib.suppress(Exception):
+    session.send(json.dumps({'type': 'close'}))
+  session.close()
 
 
 def _number(reward: Any) -> float:
