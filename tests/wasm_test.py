@@ -120,8 +120,7 @@ def box():
   made = sandbox.Sandbox(back_end='wasm', limits=LIMITS)
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv('SANDBOX_SECRET', TOKEN)
-    made.run('value = "bystander"; open("mine", "w").write("kept")',
-             session='bystander')  # fmt: skip
+    made.run('')
   yield made
   made.close()
 
@@ -146,6 +145,9 @@ def _attack(box, outside, code):
     code = code.replace(f'{{{name}!r}}', repr(value)).replace(
       f'{{{name}}}', value
     )
+  box.run(
+    'value = "bystander"; open("mine", "w").write("kept")', session='bystander'
+  )
   server = box._server
   result = box.run(code, session='attacker')
   assert 'ESCAPED' not in result.text and TOKEN not in result.text, result
