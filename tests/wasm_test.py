@@ -218,6 +218,15 @@ def test_programs_and_sessions(box):
 
 
 @pytest.mark.thorough
+def test_packages_are_its_own(box):
+  made = sandbox.Sandbox(back_end='wasm', packages=['numpy'])
+  assert made.run('import numpy; int(numpy.ones(3).sum())').text == '3\n'
+  made.close()
+  with pytest.raises(RuntimeError, match='No module named .nosuch'):
+    sandbox.Sandbox(back_end='wasm', packages=['nosuch']).run('1')
+
+
+@pytest.mark.thorough
 def test_a_busy_session_is_refused_and_what_is_in_force_told(box):
   busy = threading.Thread(
     target=box.run,

@@ -157,7 +157,7 @@ class Sandbox:
     """The server of this process, which has shown that it isolates."""
     with self._lock:
       if self._server is None or not self._server.alive:
-        server = _Server(self._make, self._made.start_seconds)
+        server = _Server(self._make, self._made)
         server.start()
         if self._made.isolated:
           asked = {'do': 'run', 'session': '', 'code': canary.CODE, 'input': ''}
@@ -192,9 +192,10 @@ class _Server:
   The kernel ends the process when that thread ends, which outlives the calls.
   """
 
-  def __init__(self, make, start_seconds: float):
+  def __init__(self, make, looked_at: back_ends.BackEnd):
     self._make = make
-    self._start_seconds = start_seconds
+    self._start_seconds = looked_at.start_seconds
+    self._wants = looked_at.wants
     self._process: subprocess.Popen | None = None
     self._calls: dict[int, concurrent.futures.Future] = {}
     self._numbers = itertools.count()
@@ -314,11 +315,7 @@ class _Server:
       said = errors.read().decode('utf-8', 'replace').strip()
       self._ready.set_exception(
         RuntimeError(
-          f'The sandbox did not start: {said[-1000:]!r}. It wants a kernel '
-          'that lets this user make name spaces '
-          '(kernel.unprivileged_userns_clone=1,'
-          ' kernel.apparmor_restrict_unprivileged_userns=0, in a container '
-          f'--security-opt seccomp=unconfined); {back_ends.HELP}'
+          f'The sandbox did not start: {said[-1000:]!r}. {self._wants}'
         )
       )
     errors.close()

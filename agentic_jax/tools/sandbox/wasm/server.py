@@ -43,8 +43,6 @@ def _begin():
   builtins.exit = builtins.quit = sys.exit
   random.seed(0)
   os.chdir('/tmp')
-  for name in {imports}:
-    __import__(name)
 _begin()
 del _begin
 """
@@ -73,13 +71,22 @@ class _Session:
     self.new = True
     self.processor_seconds = 0.0
     source = pathlib.Path(inside.__file__).with_name('interpreter.py')
-    prelude = _PRELUDE.format(
-      source=ascii(source.read_text(encoding='utf-8')),
-      imports=settings['imports'],
+    self.prepare(
+      _PRELUDE.format(source=ascii(source.read_text(encoding='utf-8')))
     )
-    done = self.guest.run(prelude, deadline_s=_START_SECONDS)
+
+  def prepare(self, code: str) -> None:
+    """Runs what we say ourselves.
+
+    Raises:
+      RuntimeError: it fails.
+    """
+    done = self.guest.run(code, deadline_s=_START_SECONDS)
     if done.exit_code or done.trapped or done.stdout or done.stderr:
-      raise RuntimeError(f'the interpreter does not start: {done}')
+      said = done.stderr.decode('utf-8', 'replace').strip()
+      raise RuntimeError(
+        f'the interpreter does not start: {done.trapped or said}'
+      )
 
 
 class _Watch:
@@ -131,8 +138,12 @@ class Server:
 
   def serve(self) -> None:
     """Answers until nobody asks any more."""
-    # So that the first call need not wait for the machine code.
-    _Session(self._library, self._settings).guest.close()
+    # So that the first call need not wait for the machine code, and a package
+    # that is not there is told at once.
+    first = _Session(self._library, self._settings)
+    for name in self._settings['packages']:
+      first.prepare(f'import {name}')
+    first.guest.close()
     self.say({'ready': self._library.__version__})
     while (asked := _read()) is not None:
       if asked['do'] == 'end':
