@@ -30,6 +30,7 @@ def _begin():
   module = types.ModuleType('_sandbox')
   exec(compile({source}, '_sandbox', 'exec'), vars(module))
   def turn(code, text):
+    builtins.exit = builtins.quit = sys.exit
     out = module._redirect(text)
     done = module._execute(code, vars(sys.modules['__main__']), out)
     for stream in {{id(x): x for x in (sys.stdout, sys.stderr, out)}}.values():
@@ -40,7 +41,6 @@ def _begin():
     sys.exit(0 if done else 1)
   module.turn = turn
   sys.modules['_sandbox'] = module
-  builtins.exit = builtins.quit = sys.exit
   random.seed(0)
   os.chdir('/tmp')
 _begin()
