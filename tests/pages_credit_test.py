@@ -53,6 +53,7 @@ OWN: dict[str, dict[str, Any]] = {
   'ppo_max': {'reward_shift': 0.0, 'reward_limit': 0.1},
   'reinforce_pp': {'group_baseline': True},
   'step_ppo': {},
+  'supo': {'mask_overlong': False},
   'turn_grpo': {},
   'vapo': {'reach': 1.0, 'imitation_coefficient': 1.0},
   'vc_ppo': {'critic_lambda': 0.5},
@@ -398,6 +399,19 @@ def test_memagent_pays_every_segment_for_the_answer():
   whole = found.credit.advantages
   np.testing.assert_allclose(last, np.where(final, whole, 0))
   assert np.any(whole[~final]) and np.any(last)
+
+
+def test_supo_pays_every_segment_unless_a_limit_ended_the_episode():
+  trajectory, turns = batch = hand_worked.batch(hand_worked.two_groups())
+  # Returns 1, 0 and 0.5, over their spread of 0.5.
+  whole = [1, -1, 0, 0, 0, 0]
+  _assert_credit('supo', batch, whole)
+  late = turns._replace(truncated=np.arange(turns.group.size) == 1)
+  # It teaches nothing, and the others are compared with it all the same.
+  _assert_credit('supo', (trajectory, late), [1, 0, 0, 0, 0, 0])
+  _assert_credit('supo', (trajectory, late), whole, mask_overlong=False)
+  weights = _find('supo', batch).weights['policy'][trajectory.action_mask]
+  np.testing.assert_allclose(weights, 1 / weights.size, rtol=1e-5)
 
 
 def test_mem1_is_undiscounted_ppo_with_a_divergence():

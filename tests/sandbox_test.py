@@ -373,9 +373,9 @@ def test_limits_that_cannot_be(settings, says):
 
 def test_back_ends_that_are_not():
   with pytest.raises(
-    ValueError, match="no back end 'wasm'.*bubblewrap, limits"
+    ValueError, match="no back end 'docker'.*bubblewrap, limits"
   ):
-    sandbox.Sandbox(back_end='wasm')
+    sandbox.Sandbox(back_end='docker')
 
 
 def test_the_tool(box):

@@ -3,6 +3,7 @@
 import itertools
 import random
 
+from agentic_jax import environments
 from agentic_jax import tasks as tasks_lib
 
 
@@ -25,7 +26,8 @@ def success(transitions):
 
 
 def some_tasks(name, count=40, split='train'):
-  return list(itertools.islice(tasks_lib.TASKS[name](split), count))
+  own = environments.ON_DEVICE.get(name, name)
+  return list(itertools.islice(tasks_lib.TASKS[own](split), count))
 
 
 def replay(actions):

@@ -9,11 +9,15 @@ from agentic_jax import environments
 # The package of an extra that a world cannot do without.
 NEEDS = {'toolbox': 'pydantic'}
 
+# What tests/on_device_test.py holds to a twin that is walked by default.
+_LONG = ('mazes_on_device',)
+
 # Every environment as it comes, and with settings that change its nature.
 CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
   ('blocks', {'observability': 'partial', 'spare': 0}),
   ('corridor', {'slip': 0.25, 'max_turns': 64}),
   ('corridor', {'observability': 'partial'}),
+  ('corridor_on_device', {'slip': 0.25, 'max_turns': 64}),
   (
     'dialog_mem',
     {'observability': 'full', 'bank_reward': 0.1, 'operation_price': 0.01},
@@ -34,6 +38,7 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
   ),
   ('long_doc', {'observability': 'full', 'chunks': 16}),
   ('mazes', {'observability': 'partial', 'steps': 8, 'step_price': 0.01}),
+  ('mazes_on_device', {'observability': 'partial'}),
   (
     'mini_code',
     {'observability': 'partial', 'process_reward': 0.2, 'compile_price': 0.01},
@@ -169,6 +174,9 @@ CHEATERS = {
     '<tool_call>{prompt}</tool_call>',
   ],
 }
+CHEATERS |= {
+  name: CHEATERS[twin] for name, twin in environments.ON_DEVICE.items()
+}
 
 
 def params() -> list:
@@ -177,10 +185,13 @@ def params() -> list:
     pytest.param(
       name,
       settings,
-      marks=pytest.mark.skipif(
-        name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None,
-        reason=f'{NEEDS.get(name)} is not installed',
-      ),
+      marks=[
+        pytest.mark.skipif(
+          name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None,
+          reason=f'{NEEDS.get(name)} is not installed',
+        ),
+        *([pytest.mark.thorough] if name in _LONG else []),
+      ],
     )
     for name, settings in CASES
   ]

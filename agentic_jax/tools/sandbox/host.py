@@ -23,7 +23,6 @@ from agentic_jax.tools.sandbox import canary
 from agentic_jax.tools.sandbox import limits as limits_lib
 
 _LENGTH = struct.Struct('>I')
-_START_SECONDS = 60.0
 _CLOSE_SECONDS = 2.0
 # Longer than the server takes to say that a call is over its time.
 _SILENCE_SECONDS = 15.0
@@ -51,7 +50,8 @@ class Sandbox:
     """Looks for the back end, and starts nothing yet.
 
     Args:
-      back_end: 'bubblewrap' isolates; 'limits' does not, and warns of it.
+      back_end: 'bubblewrap' isolates; so does 'wasm', which needs an extra and
+        no right of the kernel; 'limits' does not, and warns of it.
       limits: by default those of `Limits()`.
       packages: what programs may import besides Python's own library, such as
         'numpy'. All that is installed beside one is readable with it.
@@ -162,11 +162,11 @@ class Sandbox:
     """The server of this process, which has shown that it isolates."""
     with self._lock:
       if self._server is None or not self._server.alive:
-        server = _Server(self._make)
+        server = _Server(self._make, self._made)
         server.start()
         if self._made.isolated:
           asked = {'do': 'run', 'session': '', 'code': canary.CODE, 'input': ''}
-          answer = server.ask(asked, _START_SECONDS)
+          answer = server.ask(asked, self._made.start_seconds)
           if answer['status'] != 'done' or answer['text'].strip():
             server.kill()
             raise RuntimeError(
@@ -197,8 +197,10 @@ class _Server:
   The kernel ends the process when that thread ends, which outlives the calls.
   """
 
-  def __init__(self, make):
+  def __init__(self, make, looked_at: back_ends.BackEnd):
     self._make = make
+    self._start_seconds = looked_at.start_seconds
+    self._wants = looked_at.wants
     self._process: subprocess.Popen | None = None
     self._calls: dict[int, concurrent.futures.Future] = {}
     self._numbers = itertools.count()
@@ -219,11 +221,11 @@ class _Server:
     """
     self._thread.start()
     try:
-      self._ready.result(_START_SECONDS)
+      self._ready.result(self._start_seconds)
     except concurrent.futures.TimeoutError:
       self.kill()
       raise RuntimeError(
-        f'The sandbox did not start in {_START_SECONDS:.0f} s.'
+        f'The sandbox did not start in {self._start_seconds:.0f} s.'
       ) from None
 
   def ask(self, asked: dict[str, Any], silence: float) -> dict[str, Any]:
@@ -318,11 +320,7 @@ class _Server:
       said = errors.read().decode('utf-8', 'replace').strip()
       self._ready.set_exception(
         RuntimeError(
-          f'The sandbox did not start: {said[-1000:]!r}. It wants a kernel '
-          'that lets this user make name spaces '
-          '(kernel.unprivileged_userns_clone=1,'
-          ' kernel.apparmor_restrict_unprivileged_userns=0, in a container '
-          f'--security-opt seccomp=unconfined); {back_ends.HELP}'
+          f'The sandbox did not start: {said[-1000:]!r}. {self._wants}'
         )
       )
     errors.close()

@@ -1,0 +1,1 @@
+"""Programs in an interpreter that is WebAssembly: no call of the kernel."""
