@@ -49,6 +49,13 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
   ('tool_math', {'max_operations': 2, 'call_price': 0.0}),
   ('toolbox', {'max_characters': 40, 'call_price': 0.0, 'max_turns': 6}),
 ]
+# Further settings, in `make thorough` only.
+LONG_CASES = [
+  (
+    'workbench',
+    {'observability': 'full', 'process_reward': 0.2, 'error_price': 0.01},
+  ),
+]
 # What a policy may try that has not understood the task.
 CHEATERS = {
   'blocks': [
@@ -168,12 +175,19 @@ CHEATERS = {
     '<tool_call>{"name": "find", "arguments": {"text": "o"}}</tool_call>',
     '<tool_call>{prompt}</tool_call>',
   ],
+  'workbench': [
+    '<answer>{prompt}</answer>',
+    '<answer>7</answer>',
+    '<tool>{prompt}</tool>',
+    '<tool>write a.txt 7</tool>',
+    '<memory>add a 7</memory>',
+  ],
 }
 
 
 def params() -> list:
   """The cases, those that lack their extra marked to be skipped."""
-  return [
+  usual = [
     pytest.param(
       name,
       settings,
@@ -183,4 +197,8 @@ def params() -> list:
       ),
     )
     for name, settings in CASES
+  ]
+  return usual + [
+    pytest.param(name, settings, marks=pytest.mark.thorough)
+    for name, settings in LONG_CASES
   ]

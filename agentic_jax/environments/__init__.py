@@ -25,6 +25,7 @@ from agentic_jax.environments import terminal
 from agentic_jax.environments import tool_math
 from agentic_jax.environments import toolbox
 from agentic_jax.environments import toy
+from agentic_jax.environments import workbench
 
 ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'blocks': blocks.Blocks,
@@ -44,6 +45,7 @@ ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'terminal': terminal.Terminal,
   'tool_math': tool_math.ToolMath,
   'toolbox': toolbox.Toolbox,
+  'workbench': workbench.Workbench,
 }
 ADAPTERS = adapters.ADAPTERS
 _MAKERS = ENVIRONMENTS | ADAPTERS

@@ -19,6 +19,7 @@ from agentic_jax.tasks import terminal
 from agentic_jax.tasks import tool_math
 from agentic_jax.tasks import toolbox
 from agentic_jax.tasks import toy
+from agentic_jax.tasks import workbench
 
 # From a split to its tasks. What is in `Task.data` is JSON.
 TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
@@ -42,4 +43,6 @@ TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'terminal': terminal.tasks,
   'tool_math': tool_math.tasks,
   'toolbox': toolbox.tasks,
+  'workbench': workbench.tasks,
+  'workbench_long': workbench.long_tasks,
 }

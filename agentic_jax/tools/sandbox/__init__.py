@@ -33,6 +33,17 @@ def shared(
   return _shared(os.getpid(), back_end, limits or Limits(), packages)
 
 
+def isolation(back_end: str, limits: limits_lib.Limits) -> str:
+  """What keeps programs from the host, in words for the record of a run.
+
+  Raises:
+    ValueError: there is no such back end.
+    RuntimeError: what the back end needs is not on this machine.
+  """
+  told = shared(back_end, limits).describe()
+  return f'{told["back_end"]}: {told["isolation"]}'
+
+
 @functools.cache
 def _shared(
   process: int,
