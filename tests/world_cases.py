@@ -52,6 +52,15 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
 # Further settings, in `make thorough` only.
 LONG_CASES = [
   (
+    'pixel_grid',
+    {
+      'observability': 'full',
+      'image_size': 16,
+      'crop_price': 0.01,
+      'process_reward': 0.1,
+    },
+  ),
+  (
     'workbench',
     {'observability': 'full', 'process_reward': 0.2, 'error_price': 0.01},
   ),
@@ -138,6 +147,13 @@ CHEATERS = {
     '<answer>0 1 2 3 4 5 6 7 8 9</answer>',
     '<tool>{prompt}</tool>',
     '<answer>{prompt}</answer>',
+  ],
+  'pixel_grid': [
+    '<answer>{prompt}</answer>',
+    '<answer>rows</answer>',
+    '<answer>1</answer>',
+    '<tool>crop 0 0</tool>',
+    '<tool>{prompt}</tool>',
   ],
   'proofs': [
     '<answer>{prompt}</answer>',
