@@ -38,7 +38,7 @@ FAILURES = ('raised', 'hung', 'garbage', 'long')
 
 
 class Observation(NamedTuple):
-  """What the environment answers. Never trained on."""
+  """What the environment answers to who moves next. Never trained on."""
 
   text: str
   images: tuple[np.ndarray, ...] = ()
@@ -69,6 +69,8 @@ class Transition(NamedTuple):
   truncated: bool = False  # A limit of the world did.
   state_key: str = ''  # Equal strings: the same situation. '' is unknown.
   agent: int = 0  # Who moves next.
+  others: Mapping[int, Mapping[str, float]] = {}  # By agent: the rewards of
+  #                      those who did not move, for their last turns.
 
 
 class Turn(NamedTuple):
@@ -117,7 +119,9 @@ class Episode(NamedTuple):
   `draw` counts the tasks drawn in a run: with `member` it names the episode
   and seeds its randomness. `failure` is '' or the kind of fault that ended
   it, of FAILURES. `baseline` is what the greedy members of its group earned,
-  by component; None where none were played.
+  by component; None where none were played. In a world of several agents an
+  episode that is trained on is the part of one of them, `agent`: the turns that
+  it moved in, and what it saw.
   """
 
   task: Task
@@ -130,6 +134,7 @@ class Episode(NamedTuple):
   failure: str = ''
   detail: str = ''
   baseline: Mapping[str, float] | None = None
+  agent: int = 0
 
   @property
   def reward(self) -> float:

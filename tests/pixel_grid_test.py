@@ -50,6 +50,18 @@ def texture(tile):
   )
 
 
+def next_to(way, places, colour):
+  """The colour that comes first in a direction."""
+  row, column = places[colour]
+  beyond = {
+    'right': lambda r, c: r == row and c - column,
+    'left': lambda r, c: r == row and column - c,
+    'below': lambda r, c: c == column and r - row,
+    'above': lambda r, c: c == column and row - r,
+  }[way]
+  return min((beyond(*t), c) for c, t in places.items() if beyond(*t) > 0)[1]
+
+
 @pytest.mark.parametrize('size', [16, 32])
 def test_pixels_alone_tell_the_answer(size):
   world = environments.load('pixel_grid', image_size=size)
@@ -70,15 +82,7 @@ def test_pixels_alone_tell_the_answer(size):
     elif len(words) == 1:
       said = textures[words[0]]
     else:
-      row, column = places[words[-1]]
-      beyond = {
-        'right': lambda t: t[0] == row and t[1] - column,
-        'left': lambda t: t[0] == row and column - t[1],
-        'below': lambda t: t[1] == column and t[0] - row,
-        'above': lambda t: t[1] == column and row - t[0],
-      }[words[0]]
-      near = [(beyond(t), c) for c, t in places.items() if beyond(t) > 0]
-      said = textures[min(near)[1]]
+      said = textures[next_to(words[0], places, words[-1])]
     end = world.step(now.state, f'<answer>{said}</answer>', 0)
     assert dict(end.reward) == {'final': 1.0} and end.terminated
 

@@ -34,6 +34,7 @@ def record(
     },
     'draw': episode.draw,
     'member': episode.member,
+    **({'agent': episode.agent} if episode.agent else {}),
     'success': bool(episode.success),
     'reward': episode.reward,
     'terminated': bool(episode.terminated),
