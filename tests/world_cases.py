@@ -52,6 +52,15 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
 # Further settings, in `make thorough` only.
 LONG_CASES = [
   (
+    'negotiate',
+    {
+      'observability': 'full',
+      'stakes': 'joint',
+      'care': 0.1,
+      'turn_price': 0.01,
+    },
+  ),
+  (
     'pixel_grid',
     {
       'observability': 'full',
@@ -147,6 +156,13 @@ CHEATERS = {
     '<answer>0 1 2 3 4 5 6 7 8 9</answer>',
     '<tool>{prompt}</tool>',
     '<answer>{prompt}</answer>',
+  ],
+  'negotiate': [
+    '<answer>{prompt}</answer>',
+    '<tool>accept</tool>',
+    '<tool>walk</tool>',
+    '<tool>offer 0 0 0</tool>',
+    '<tool>offer {prompt}</tool>',
   ],
   'pixel_grid': [
     '<answer>{prompt}</answer>',

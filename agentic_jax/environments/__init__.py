@@ -19,6 +19,7 @@ from agentic_jax.environments import long_doc
 from agentic_jax.environments import mazes
 from agentic_jax.environments import mini_code
 from agentic_jax.environments import multi_obj
+from agentic_jax.environments import negotiate
 from agentic_jax.environments import pixel_grid
 from agentic_jax.environments import proofs
 from agentic_jax.environments import tables
@@ -41,6 +42,7 @@ ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'mazes': mazes.Mazes,
   'mini_code': mini_code.MiniCode,
   'multi_obj': multi_obj.MultiObj,
+  'negotiate': negotiate.Negotiate,
   'pixel_grid': pixel_grid.PixelGrid,
   'proofs': proofs.Proofs,
   'tables': tables.Tables,

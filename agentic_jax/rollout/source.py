@@ -308,7 +308,8 @@ class Demonstrations:
       for draw, task in self._pool.take(self._episodes_per_step)
     ]
     counting.refuse_failures(played, self._world.limits.failed_share)
-    played = parts.of_all(played, self._world.agents)
+    agents = self._world.agents
+    played = [own for e in played for own in parts.of_all([e], agents)]
     metrics = counting.statistics(played)
     # Nobody sampled these tokens, and the success is not the policy's.
     del metrics['rollout/tokens']

@@ -12,6 +12,7 @@ from agentic_jax.tasks import long_doc
 from agentic_jax.tasks import mazes
 from agentic_jax.tasks import mini_code
 from agentic_jax.tasks import multi_obj
+from agentic_jax.tasks import negotiate
 from agentic_jax.tasks import pixel_grid
 from agentic_jax.tasks import proofs
 from agentic_jax.tasks import seeds
@@ -38,6 +39,7 @@ TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'mazes': mazes.tasks,
   'mini_code': mini_code.tasks,
   'multi_obj': multi_obj.tasks,
+  'negotiate': negotiate.tasks,
   'pixel_grid': pixel_grid.tasks,
   'proofs': proofs.tasks,
   'seeds': seeds.tasks,
