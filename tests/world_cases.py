@@ -52,6 +52,10 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
 # Further settings, in `make thorough` only.
 LONG_CASES = [
   (
+    'coop_search',
+    {'observability': 'full', 'message_price': 0.01, 'word_price': 0.01},
+  ),
+  (
     'negotiate',
     {
       'observability': 'full',
@@ -81,6 +85,12 @@ CHEATERS = {
     '<tool>a -</tool>',
     '<tool>b a</tool>',
     '<tool>{prompt}</tool>',
+  ],
+  'coop_search': [
+    '<answer>{prompt}</answer>',
+    '<answer>pal</answer>',
+    '<tool>say {prompt}</tool>',
+    '<tool>find {prompt}</tool>',
   ],
   'corridor': [
     '<answer>right</answer>',

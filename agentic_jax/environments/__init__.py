@@ -10,6 +10,7 @@ from agentic_jax import user_files
 from agentic_jax.environments import adapters
 from agentic_jax.environments import base
 from agentic_jax.environments import blocks
+from agentic_jax.environments import coop_search
 from agentic_jax.environments import dialog_mem
 from agentic_jax.environments import errands
 from agentic_jax.environments import forms
@@ -31,6 +32,7 @@ from agentic_jax.environments import workbench
 
 ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'blocks': blocks.Blocks,
+  'coop_search': coop_search.CoopSearch,
   'corridor': toy.Corridor,
   'dialog_mem': dialog_mem.DialogMem,
   'echo': toy.Echo,

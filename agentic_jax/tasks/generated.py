@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 from agentic_jax import types
 from agentic_jax.tasks import blocks
+from agentic_jax.tasks import coop_search
 from agentic_jax.tasks import dialog_mem
 from agentic_jax.tasks import forms
 from agentic_jax.tasks import house
@@ -26,6 +27,7 @@ from agentic_jax.tasks import workbench
 # From a split to its tasks. What is in `Task.data` is JSON.
 TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'blocks': blocks.tasks,
+  'coop_search': coop_search.tasks,
   'corridor': toy.corridor,
   'dialog_mem': dialog_mem.tasks,
   'echo': toy.echo,
