@@ -72,7 +72,7 @@ def check(
   return transition
 
 
-def _check_reward(reward: Any) -> None:
+def _check_reward(reward: Mapping[str, float]) -> None:
   if not isinstance(reward, Mapping):
     raise Garbage(f'wanted rewards by component, got {show(reward)}')
   for name, value in reward.items():
