@@ -66,8 +66,16 @@ def test_parts_hold_every_turn_once_with_its_rewards():
   final = {'final': 0.8, 'social': 0.4}
   assert rewards == [price, price, price, price | final, price | final]
   first, second = parts.of_all([episode], 2)
-  assert first.turns == tuple(episode.turns[i] for i in (0, 2, 3))
-  assert second.turns == (episode.turns[1], episode.turns[4])
+  for part, own in ((first, (0, 2, 3)), (second, (1, 4))):
+    turns = [episode.turns[i] for i in own]
+    for field in ('action', 'reward', 'state_key', 'num_tokens'):
+      assert [getattr(t, field) for t in part.turns] == [
+        getattr(t, field) for t in turns
+      ]
+  # What answers a turn there is what the same agent is told next.
+  says = [[t.observation.text for t in part.turns] for part in (first, second)]
+  wrong = 'error: offer what the other gets of 2 1 1'
+  assert says == [['offer 1 1 0', wrong, ''], ['offer 2 0 0', '']]
   assert (first.agent, second.agent) == (0, 1)
   for part, number in ((first, 3), (second, 2)):
     (segment,) = part.segments

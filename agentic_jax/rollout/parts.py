@@ -25,7 +25,8 @@ def of_all(played: Sequence[types.Episode], agents: int) -> list[types.Episode]:
 def of(episode: types.Episode, agent: int) -> types.Episode:
   """An agent's part: its turns, and the segments in which it acted.
 
-  One that never moved has a part without turns, on which nothing is trained.
+  What answers a turn there is what the agent was told before its next one. One
+  that never moved has a part without turns, on which nothing is trained.
   """
   own = [i for i, turn in enumerate(episode.turns) if turn.agent == agent]
   # The last entry is that of tokens that are of no turn.
@@ -33,13 +34,23 @@ def of(episode: types.Episode, agent: int) -> types.Episode:
   numbers[own] = np.arange(len(own))
   return episode._replace(
     agent=agent,
-    turns=tuple(episode.turns[i] for i in own),
+    turns=tuple(
+      episode.turns[i]._replace(observation=_answer(episode, after))
+      for i, after in zip(own, [*own[1:], None], strict=True)
+    ),
     segments=tuple(
       segment._replace(turn=numbers[segment.turn])
       for segment in episode.segments
       if np.any(numbers[segment.turn] >= 0)
     ),
   )
+
+
+def _answer(episode: types.Episode, after: int | None) -> types.Observation:
+  """What an agent was told before a turn; None is that it has no further."""
+  if after is None:
+    return types.Observation('')
+  return episode.turns[after - 1].observation
 
 
 def paid(
