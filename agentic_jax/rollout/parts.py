@@ -36,7 +36,7 @@ def of(episode: types.Episode, agent: int) -> types.Episode:
     agent=agent,
     turns=tuple(
       episode.turns[i]._replace(observation=_answer(episode, after))
-      for i, after in zip(own, [*own[1:], None], strict=True)
+      for i, after in zip(own, [*own[1:], None], strict=False)
     ),
     segments=tuple(
       segment._replace(turn=numbers[segment.turn])
