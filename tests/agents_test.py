@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from agentic_jax import batching
+from agentic_jax import context as context_lib
 from agentic_jax import environments
 from agentic_jax import rollout
 from agentic_jax import types
@@ -25,12 +26,11 @@ def told(segment):
   return small_world.TOKENIZER.decode(segment.tokens.tolist())
 
 
-def negotiate(deal=DEAL, actions=ACTIONS, context='append_all', **settings):
+def negotiate(deal=DEAL, actions=ACTIONS, context=None, **settings):
   world = small_world.world(
-    environments.load('negotiate', **settings),
-    context=context,
-    limits=TURNS,
+    environments.load('negotiate', **settings), limits=TURNS
   )
+  world = world._replace(context=context or context_lib.append_all)
   request = rollout.Request(0, types.Task(0, deal), 0)
   script = lambda task, seed: [f'<tool>{said}</tool>' for said in actions]
   return rollout.play(world, script, request)
@@ -87,14 +87,16 @@ def test_parts_hold_every_turn_once_with_its_rewards():
 
 
 def test_contexts_cut_what_one_agent_sees():
-  episode = negotiate(context='keep_last', actions=ACTIONS[:4] + ACTIONS[2:])
-  first = parts.of(episode, 0).segments
-  assert len(first) == 3
-  texts = list(map(told, first))
-  assert all('2 1 1 worth 1 2 6' in text for text in texts)
-  # The prompt, the last turn of its own and what answered it.
-  assert 'offer 1 0 0' not in texts[2] and 'offer 2 0 0' in texts[2]
-  assert 'error' in texts[1] and 'offer 1 1 0' not in texts[2]
+  offers = ('1 0 0', '1 1 0', '2 0 0', '0 1 0', '2 1 0', '0 0 1')
+  actions = [*(f'offer {x}' for x in offers), 'accept']
+  last = context_lib.keep_last(turns=2)
+  first = parts.of(negotiate(actions=actions, context=last), 0).segments
+  assert len(first) == 2
+  text = told(first[1])
+  # The prompt and two turns of its own, each with what answered it.
+  assert '2 1 1 worth 1 2 6' in text
+  kept = [place for place in range(6) if f'offer {offers[place]}' in text]
+  assert kept == [2, 3, 4, 5]
 
 
 def test_agents_are_compared_with_those_in_their_place():
