@@ -38,7 +38,7 @@ FAILURES = ('raised', 'hung', 'garbage', 'long')
 
 
 class Observation(NamedTuple):
-  """What the environment answers. Never trained on."""
+  """What the environment answers to who moves next. Never trained on."""
 
   text: str
   images: tuple[np.ndarray, ...] = ()
@@ -69,6 +69,8 @@ class Transition(NamedTuple):
   truncated: bool = False  # A limit of the world did.
   state_key: str = ''  # Equal strings: the same situation. '' is unknown.
   agent: int = 0  # Who moves next.
+  others: Mapping[int, Mapping[str, float]] = {}  # By agent: the rewards of
+  #                      those who did not move, for their last turns.
 
 
 class Turn(NamedTuple):
@@ -132,7 +134,9 @@ class Episode(NamedTuple):
   and seeds its randomness. `failure` is '' or the kind of fault that ended
   it, of FAILURES. `baseline` is what the greedy members of its group earned,
   by component; None where none were played. One with a `restart` began there:
-  its turns are those from there on.
+  its turns are those from there on. In a world of several agents an episode
+  that is trained on is the part of one of them, `agent`: the turns that it
+  moved in, and what it saw.
   """
 
   task: Task
@@ -146,6 +150,7 @@ class Episode(NamedTuple):
   detail: str = ''
   baseline: Mapping[str, float] | None = None
   restart: Restart | None = None
+  agent: int = 0
 
   @property
   def reward(self) -> float:

@@ -255,14 +255,20 @@ def _sampler(
 
 
 def batch_shape(run: Run, groups: int, group_size: int) -> batching.Shape:
-  """The sizes of a batch within the run's limits."""
+  """The sizes of a batch within the run's limits.
+
+  Args:
+    run: from `build`.
+    groups: of whole episodes; each agent's parts in them are a group.
+    group_size: episodes of a group.
+  """
   bounds = run.world.limits
   segments = 1 if FLAGS.context.startswith('append_all') else bounds.turns
   action_tokens = bounds.turns * bounds.action_tokens
   if segments == 1:
     action_tokens = min(action_tokens, bounds.segment_tokens)
   return batching.shape_for(
-    groups=groups,
+    groups=groups * run.world.agents,
     group_size=group_size,
     turns=bounds.turns,
     segment_tokens=bounds.segment_tokens,

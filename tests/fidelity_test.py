@@ -25,6 +25,7 @@ from agentic_jax import tokenizer as tokenizer_lib
 from agentic_jax import types
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
+from agentic_jax.rollout import parts
 from agentic_jax.tasks import pool as pool_lib
 from tests import small_world
 
@@ -301,6 +302,30 @@ def test_rows_score_as_they_were_sampled(context, tokenizer):
   asked = sum(turn.asked for e in played for turn in e.turns)
   assert (asked > 0) == (context == 'summarise')
   assert stacked.trajectory.segment.max() > 1
+
+
+@pytest.mark.parametrize('context', ['append_all', 'keep_last', 'summarise'])
+def test_parts_of_agents_score_as_they_were_sampled(context):
+  world = small_world.world(small_world.Pair(), turns=8, context=context)
+  world = world._replace(context=_context(context, CUTTING[context]))
+  played = small_world.play(world, small_world.requests(2, 3))
+  assert not any(episode.failure for episode in played)
+  switched = [e for e in played if len({t.agent for t in e.turns}) == 2]
+  assert len(switched) > 2
+  own = parts.of_all(played, 2)
+  shape = small_world.batch_shape(4, 3, row_tokens=150, turns=8)
+  trajectory, turns, _ = batching.stack(own, shape)
+  outputs = _rescore(small_world.config())(small_world.params(), trajectory)
+  mask = trajectory.action_mask
+  difference = np.asarray(outputs.logprobs) - trajectory.sampler_logprobs
+  assert np.max(np.abs(difference[mask])) < 1e-4
+  # Every action token is trained on once, in the part of who said it.
+  assert mask.sum() == sum(t.num_tokens for e in played for t in e.turns)
+  assert (turns.agent[turns.mask] == np.nonzero(turns.mask)[0] // 6).all()
+  for episode, part in zip(played * 2, own, strict=True):
+    said = zip(small_world.said(episode), episode.turns, strict=True)
+    wanted = [ids for ids, turn in said if turn.agent == part.agent]
+    assert small_world.said(part) == wanted
 
 
 def test_rows_score_as_they_were_sampled_in_double_precision():

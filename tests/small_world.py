@@ -105,6 +105,25 @@ class Wander:
       time.sleep(random.random() * self._delay_seconds)
 
 
+class Pair(Wander):
+  """Two agents; who moves next varies, and either is told of itself."""
+
+  agents = 2
+
+  def step(
+    self, state: WanderState, action: str, seed: int
+  ) -> types.Transition:
+    """As ever, told to one of the two; the other is paid by chance."""
+    found = super().step(state, action, seed)
+    past = found.state.past
+    said = f'{past // 11 % 2} {found.observation.text}'
+    return found._replace(
+      observation=types.Observation(said),
+      agent=past // 11 % 2,
+      others={past // 13 % 2: {'social': past % 5 / 4}},
+    )
+
+
 @functools.cache
 def config(**settings) -> config_lib.TransformerConfig:
   """The toy size, for the vocabulary of bytes."""

@@ -54,6 +54,35 @@ CASES = [(name, {}) for name in environments.ENVIRONMENTS] + [
   ('tool_math', {'max_operations': 2, 'call_price': 0.0}),
   ('toolbox', {'max_characters': 40, 'call_price': 0.0, 'max_turns': 6}),
 ]
+# Further settings, in `make thorough` only.
+LONG_CASES = [
+  (
+    'coop_search',
+    {'observability': 'full', 'message_price': 0.01, 'word_price': 0.01},
+  ),
+  (
+    'negotiate',
+    {
+      'observability': 'full',
+      'stakes': 'joint',
+      'care': 0.1,
+      'turn_price': 0.01,
+    },
+  ),
+  (
+    'pixel_grid',
+    {
+      'observability': 'full',
+      'image_size': 16,
+      'crop_price': 0.01,
+      'process_reward': 0.1,
+    },
+  ),
+  (
+    'workbench',
+    {'observability': 'full', 'process_reward': 0.2, 'error_price': 0.01},
+  ),
+]
 # What a policy may try that has not understood the task.
 CHEATERS = {
   'blocks': [
@@ -61,6 +90,12 @@ CHEATERS = {
     '<tool>a -</tool>',
     '<tool>b a</tool>',
     '<tool>{prompt}</tool>',
+  ],
+  'coop_search': [
+    '<answer>{prompt}</answer>',
+    '<answer>pal</answer>',
+    '<tool>say {prompt}</tool>',
+    '<tool>find {prompt}</tool>',
   ],
   'corridor': [
     '<answer>right</answer>',
@@ -137,6 +172,20 @@ CHEATERS = {
     '<tool>{prompt}</tool>',
     '<answer>{prompt}</answer>',
   ],
+  'negotiate': [
+    '<answer>{prompt}</answer>',
+    '<tool>accept</tool>',
+    '<tool>walk</tool>',
+    '<tool>offer 0 0 0</tool>',
+    '<tool>offer {prompt}</tool>',
+  ],
+  'pixel_grid': [
+    '<answer>{prompt}</answer>',
+    '<answer>rows</answer>',
+    '<answer>1</answer>',
+    '<tool>crop 0 0</tool>',
+    '<tool>{prompt}</tool>',
+  ],
   'proofs': [
     '<answer>{prompt}</answer>',
     '<tool>exact h1</tool>',
@@ -173,6 +222,13 @@ CHEATERS = {
     '<tool_call>{"name": "find", "arguments": {"text": "o"}}</tool_call>',
     '<tool_call>{prompt}</tool_call>',
   ],
+  'workbench': [
+    '<answer>{prompt}</answer>',
+    '<answer>7</answer>',
+    '<tool>{prompt}</tool>',
+    '<tool>write a.txt 7</tool>',
+    '<memory>add a 7</memory>',
+  ],
 }
 CHEATERS |= {
   name: CHEATERS[twin] for name, twin in environments.ON_DEVICE.items()
@@ -181,7 +237,7 @@ CHEATERS |= {
 
 def params() -> list:
   """The cases, those that lack their extra marked to be skipped."""
-  return [
+  usual = [
     pytest.param(
       name,
       settings,
@@ -194,4 +250,8 @@ def params() -> list:
       ],
     )
     for name, settings in CASES
+  ]
+  return usual + [
+    pytest.param(name, settings, marks=pytest.mark.thorough)
+    for name, settings in LONG_CASES
   ]

@@ -187,9 +187,9 @@ def _empty_record(
 
 
 def _groups_of(episodes: Sequence[types.Episode]) -> list[list[int]]:
-  groups: dict[int, list[int]] = {}
+  groups: dict[tuple[int, int], list[int]] = {}
   for index, episode in enumerate(episodes):
-    groups.setdefault(episode.draw, []).append(index)
+    groups.setdefault((episode.draw, episode.agent), []).append(index)
   return list(groups.values())
 
 
@@ -322,11 +322,13 @@ def turns_of(
     group=np.full(shape.episodes, -1, np.int32),
     truncated=np.zeros(shape.episodes, bool),
   )
-  situations: dict[tuple[int, str], int] = {}
-  numbers: dict[int, int] = {}
+  situations: dict[tuple[int, int, str], int] = {}
+  numbers: dict[tuple[int, int], int] = {}
   for e, episode in enumerate(episodes):
-    group = numbers.setdefault(episode.draw, len(numbers))
-    if episode.failure:
+    # Agents are compared with those in their own place.
+    role = episode.draw, episode.agent
+    group = numbers.setdefault(role, len(numbers))
+    if episode.failure or not episode.turns:
       continue
     turns.group[e] = group
     turns.truncated[e] = episode.truncated
@@ -338,7 +340,7 @@ def turns_of(
       if turn.state_key:
         # Equal keys of one task are one situation; its number is that of the
         # entry where it was first seen, so that numbers stay below E * S.
-        key = (episode.draw, turn.state_key)
+        key = (*role, turn.state_key)
         turns.state[e, s] = situations.setdefault(key, e * size[1] + s)
   return turns._replace(
     node=_nodes_of(episodes, shape),

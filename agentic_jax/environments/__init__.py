@@ -10,6 +10,7 @@ from agentic_jax import user_files
 from agentic_jax.environments import adapters
 from agentic_jax.environments import base
 from agentic_jax.environments import blocks
+from agentic_jax.environments import coop_search
 from agentic_jax.environments import dialog_mem
 from agentic_jax.environments import errands
 from agentic_jax.environments import forms
@@ -19,15 +20,19 @@ from agentic_jax.environments import long_doc
 from agentic_jax.environments import mazes
 from agentic_jax.environments import mini_code
 from agentic_jax.environments import multi_obj
+from agentic_jax.environments import negotiate
+from agentic_jax.environments import pixel_grid
 from agentic_jax.environments import proofs
 from agentic_jax.environments import tables
 from agentic_jax.environments import terminal
 from agentic_jax.environments import tool_math
 from agentic_jax.environments import toolbox
 from agentic_jax.environments import toy
+from agentic_jax.environments import workbench
 
 ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'blocks': blocks.Blocks,
+  'coop_search': coop_search.CoopSearch,
   'corridor': toy.Corridor,
   'dialog_mem': dialog_mem.DialogMem,
   'echo': toy.Echo,
@@ -39,11 +44,14 @@ ENVIRONMENTS: dict[str, Callable[..., base.Environment]] = {
   'mazes': mazes.Mazes,
   'mini_code': mini_code.MiniCode,
   'multi_obj': multi_obj.MultiObj,
+  'negotiate': negotiate.Negotiate,
+  'pixel_grid': pixel_grid.PixelGrid,
   'proofs': proofs.Proofs,
   'tables': tables.Tables,
   'terminal': terminal.Terminal,
   'tool_math': tool_math.ToolMath,
   'toolbox': toolbox.Toolbox,
+  'workbench': workbench.Workbench,
 }
 ADAPTERS = adapters.ADAPTERS
 # Worlds of `on_device`, which imports jax, and so not before one is asked for;

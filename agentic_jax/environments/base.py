@@ -18,6 +18,10 @@ class Environment(Protocol):
     admissible(state) -> Sequence[str]: some actions that make sense here.
     privileged(state) -> str: the truth, for verifiers and critics only.
     oracle(state) -> str: the action of a scripted solver.
+    agents: how many move, 1 is assumed. With more, an observation is told to
+      the agent that moves next and to no other, an agent's first one as a
+      prompt, and each is trained on its own part of an episode. Otherwise one
+      transcript holds all, whoever moves.
     forkable: False if a state can be stepped only once; True is assumed.
     max_turns: the horizon.
     grammar: the `protocol.Grammar` of its actions; the default is assumed.

@@ -91,7 +91,9 @@ class MiniCode:
     )
     self._box = back_end, limits
     # Says what is missing before a run starts.
-    self.isolation = _isolation(*self._box) if language == 'python' else ''
+    self.isolation = ''
+    if language == 'python':
+      self.isolation = sandbox.shared(*self._box).isolation
     self.max_turns = max_turns
     self.observability = observability
     self._language = language
@@ -216,10 +218,6 @@ class MiniCode:
       program = mini_language.to_python(program)
     kind = 'answer' if state.tried == program else 'tool'
     return f'<{kind}>{program}</{kind}>'
-
-
-def _isolation(back_end: str, limits: sandbox.Limits) -> str:
-  return sandbox.shared(back_end, limits).isolation
 
 
 def _run_python(

@@ -4,9 +4,7 @@ from agentic_jax.rollout.branching import refuse as refuse_branching
 from agentic_jax.rollout.branching import turn_fields
 from agentic_jax.rollout.collecting import collect
 from agentic_jax.rollout.counting import statistics
-from agentic_jax.rollout.episodes import Limits
 from agentic_jax.rollout.episodes import Request
-from agentic_jax.rollout.episodes import World
 from agentic_jax.rollout.episodes import derive_seed
 from agentic_jax.rollout.pictures import Images
 from agentic_jax.rollout.remote import hosted
@@ -21,6 +19,8 @@ from agentic_jax.rollout.source import Rollouts
 from agentic_jax.rollout.swapping import Schedule
 from agentic_jax.rollout.swapping import Swaps
 from agentic_jax.rollout.workers import Workers
+from agentic_jax.rollout.world import Limits
+from agentic_jax.rollout.world import World
 
 __all__ = [
   'Batch',

@@ -12,6 +12,7 @@ import numpy as np
 from agentic_jax import types
 from agentic_jax.recipe import branching
 from agentic_jax.rollout import episodes
+from agentic_jax.rollout import world as world_lib
 from agentic_jax.tasks import drawing
 
 Drawn = Sequence[drawing.Draw]
@@ -49,6 +50,12 @@ def refuse(environment: Any, branch: Any, group_size: int) -> None:
       'forkable = False. Take an environment whose states are values, or a '
       'recipe that does not branch, such as --recipe=grpo.'
     )
+  if getattr(environment, 'agents', 1) > 1:
+    raise ValueError(
+      'This recipe forks episodes at their turns, which those of one agent '
+      f'can, and {type(environment).__name__} has {environment.agents}. Take a '
+      'recipe that does not branch, such as --recipe=grpo.'
+    )
   if isinstance(branch, branching.Probes) and branch.rollouts < 1:
     raise ValueError(
       f'rollouts={branch.rollouts} of a turn give it no value; use at least 1, '
@@ -77,7 +84,7 @@ def grow(
   drawn: Drawn,
   *,
   group_size: int,
-  world: episodes.World,
+  world: world_lib.World,
 ) -> Grown:
   """Plays a group for each task.
 

@@ -15,6 +15,7 @@ from agentic_jax.rollout import playing
 from agentic_jax.rollout import restarting
 from agentic_jax.rollout import swapping
 from agentic_jax.rollout import workers as workers_lib
+from agentic_jax.rollout import world as world_lib
 from agentic_jax.sampling import parking
 from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.sampling import slots as slots_lib
@@ -22,7 +23,7 @@ from agentic_jax.sampling import slots as slots_lib
 
 def collect(
   sampler: sampler_lib.Sampler,
-  world: episodes.World,
+  world: world_lib.World,
   requests: Sequence[episodes.Request],
   *,
   temperature: float,

@@ -158,9 +158,10 @@ def add_probes(
 
 
 def _zero_spread(played: Sequence[types.Episode]) -> float:
-  rewards: dict[int, list[float]] = {}
+  rewards: dict[tuple[int, int], list[float]] = {}
   for episode in played:
-    rewards.setdefault(episode.draw, []).append(episode.reward)
+    role = episode.draw, episode.agent
+    rewards.setdefault(role, []).append(episode.reward)
   groups = [group for group in rewards.values() if len(group) > 1]
   if not groups:
     return 0.0

@@ -8,51 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agentic_jax import context as context_lib
-from agentic_jax import protocol
 from agentic_jax import types
 from agentic_jax.rollout import faults
 from agentic_jax.rollout import growing
+from agentic_jax.rollout import parts
 from agentic_jax.rollout import pictures
-
-
-class Limits(NamedTuple):
-  """What an episode may use. Reaching one truncates; it is no failure."""
-
-  turns: int = 8
-  action_tokens: int = 64  # Of one turn.
-  segment_tokens: int = 256  # Of one forward context.
-  episode_tokens: int = 1_000_000  # Action tokens of all turns.
-  environment_seconds: float = 30.0  # Of one call; past it the call is hung.
-  token_price: float = 0.0  # Taken from 'auxiliary', per action token.
-  failed_share: float = 0.5  # Of a batch; past it the run stops.
-  segment_images: int = 1  # Of one forward context.
-
-
-class World(NamedTuple):
-  """All that lies between the sampler and the environment."""
-
-  environment: Any
-  tokenizer: Any
-  grammar: protocol.Grammar
-  context: context_lib.Context
-  limits: Limits
-  seed: int
-  images: pictures.Images | None = None  # None: the policy sees none.
-
-  @property
-  def tools(self) -> Sequence[Any]:
-    """The schemas of what actions may call; () where there is none."""
-    return getattr(self.environment, 'tools', ())
-
-  def prompt(self, text: str, **settings: Any) -> list[int]:
-    """The ids that open an episode; tells of tools where there is a slot."""
-    tools = {'tools': self.tools} if self.tools else {}
-    return self.tokenizer.prompt(text, **tools, **settings)
-
-  def answer(self, text: str, **settings: Any) -> list[int]:
-    """The ids that answer an action: a tool's, where there are tools."""
-    tool = {'tool': True} if self.tools else {}
-    return self.tokenizer.observation(text, **tool, **settings)
+from agentic_jax.rollout import world as world_lib
 
 
 class Request(NamedTuple):
@@ -84,7 +45,7 @@ class Builder:
   """Builds one episode. The rollout and scripted demonstrations share it."""
 
   def __init__(
-    self, world: World, request: Request, *, remembers: bool = False
+    self, world: world_lib.World, request: Request, *, remembers: bool = False
   ):
     """Begins with nothing; `reset` comes next.
 
@@ -102,15 +63,13 @@ class Builder:
     self.state: Any = None
     self.opens_segment = True
     self.parked: Any = None  # A cache that begins as the open segment does.
-    self._spans: list[context_lib.Span] = []
     self._segments: list[types.Segment] = []
     self._turns: list[types.Turn] = []
-    self._open = growing.Open(*([] for _ in growing.Open._fields))
-    self._experts: np.ndarray | None = None  # Of the open segment, so far.
+    self._view = growing.View()  # Of who moves,
+    self._waiting: dict[int, growing.View] = {}  # and of other agents.
     self._key, self._agent = '', 0
     self._action: dict[str, Any] = {}
     self._asks: context_lib.Notice | None = None  # What the due action answers.
-    self._summaries = 0
     self._terminated = self._truncated = False
     self._failure, self._detail = '', ''
 
@@ -118,6 +77,10 @@ class Builder:
   def turn(self) -> int:
     """The number of the turn that is due, from 0."""
     return len(self._turns)
+
+  @property
+  def _open(self) -> growing.Open:
+    return self._view.open
 
   @property
   def ended(self) -> bool:
@@ -176,13 +139,14 @@ class Builder:
     for acted, beside, transition in self._past[:turn]:
       made.act(*acted, **beside)
       made.observe(transition)
-    if len(made._segments) == len(self._segments):
+    one = self.world.agents == 1 == made.world.agents
+    if one and len(made._segments) == len(self._segments):
       made.parked = self.parked
     return made
 
   def reset(self, transition: Any) -> list[int]:
     """Takes the first transition; returns the ids that open the segment."""
-    transition = faults.check(transition, self.world.images)
+    transition = self._checked(transition)
     if self._remembers:
       self._first = transition
     self.state, self._key = transition.state, transition.state_key
@@ -192,7 +156,7 @@ class Builder:
     )
     if self.request.restart is not None:
       ids = self.request.restart.tokens
-    self._append(context_lib.Span('prompt', ids, -1, placed))
+    self._view.append(context_lib.Span('prompt', ids, -1, placed))
     if len(placed) > self.world.limits.segment_images:
       raise faults.LongPrompt(
         f'a prompt of {len(placed)} images, where a segment has '
@@ -233,7 +197,7 @@ class Builder:
     """
     self._acted = (tokens, logprobs, policy_step, temperature)
     self._beside = dict(cut=cut, experts=experts, kept=kept, stale=stale)
-    self._experts = experts
+    self._view.experts, self._view.turn = experts, self.turn
     ids = tokens.tolist()
     tokenizer = self.world.tokenizer
     grammar = self.world.grammar
@@ -246,13 +210,13 @@ class Builder:
     )
     text = tokenizer.decode(ids)
     parsed = grammar.parse(text)
-    self._summaries += self.asked
+    self._view.summaries += self.asked
     span = context_lib.Span(
       *('action', tuple(ids), self.turn),
       command='' if self.asked else parsed.omit,
-      summary=self._summaries if self.asked else 0,
+      summary=self._view.summaries if self.asked else 0,
     )
-    self._spans.append(span)
+    self._view.spans.append(span)
     self._action = dict(
       action=text,
       num_tokens=len(ids),
@@ -280,7 +244,7 @@ class Builder:
     `opens_segment` says whether they open a new segment. Nothing is to be fed
     once the episode has `ended`.
     """
-    transition = faults.check(transition, self.world.images)
+    transition = self._checked(transition)
     if self._remembers:
       self._past.append((self._acted, self._beside, transition))
     reward = {k: float(v) for k, v in transition.reward.items()}
@@ -297,19 +261,48 @@ class Builder:
       )
     )
     self._asks = None
+    self._turns = parts.paid(self._turns, transition.others)
     self.state, self._key = transition.state, transition.state_key
-    self._agent = int(transition.agent)
+    before, self._agent = self._agent, int(transition.agent)
     self._terminated = bool(transition.terminated)
     self._truncated = not self._terminated and (
       bool(transition.truncated) or self.turn >= self.world.limits.turns
     )
     if self._terminated:
       return []
+    if self.world.agents > 1 and before != self._agent:
+      return self._pass_on(before, transition.observation)
     return self._continue(transition.observation)
+
+  def _checked(self, transition: Any) -> types.Transition:
+    transition = faults.check(transition, self.world.images)
+    if transition.agent >= self.world.agents > 1:
+      raise faults.Garbage(
+        f'agent {transition.agent} moves next, of {self.world.agents} agents'
+      )
+    return transition
+
+  def _pass_on(self, before: int, observation: types.Observation) -> list[int]:
+    """Goes on in the segment of another agent, whom this is told."""
+    self._waiting[before] = self._view
+    known = self._waiting.pop(self._agent, None)
+    self._view = known or growing.View()
+    if known:
+      self._continue(observation)
+    else:
+      prompt = pictures.say(self.world.prompt, observation, self.world.images)
+      span = context_lib.Span('prompt', prompt[0], -1, prompt[1])
+      self._view.append(span)
+      full = self.room < 1 or (
+        len(span.images) > self.world.limits.segment_images
+      )
+      self._truncated = self._truncated or full
+    self.opens_segment = True
+    return [] if self.ended else self.open_tokens
 
   def _continue(self, observation: types.Observation) -> list[int]:
     span = self._answer(observation, self._open.tokens[-1])
-    spans = [*self._spans, span]
+    spans = [*self._view.spans, span]
     fresh = None if self._truncated else self.world.context(spans)
     if isinstance(fresh, context_lib.Notice):
       self._asks, says = fresh if fresh.asks else None, fresh.says
@@ -335,13 +328,10 @@ class Builder:
       self._truncated = True
       return []
     if fresh is None:
-      self._append(span)
+      self._view.append(span)
       return list(ids)
-    self._segments.append(self._close())
-    self._open = growing.Open(*([] for _ in growing.Open._fields))
-    self._experts, self._spans = None, []
-    for span in fresh:
-      self._append(span)
+    self._segments.append(self._view.close(self.world.images))
+    self._view.begin(fresh)
     return list(self._open.tokens)
 
   def _answer(
@@ -351,7 +341,7 @@ class Builder:
     closed = before == self.world.tokenizer.eos_id
     say = functools.partial(self.world.answer, closed=closed)
     ids, placed = pictures.say(say, observation, self.world.images)
-    return context_lib.Span('observation', ids, self.turn - 1, placed)
+    return context_lib.Span('observation', ids, self._view.turn, placed)
 
   def _said(
     self, spans: Sequence[context_lib.Span]
@@ -366,26 +356,15 @@ class Builder:
       found.append(span)
     return found
 
-  def _append(self, span: context_lib.Span) -> None:
-    """Adds tokens that the policy is not trained on here."""
-    n = len(span.tokens)
-    self._spans.append(span)
-    start = len(self._open.tokens)
-    self._open.images.extend((start + at, x) for at, x in span.images)
-    # Of the narrowest type: the sampler's own decides that of the segment.
-    zeros = [np.float32(0)] * n
-    self._open.extend(span.tokens, False, -1, [0] * n, -1, zeros, 1.0)
-
-  def _close(self) -> types.Segment:
-    return self._open.close(self._experts, self.world.images)
-
   def fail(self, kind: str, detail: str) -> None:
     """Ends the episode by a fault of its environment."""
     self._failure, self._detail = kind, detail
 
   def episode(self) -> types.Episode:
     """The finished episode."""
-    segments = self._segments + [self._close()]
+    views = [self._view, *self._waiting.values()]
+    last = [view.close(self.world.images) for view in views]
+    segments = self._segments + last
     return types.Episode(
       self.request.task,
       self.request.draw,

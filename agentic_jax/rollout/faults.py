@@ -55,14 +55,11 @@ def check(
     seen = pictures.fit(observation.images, images)
   except ValueError as error:
     raise Garbage(str(error)) from error
-  if not isinstance(reward, Mapping):
-    raise Garbage(f'wanted rewards by component, got {show(reward)}')
-  for name, value in reward.items():
-    if name not in types.REWARDS:
-      raise Garbage(f'reward {show(name)} is none of {types.REWARDS}')
-    # False for NaN too, and for what does not fit a float32.
-    if not isinstance(value, numbers.Real) or not abs(value) <= _LARGEST:
-      raise Garbage(f'reward {name!r} is {show(value)}, not a finite number')
+  others = transition.others
+  if not isinstance(others, Mapping):
+    raise Garbage(f'wanted rewards of others by agent, got {show(others)}')
+  for found in (reward, *others.values()):
+    _check_reward(found)
   for name, kind in _KINDS.items():
     value = getattr(transition, name)
     if not isinstance(value, kind):
@@ -73,6 +70,17 @@ def check(
     observation = observation._replace(images=seen)
     transition = transition._replace(observation=observation)
   return transition
+
+
+def _check_reward(reward: Mapping[str, float]) -> None:
+  if not isinstance(reward, Mapping):
+    raise Garbage(f'wanted rewards by component, got {show(reward)}')
+  for name, value in reward.items():
+    if name not in types.REWARDS:
+      raise Garbage(f'reward {show(name)} is none of {types.REWARDS}')
+    # False for NaN too, and for what does not fit a float32.
+    if not isinstance(value, numbers.Real) or not abs(value) <= _LARGEST:
+      raise Garbage(f'reward {name!r} is {show(value)}, not a finite number')
 
 
 def show(value: Any) -> str:

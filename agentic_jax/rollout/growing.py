@@ -1,10 +1,12 @@
-"""A segment that still grows."""
+"""A segment that still grows, and who sees it."""
 
 from collections.abc import Sequence
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 
+from agentic_jax import context as context_lib
 from agentic_jax import types
 from agentic_jax.rollout import pictures
 
@@ -58,6 +60,41 @@ class Open(NamedTuple):
       kept=_sets(self.kept),
       **pictures.fields(self.images, len(self.tokens), images),
     )
+
+
+@dataclasses.dataclass
+class View:
+  """What one agent sees of an episode, in the segment that still grows."""
+
+  spans: list[context_lib.Span] = dataclasses.field(default_factory=list)
+  open: Open = dataclasses.field(default_factory=lambda: _nothing())
+  experts: np.ndarray | None = None  # Of the open segment, so far.
+  turn: int = -1  # Of its last action.
+  summaries: int = 0  # That it has made.
+
+  def append(self, span: context_lib.Span) -> None:
+    """Adds tokens that the policy is not trained on here."""
+    n = len(span.tokens)
+    self.spans.append(span)
+    start = len(self.open.tokens)
+    self.open.images.extend((start + at, x) for at, x in span.images)
+    # Of the narrowest type: the sampler's own decides that of the segment.
+    zeros = [np.float32(0)] * n
+    self.open.extend(span.tokens, False, -1, [0] * n, -1, zeros, 1.0)
+
+  def begin(self, spans: Sequence[context_lib.Span]) -> None:
+    """Begins a new segment with these."""
+    self.open, self.experts, self.spans = _nothing(), None, []
+    for span in spans:
+      self.append(span)
+
+  def close(self, images: pictures.Images | None) -> types.Segment:
+    """The segment as it is."""
+    return self.open.close(self.experts, images)
+
+
+def _nothing() -> Open:
+  return Open(*([] for _ in Open._fields))
 
 
 def _sets(kept: Sequence[np.ndarray | None]) -> np.ndarray | None:

@@ -8,9 +8,10 @@ from agentic_jax import types
 from agentic_jax.rollout import episodes as episodes_lib
 from agentic_jax.rollout import faults
 from agentic_jax.rollout import restarting
+from agentic_jax.rollout import world as world_lib
 
 
-def states(episode: types.Episode, world: episodes_lib.World) -> list[Any]:
+def states(episode: types.Episode, world: world_lib.World) -> list[Any]:
   """The state in which each turn began.
 
   An environment remembers nothing, so its states are not kept: the recorded
@@ -31,6 +32,12 @@ def states(episode: types.Episode, world: episodes_lib.World) -> list[Any]:
     raise ValueError(
       f'{type(environment).__name__} declares forkable = False: its episodes '
       'cannot be played once more. Use what an episode records instead.'
+    )
+  if world.agents > 1:
+    raise ValueError(
+      f'{type(environment).__name__} has {world.agents} agents: an episode is '
+      'the part of one of them, and cannot be played once more without the '
+      'others. Use what an episode records instead.'
     )
   draw, member = episode.draw, episode.member
   scripted = any(

@@ -5,10 +5,11 @@ from typing import Any
 from agentic_jax import context as context_lib
 from agentic_jax import types
 from agentic_jax.rollout import episodes as episodes_lib
+from agentic_jax.rollout import world as world_lib
 
 
 def refuse(
-  world: episodes_lib.World, *, branch: Any, demonstrations: int
+  world: world_lib.World, *, branch: Any, demonstrations: int
 ) -> None:
   """Raises ValueError where episodes cannot begin within earlier ones.
 
@@ -29,6 +30,9 @@ def refuse(
     'the policy sees images, and a restart keeps tokens alone': (
       world.images is not None
     ),
+    f'{name} has several agents, each of which saw its own past': (
+      world.agents > 1
+    ),
     'the recipe forks episodes at their turns itself': (branch is not None),
     'the recipe puts demonstrations, which begin at a reset, into its groups': (
       demonstrations > 0
@@ -43,7 +47,7 @@ def refuse(
 
 
 def begin(
-  world: episodes_lib.World,
+  world: world_lib.World,
   task: types.Task,
   draw: int,
   restart: types.Restart | None,

@@ -7,6 +7,7 @@ import numpy as np
 from agentic_jax import types
 from agentic_jax.rollout import episodes as episodes_lib
 from agentic_jax.rollout import faults
+from agentic_jax.rollout import world as world_lib
 
 # (task, seed) -> the texts of the actions, in order. The environment is reset
 # with `seed`, and stepped in turn t with `derive_seed(seed, t)`. Where the
@@ -19,7 +20,7 @@ class TooLongError(ValueError):
 
 
 def play(
-  world: episodes_lib.World,
+  world: world_lib.World,
   script: Script,
   request: episodes_lib.Request,
   *,
@@ -60,7 +61,7 @@ def play(
 
 
 def _say(
-  world: episodes_lib.World,
+  world: world_lib.World,
   builder: episodes_lib.Builder,
   action: str,
   seed: int,

@@ -12,17 +12,22 @@ from agentic_jax.rollout import branching
 from agentic_jax.rollout import collecting
 from agentic_jax.rollout import counting
 from agentic_jax.rollout import episodes as episodes_lib
+from agentic_jax.rollout import parts
 from agentic_jax.rollout import restarting
 from agentic_jax.rollout import scripted
 from agentic_jax.rollout import swapping
 from agentic_jax.rollout import workers as workers_lib
+from agentic_jax.rollout import world as world_lib
 from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.tasks import drawing
 from agentic_jax.tasks import pool as pool_lib
 
 
 class Batch(NamedTuple):
-  """The episodes of one step, sorted by (draw, member), and their metrics."""
+  """The episodes of one step, sorted by (draw, member), and their metrics.
+
+  In a world of several agents they are parts, sorted by (draw, agent, member).
+  """
 
   episodes: list[types.Episode]
   metrics: dict[str, float]
@@ -34,7 +39,7 @@ class Rollouts:
   def __init__(
     self,
     sampler: sampler_lib.Sampler,
-    world: episodes_lib.World,
+    world: world_lib.World,
     pool: pool_lib.Pool,
     workers: workers_lib.Workers,
     *,
@@ -220,8 +225,9 @@ class Rollouts:
     for i, draw in enumerate(drawn):
       own = played[i * len(members) : (i + 1) * len(members)]
       group = own[: self._sampled] + self._demonstrate(draw.number, draw.task)
-      found.groups.append(group)
-      found.greedy.append(own[self._sampled :])
+      agents = self._world.agents
+      found.groups.append(parts.of_all(group, agents))
+      found.greedy.append(parts.of_all(own[self._sampled :], agents))
     return found
 
   def _demonstrate(self, draw: int, task: types.Task) -> list[types.Episode]:
@@ -273,21 +279,28 @@ def with_baseline(
     greedy: at least one episode. Failed ones do not count; if all failed, there
       is nothing to compare the group with, and it fails as they did.
   """
-  good = [episode for episode in greedy if not episode.failure]
-  if not good:
-    fault = greedy[0]
-    detail = f'all greedy members of its group failed: {fault.detail}'
+  if not all(episode.failure for episode in greedy):
     return [
-      e if e.failure else e._replace(failure=fault.failure, detail=detail)
-      for e in group
+      episode._replace(baseline=_earned(greedy, episode.agent))
+      for episode in group
     ]
-  baseline = {
+  fault = greedy[0]
+  detail = f'all greedy members of its group failed: {fault.detail}'
+  return [
+    e if e.failure else e._replace(failure=fault.failure, detail=detail)
+    for e in group
+  ]
+
+
+def _earned(played: Sequence[types.Episode], agent: int) -> dict[str, float]:
+  """What an agent earned in the episodes that did not fail, by component."""
+  own = [e for e in played if not e.failure and e.agent == agent]
+  return {
     name: float(
-      np.mean([sum(t.reward.get(name, 0.0) for t in e.turns) for e in good])
+      np.mean([sum(t.reward.get(name, 0.0) for t in e.turns) for e in own])
     )
     for name in types.REWARDS
   }
-  return [episode._replace(baseline=baseline) for episode in group]
 
 
 class Demonstrations:
@@ -295,7 +308,7 @@ class Demonstrations:
 
   def __init__(
     self,
-    world: episodes_lib.World,
+    world: world_lib.World,
     pool: pool_lib.Pool,
     script: scripted.Script,
     *,
@@ -316,6 +329,8 @@ class Demonstrations:
       for d in self._pool.take(self._episodes_per_step)
     ]
     counting.refuse_failures(played, self._world.limits.failed_share)
+    agents = self._world.agents
+    played = [own for e in played for own in parts.of_all([e], agents)]
     metrics = counting.statistics(played)
     # Nobody sampled these tokens, and the success is not the policy's.
     del metrics['rollout/tokens']

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 from agentic_jax import types
 from agentic_jax.tasks import blocks
+from agentic_jax.tasks import coop_search
 from agentic_jax.tasks import dialog_mem
 from agentic_jax.tasks import forms
 from agentic_jax.tasks import house
@@ -12,6 +13,8 @@ from agentic_jax.tasks import long_doc
 from agentic_jax.tasks import mazes
 from agentic_jax.tasks import mini_code
 from agentic_jax.tasks import multi_obj
+from agentic_jax.tasks import negotiate
+from agentic_jax.tasks import pixel_grid
 from agentic_jax.tasks import proofs
 from agentic_jax.tasks import seeds
 from agentic_jax.tasks import tables
@@ -19,10 +22,12 @@ from agentic_jax.tasks import terminal
 from agentic_jax.tasks import tool_math
 from agentic_jax.tasks import toolbox
 from agentic_jax.tasks import toy
+from agentic_jax.tasks import workbench
 
 # From a split to its tasks. What is in `Task.data` is JSON.
 TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'blocks': blocks.tasks,
+  'coop_search': coop_search.tasks,
   'corridor': toy.corridor,
   'dialog_mem': dialog_mem.tasks,
   'echo': toy.echo,
@@ -36,10 +41,14 @@ TASKS: dict[str, Callable[[str], Iterable[types.Task]]] = {
   'mazes': mazes.tasks,
   'mini_code': mini_code.tasks,
   'multi_obj': multi_obj.tasks,
+  'negotiate': negotiate.tasks,
+  'pixel_grid': pixel_grid.tasks,
   'proofs': proofs.tasks,
   'seeds': seeds.tasks,
   'tables': tables.tasks,
   'terminal': terminal.tasks,
   'tool_math': tool_math.tasks,
   'toolbox': toolbox.tasks,
+  'workbench': workbench.tasks,
+  'workbench_long': workbench.long_tasks,
 }

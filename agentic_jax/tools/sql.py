@@ -96,12 +96,16 @@ def _begin(place: str, task: types.Task) -> str | bytes:
       "A database is made by a script of SQL in the task's data: {'sql': "
       f"'CREATE TABLE ...'}}; got {script!r:.80}."
     )
-  return _made(script)
+  return made(script)
 
 
 @functools.lru_cache(maxsize=256)
-def _made(script: str) -> bytes:
-  """The bytes of a database."""
+def made(script: str) -> bytes:
+  """The bytes of a database.
+
+  Raises:
+    ValueError: the script fails.
+  """
   with contextlib.closing(sqlite3.connect(':memory:')) as connection:
     connection.execute(f'PRAGMA page_size={_PAGE}')
     try:

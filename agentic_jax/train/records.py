@@ -35,6 +35,7 @@ def record(
     'draw': episode.draw,
     'member': episode.member,
     **_restart(episode.restart),
+    **({'agent': episode.agent} if episode.agent else {}),
     'success': bool(episode.success),
     'reward': episode.reward,
     'terminated': bool(episode.terminated),

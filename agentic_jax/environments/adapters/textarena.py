@@ -32,10 +32,8 @@ class TextArena:
   """A turn is a move of whose turn it is: `<tool>[4]</tool>`.
 
   A task is a seed, and the policy plays all seats: `Transition.agent` says who
-  moves next, and the observation is what that one was not told yet. One
-  transcript holds what all were told, so what a game tells to one alone, such
-  as a hand of cards, is seen by the other unless contexts are kept apart. The
-  final reward is that of who moved last; the last state has all of them.
+  moves next, and the observation is what that one was not told yet, and no
+  other sees. The end pays all of them, those who did not move by `others`.
   """
 
   forkable = False
@@ -67,6 +65,7 @@ class TextArena:
         f'{max_turns=}.'
       )
     self.max_turns = max_turns
+    self.agents = players
     self._id = id
     self._players = players
     self._options = options
@@ -125,6 +124,11 @@ class TextArena:
         {'final': rewards[state.agent]},
         terminated=True,
         agent=state.agent,
+        others={
+          i: {'final': reward}
+          for i, reward in enumerate(rewards)
+          if i != state.agent
+        },
       )
     agent, text, moves = _told(game)
     late = state.turn >= self.max_turns
