@@ -8,9 +8,7 @@ from agentic_jax.rollout import episodes as episodes_lib
 from agentic_jax.rollout import world as world_lib
 
 
-def refuse(
-  world: world_lib.World, *, branch: Any, demonstrations: int
-) -> None:
+def refuse(world: world_lib.World, *, branch: Any, demonstrations: int) -> None:
   """Raises ValueError where episodes cannot begin within earlier ones.
 
   Args:
