@@ -55,6 +55,7 @@ SHAPE = batching.Shape(
   action_tokens=12,
 )
 _WORDS, _WIDTH = 24, 6
+_EVERY = 36  # Recipe, but for `make thorough`.
 # To compile in little time what runs once.
 _QUICK = (
   '--xla_backend_optimization_level=0',
@@ -64,7 +65,7 @@ _QUICK = (
 
 def test_every_recipe_on_microbatches_and_devices():
   forms = [*FORMS] if thorough.ASKED else [*FORMS][::2]
-  number = len(NAMES if thorough.ASKED else NAMES[::18]) + len(forms)
+  number = len(NAMES if thorough.ASKED else NAMES[::_EVERY]) + len(forms)
   assert eight_devices.run(__file__, *_QUICK) == number + 2
 
 
@@ -251,7 +252,7 @@ def _gaps(recipe) -> list[float]:
 
 
 @pytest.mark.parametrize(
-  'name', [*thorough.some(NAMES, 36), *thorough.some(FORMS, 2)]
+  'name', [*thorough.some(NAMES, _EVERY), *thorough.some(FORMS, 2)]
 )
 def check_a_gradient_is_one(name):
   assert jax.device_count() == 8

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+import functools
 import pathlib
 import re
 import subprocess
@@ -94,15 +95,22 @@ LEAN = [
 ]
 
 
-def _imports(source: str) -> Iterator[tuple[str, int]]:
+@functools.cache
+def _imports(source: str) -> list[tuple[str, int]]:
   """Dotted names that a source imports, wherever in it, and their lines."""
+  found = []
   for node in ast.walk(ast.parse(source)):
     if isinstance(node, ast.Import):
-      yield from ((alias.name, node.lineno) for alias in node.names)
+      found += [(alias.name, node.lineno) for alias in node.names]
     elif isinstance(node, ast.ImportFrom):
       assert not node.level, f'line {node.lineno}: name the module in full'
-      for alias in node.names:
-        yield f'{node.module}.{alias.name}', node.lineno
+      found += [(f'{node.module}.{a.name}', node.lineno) for a in node.names]
+  return found
+
+
+@functools.cache
+def _read(file: str) -> str:
+  return FILES[file].read_text(encoding='utf-8')
 
 
 def _ours(source: str) -> Iterator[tuple[str, int]]:
@@ -150,7 +158,7 @@ def _problems(file: str, source: str) -> list[str]:
 
 @pytest.mark.parametrize('file', FILES)
 def test_imports_point_down(file):
-  assert not _problems(file, FILES[file].read_text(encoding='utf-8'))
+  assert not _problems(file, _read(file))
 
 
 def test_the_package_itself_imports_nothing():
@@ -185,7 +193,7 @@ def _reached(file: str) -> dict[str, str]:
   reached, open_files = {file: file}, [file]
   while open_files:
     asking = open_files.pop()
-    source = FILES[asking].read_text(encoding='utf-8')
+    source = _read(asking)
     parents = asking.split('.')[:-1]
     asked = [name for name, _ in _ours(source)]
     asked += ['.'.join(parents[: i + 1]) for i in range(len(parents))]
@@ -199,7 +207,7 @@ def _reached(file: str) -> dict[str, str]:
 @pytest.mark.parametrize('file', LEAN)
 def test_never_jax(file):
   for name, asking in _reached(file).items():
-    for imported, line in _imports(FILES[name].read_text(encoding='utf-8')):
+    for imported, line in _imports(_read(name)):
       assert imported.split('.')[0] not in BRING_JAX, (
         f'{file} must never import jax; {name}:{line} (asked for by {asking}) '
         f'imports {imported}.'
@@ -232,7 +240,7 @@ def _compiles(source: str) -> list[int]:
 
 @pytest.mark.parametrize('file', [f for f in FILES if _place(f) not in COMPILE])
 def test_compiled_at_the_edge(file):
-  lines = _compiles(FILES[file].read_text(encoding='utf-8'))
+  lines = _compiles(_read(file))
   assert not lines, (
     f'{file} compiles in lines {lines}; only {COMPILE} do. Leave the function '
     'pure, and compile its caller there.'
