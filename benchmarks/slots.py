@@ -1,6 +1,6 @@
 """What slots cost and spare: long observations, forks, slow worlds, capacity.
 
-Five measurements, each with the state before beside it, in one process:
+Six measurements, each with the state before beside it, in one process:
 
 * pause: the longest time between two looks at a slot that decodes, while a
   2,000-token observation arrives in another one; with all of it fed at once,
@@ -12,10 +12,13 @@ Five measurements, each with the state before beside it, in one process:
   overlap is the time of the same batch without delays; that also with all
   observations fed at once.
 * capacity: a decode step at 100 tokens, in slots of several capacities.
+* lengths: a decode step of 32 slots that are all short, short but for one, and
+  all long: what slots sorted into buckets by their length could spare at most.
 * memory: what the arithmetic of --memory says of these slots, and what the
   arrays take.
 
-Kinds take turns and medians count, so that all see one machine.
+Kinds take turns and medians count, so that all see one machine. Nothing may
+compile after the first round.
 
 Command: python benchmarks/slots.py
 """
@@ -33,6 +36,7 @@ from absl import flags
 import jax
 import numpy as np
 
+from agentic_jax import metrics
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax import train
@@ -76,9 +80,13 @@ class Varying(common.Talk):
 def _in_turns(runs: Mapping[str, Callable[[], Any]]) -> dict[str, list[Any]]:
   """What each kind gives, `repeats` times; the first round does not count."""
   found: dict[str, list[Any]] = {name: [] for name in runs}
-  for _ in range(1 + _REPEATS.value):
-    for name, run in runs.items():
-      found[name].append(run())
+  with metrics.CompileCounter() as compilations:
+    for _ in range(1 + _REPEATS.value):
+      for name, run in runs.items():
+        found[name].append(run())
+      if len(found[name]) == 1:
+        compilations.mark()
+    assert not compilations.since_mark, compilations.since_mark
   return {name: values[1:] for name, values in found.items()}
 
 
@@ -295,6 +303,31 @@ def capacity() -> list[list[str]]:
   ]
 
 
+def lengths() -> list[list[str]]:
+  """32 slots of 2,048 positions in blocks of 256; 16 steps."""
+  params, shape = common.initial_params(), programs.shape_for(2032, 32)
+  sampler = common.sampler(shape)
+  ids = np.random.default_rng(0).integers(0, 256, _LONG).tolist()
+
+  def step(long_slots: int) -> float:
+    sampler.load(params, 0)
+    for slot in range(32):
+      long = slot < long_slots
+      _open(sampler, slot, ids[: 1900 if long else 96], 16)
+    feeding.feed(sampler._slots, sampler._store, sampler.shape)
+    jax.block_until_ready(sampler._store.caches)
+    began = time.perf_counter()
+    assert len(sampler.tick()) == 32
+    return 1e3 * (time.perf_counter() - began) / 16
+
+  kinds = {'all of 100 tokens': 0, 'one of 1,900': 1, 'all of 1,900': 32}
+  runs = {name: functools.partial(step, n) for name, n in kinds.items()}
+  return [
+    [name, f'{common.median(values):.2f}']
+    for name, values in _in_turns(runs).items()
+  ]
+
+
 def memory() -> list[list[str]]:
   """Of the model of these benchmarks, 32 slots of 512 tokens."""
   config, shape = common.config(), programs.shape_for(496, 32)
@@ -312,6 +345,7 @@ _HEADERS = {
   'forks': ['forks', 'ms', 'tokens read'],
   'slow': ['64 episodes in 16 slots', 'ms', 'of no delay', 'times parked'],
   'capacity': ['capacity of a slot', 'ms a step at 100 tokens'],
+  'lengths': ['32 slots of 2,048', 'ms a step'],
   'memory': ['memory', ''],
 }
 
