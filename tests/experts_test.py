@@ -10,6 +10,7 @@ import pytest
 
 from agentic_jax import sharding
 from agentic_jax.models import attention
+from agentic_jax.models import block
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import experts
 from agentic_jax.models import lora
@@ -26,6 +27,11 @@ ADAPTERS = {
   'bfloat16': dict(lora=SOME, base='bfloat16'),
   'int8': dict(lora=ALL, base='int8'),
 }
+
+
+@pytest.fixture(autouse=True)
+def _nine_layers_are_scanned(monkeypatch):
+  monkeypatch.setattr(block, '_UNROLLED_ON_CPU', 8)
 
 
 @functools.cache

@@ -10,6 +10,7 @@ import pytest
 from agentic_jax import sharding
 from agentic_jax import types
 from agentic_jax.models import attention
+from agentic_jax.models import block
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import sizes
 from agentic_jax.models import transformer
@@ -25,6 +26,11 @@ VARIANTS = {
   'untied': dict(tied=False),
   'scanned': dict(layers=9),
 }
+
+
+@pytest.fixture(autouse=True)
+def _nine_layers_are_scanned(monkeypatch):
+  monkeypatch.setattr(block, '_UNROLLED_ON_CPU', 8)
 
 
 def _made(settings, dtype='float32'):
@@ -290,3 +296,36 @@ def test_errors_say_what_is_possible():
   with pytest.raises(ValueError, match='multiple of kv_heads=3'):
     sizes.load('toy', 100, kv_heads=3)
   assert sizes.load('toy', 267).vocab_size == 272
+
+
+@pytest.mark.parametrize('window', [0, 5])
+def test_blocks_that_few_slots_reach_are_computed_for_these_alone(window):
+  slots, size, blocks = 16, 8, 4
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  cache = attention.Cache(
+    tuple(draw(slots, 2, 4, size) for _ in range(blocks)),
+    tuple(draw(slots, 2, size, 4) for _ in range(blocks)),
+  )
+  q, k, v = draw(slots, 1, 4, 4), draw(slots, 1, 2, 4), draw(slots, 1, 2, 4)
+  form = attention.Form(0.5, 0.0, window)
+  active = jnp.arange(slots) != 3
+
+  @jax.jit
+  def attended(position):
+    context = attention.Cached(position[:, None], None, active)
+    return context.attend(q, k, v, cache, form)[0]
+
+  short = jnp.arange(slots) % size
+  # Slot 3 is far but not active: nobody, one, two and three reach others.
+  for long in ([3], [3, 5], [3, 5, 11], [3, 5, 11, 12]):
+    mixed = short.at[jnp.asarray(long)].set(
+      jnp.asarray([31, 17, 25, 30][: len(long)])
+    )
+    found = attended(mixed)
+    whole = jnp.full(slots, 31)
+    for slot in range(slots):
+      if slot != 3:
+        # As when all reach every block: then all are computed.
+        alone = attended(whole.at[slot].set(mixed[slot]))
+        assert np.array_equal(found[slot], alone[slot]), (long, slot)

@@ -15,6 +15,10 @@ import jax.numpy as jnp
 from agentic_jax.models import causal
 from agentic_jax.types import Array
 
+# Up to one slot in so many that reaches a block is computed by itself there:
+# its keys are copied for that, which pays for few only.
+_FEW = 8
+
 
 class Cache(NamedTuple):
   """Keys and values of every slot, one layer.
@@ -164,8 +168,10 @@ class Cached(NamedTuple):
 
   It goes over fixed-size blocks of positions with an online softmax, as far as
   the longest active slot reaches at run time: cost follows the real length, and
-  a block that holds nothing visible changes no bit of the result. A row's bits
-  depend neither on the other rows, nor on its slot, nor on the capacity.
+  a block that holds nothing visible changes no bit of the result. A block that
+  few slots reach is computed for these alone, so that one long episode does not
+  make all others pay for its length. A row's bits depend neither on the other
+  rows, nor on its slot, nor on the capacity.
 
   Attributes:
     position: int32 [rows, new], of the new tokens.
@@ -200,21 +206,26 @@ class Cached(NamedTuple):
     q = q.reshape(r, kv_heads, g * p, h)
     # Query rows are ordered (g, p), so positions repeat g times.
     position = jnp.tile(self.position, (1, g))[:, None, :, None]
-    last = jnp.max(jnp.where(self.active[:, None], self.position, 0))
+    ends = jnp.where(self.active, jnp.max(self.position, axis=-1), 0)
+    few = r // _FEW if self.slot is None else 0
     blocks = zip(cache.keys, cache.values, strict=True)
     # The first block holds something visible, or a window hides it from a row:
     # then what it adds is forgotten to the bit once something is seen.
     carry = self._look(form, q, position, None, *next(blocks))
     for j, (keys, values) in enumerate(blocks, start=1):
       first = j * keys.shape[-1]
-      carry = jax.lax.cond(
-        first <= last,
-        functools.partial(self._look, form, q, position - first),
+      reaching = ends >= first
+      branches = [
         lambda carry, *_: carry,
-        carry,
-        keys,
-        values,
-      )
+        functools.partial(self._look, form, q, position - first),
+      ]
+      number = jnp.sum(reaching)
+      which = (number > 0).astype(jnp.int32)
+      if few:
+        some = functools.partial(self._look_some, few, reaching)
+        branches.insert(1, functools.partial(some, form, q, position - first))
+        which += number > few
+      carry = jax.lax.switch(which, branches, carry, keys, values)
     _, total, mixed = carry
     out = (mixed / total[..., None]).astype(v.dtype)
     out = out.reshape(r, kv_heads, g, p, h).transpose(0, 3, 1, 2, 4)
@@ -243,6 +254,16 @@ class Cached(NamedTuple):
       total = carry[1] * decay + total
       mixed = carry[2] * decay[..., None] + mixed
     return top, total, mixed
+
+  def _look_some(self, size, reaching, form, q, position, carry, keys, values):
+    """As `_look`, for at most `size` rows: those that reach the block."""
+    (rows,) = jnp.nonzero(reaching, size=size, fill_value=len(reaching))
+    taken = functools.partial(jnp.take, indices=rows, axis=0, mode='clip')
+    some = jax.tree.map(taken, (q, position, carry, keys, values))
+    found = self._look(form, *some)
+    return jax.tree.map(
+      lambda all_, new: all_.at[rows].set(new, mode='drop'), carry, found
+    )
 
   def _write(self, k: Array, v: Array, cache: Cache) -> Cache:
     rows = jnp.arange(k.shape[0]) if self.slot is None else self.slot
