@@ -279,8 +279,13 @@ def batch_shape(run: Run, groups: int, group_size: int) -> batching.Shape:
   )
 
 
-def evaluator(run: Run, steps: int) -> train.Evaluate:
-  """Evaluates on the test split before and after, else on validation."""
+def evaluator(run: Run, steps: int) -> train.Evaluate | None:
+  """Evaluates on the test split before and after, else on validation.
+
+  None where nothing is to be evaluated.
+  """
+  if FLAGS.evaluate_every < 0:
+    return None
 
   def play(step: int, params: Any, report: Callable[[int, int], None]):
     last = step in (0, steps)
@@ -360,7 +365,7 @@ def train_run(
     what=what,
     world=run.world,
     evaluate=evaluate or evaluator(run, FLAGS.steps),
-    evaluate_every=FLAGS.evaluate_every,
+    evaluate_every=max(FLAGS.evaluate_every, 0),
     staleness=FLAGS.staleness,
     swap=FLAGS.swap,
     checkpoint_every=FLAGS.checkpoint_every,

@@ -5,6 +5,7 @@ the flag --recipe and calls `train_both`.
 """
 
 from collections.abc import Callable, Sequence
+import pathlib
 import time
 from typing import Any
 
@@ -97,44 +98,43 @@ def train_both(
 ) -> dict[str, Any]:
   """Imitation, then the recipe; prints and writes the summary, returns it.
 
+  The imitation begins with the parameters of --init_from, if there are any.
+
   Args:
     run: what the flags describe.
     demonstrate: what is imitated, see `warm_start`; by default sums done
       badly.
-
-  Raises:
-    ValueError: the run begins with the parameters of another.
   """
   started = time.monotonic()
-  if FLAGS.init_from:
-    raise ValueError(
-      f'--init_from={FLAGS.init_from!r}: this script begins with its own '
-      'imitation. To train on from a run use experiments/run.py '
-      '--init_from=...'
-    )
   introducing.introduce(run)
   warm = warm_start(run, demonstrate)
   result = common.train_run(run, warm.state.policy, what='RL')
-  before = metrics.read(run.workdir / 'warm_start')[0]['evaluate/success']
-  records = metrics.read(run.workdir)
   seconds = (
     warm.summary['seconds_training'] + result.summary['seconds_training']
   )
   summary = common.finish(
     run,
     result,
-    success_before=before,
-    success_warm=records[0]['evaluate/success'],
+    success_before=_first_success(run.workdir / 'warm_start'),
+    success_warm=_first_success(run.workdir),
     seconds_training=seconds,
     steps=warm.summary['steps'] + result.summary['steps'],
   )
+  if summary['success_after'] is not None:
+    print(
+      f'\nHeld-out success: {summary["success_before"]:.1%} untrained, '
+      f'{summary["success_warm"]:.1%} after imitation, '
+      f'{summary["success_after"]:.1%} after RL '
+      f'({len(run.splits["test"])} test tasks, greedy).'
+    )
   print(
-    f'\nHeld-out success: {summary["success_before"]:.1%} untrained, '
-    f'{summary["success_warm"]:.1%} after imitation, '
-    f'{summary["success_after"]:.1%} after RL '
-    f'({len(run.splits["test"])} test tasks, greedy).\n'
     f'Training took {seconds:.0f} s, all of it '
     f'{time.monotonic() - started:.0f} s.',
     flush=True,
   )
   return summary
+
+
+def _first_success(workdir: pathlib.Path) -> float | None:
+  """What a run measured before its first step; None if it did not."""
+  return metrics.read(workdir)[0].get('evaluate/success')

@@ -7,7 +7,8 @@ Changes: from ppo, the context is the question and the last turn, --context=
   the initial policy. The world asks for two things at once.
 Command: python experiments/memory_proof.py --paper=mem1 (see there); the page
   alone, from a policy that has the form: python experiments/mem1.py
-  --init_from=runs/memory_proof/mem1/seed_0/warm
+  --model=recall --tokenizer=runs/proofs/tokenizer/tokenizer.json
+  --init_from=runs/proofs/mem1/seed_0/forgets
 Result: not run.
 Differences: each turn is a segment, trained in the context that it was sampled
   in. The released code flattens an episode into one sequence under a mask, in

@@ -9,7 +9,8 @@ Changes: from grpo, the context is the question and the last turn, --context=
   has.
 Command: python experiments/memory_proof.py --paper=memagent (see there); the
   page alone, from a policy that has the form: python experiments/memagent.py
-  --init_from=runs/memory_proof/memagent/seed_0/warm
+  --model=recall --tokenizer=runs/proofs/tokenizer/tokenizer.json
+  --init_from=runs/proofs/memagent/seed_0/forgets
 Result: not run.
 Differences: the memory stands before the chunk as the action that it was, not
   within the text of a new prompt. The dynamic sampling of its DAPO variant is

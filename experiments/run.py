@@ -38,10 +38,11 @@ def complete(run: common.Run) -> None:
   result = common.train_run(run)
   summary = common.finish(run, result)
   page = report.write(run.workdir)
-  print(
-    f'Held-out success: {summary["success_before"]:.1%} before, '
-    f'{summary["success_after"]:.1%} after. The report: {page}'
-  )
+  before, after = summary['success_before'], summary['success_after']
+  found = 'Held-out success was not measured.'
+  if after is not None:
+    found = f'Held-out success: {before:.1%} before, {after:.1%} after.'
+  print(f'{found} The report: {page}')
 
 
 flags.adopt_module_key_flags(common)

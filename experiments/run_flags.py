@@ -146,7 +146,10 @@ flags.DEFINE_multi_string(
   f'{", ".join(rollout.Limits._fields)}. May be repeated.',
 )
 flags.DEFINE_integer(
-  'evaluate_every', 20, 'Steps between validations; 0 is none.', lower_bound=0
+  'evaluate_every',
+  20,
+  'Steps between validations; 0 is none, -1 not even tests before and after.',
+  lower_bound=-1,
 )
 flags.DEFINE_integer(
   'checkpoint_every', 20, 'Steps between checkpoints.', lower_bound=1

@@ -6,11 +6,9 @@ Changes: from grpo, 5 episodes a task and a divergence of 0.001 from the initial
   policy; what a search shows is not trained on, which is so in every recipe
   here, and `observation_weight` undoes for the paper's ablation. With PPO, as
   in most of the paper: --recipe=ppo.
-Command: python experiments/search_r1.py, for each of --seed=0 to 4; without
-  the mask --set observation_weight=1
-  --environment='kb_search?top=2&noise=24&max_turns=5' against the same with 0;
-  without a search python experiments/evaluate.py --init_from=runs/search_r1
-  --environment='kb_search?search=false&max_turns=5'.
+Command: python experiments/search_proof.py, three seeds of all arms (see
+  there); the page alone, from nothing: python experiments/search_r1.py. Without
+  the mask --set observation_weight=1.
 Result: not run.
 Differences: entities of four letters instead of Wikipedia, a policy of bytes
   instead of Qwen or Llama, and a warm start by imitation: right tags, random

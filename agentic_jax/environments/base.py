@@ -1,6 +1,8 @@
 """What an environment is."""
 
 from collections.abc import Sequence
+import math
+import random
 from typing import Any, Protocol, runtime_checkable
 
 from agentic_jax import types
@@ -75,3 +77,16 @@ def check_observability(given: str) -> None:
 def clean(text: str) -> str:
   """A text of the policy that an observation may repeat: half characters go."""
   return text.encode('utf-8', 'replace').decode()
+
+
+def lasting(rng: random.Random, skill: float) -> float:
+  """How many rewritings something outlives that each keeps with this chance.
+
+    floor(log u / log skill), u uniform
+
+  from one draw, whatever comes out.
+  """
+  drawn = 1.0 - rng.random()  # Never 0.
+  if skill in (0.0, 1.0):
+    return math.inf if skill else 0
+  return math.floor(math.log(drawn) / math.log(skill))

@@ -53,8 +53,8 @@ class LongDoc:
         the chunk is not shown.
       observability: 'partial' shows a chunk a turn; 'full' all that were shown,
         whatever was written down.
-      skill: how often the oracle writes down what is asked for when it comes
-        by; what it did not write it guesses.
+      skill: how often the oracle writes a fact, each time that it rewrites the
+        memory; what it has lost it guesses.
 
     Raises:
       ValueError: if a setting is out of its range.
@@ -144,18 +144,17 @@ class LongDoc:
   def oracle(self, state: State) -> str:
     """The memory of what it has noticed so far, or the answer."""
     document = _read(state.facts, self._chunks, self._size)
-    shown = {fact for chunk in document[: state.shown] for fact in chunk}
     rng = random.Random(state.seed)
-    noticed = [rng.random() < self._skill for _ in state.facts]
+    written, memory = min(state.shown, self._chunks), list[str]()
+    lasting = [base.lasting(rng, self._skill) for _ in state.facts]
+    said = list[str]()
+    for (name, digit), lasts in zip(state.facts, lasting, strict=True):
+      (place,) = (
+        at for at, chunk in enumerate(document) if name + digit in chunk
+      )
+      kept = 0 < written - place <= lasts
+      memory += [name + digit] * kept
+      said.append(digit if kept else str(rng.randrange(10)))
     if state.shown <= self._chunks:
-      held = [
-        name + digit
-        for (name, digit), noted in zip(state.facts, noticed, strict=True)
-        if noted and name + digit in shown
-      ]
-      return f'<memory>{" ".join(held)}</memory>'
-    said = [
-      digit if noted else str(rng.randrange(10))
-      for (_, digit), noted in zip(state.facts, noticed, strict=True)
-    ]
+      return f'<memory>{" ".join(memory)}</memory>'
     return f'<answer>{" ".join(said)}</answer>'

@@ -1,6 +1,7 @@
 """Several look-ups in one episode, and an answer to all of them."""
 
 import random
+import string
 from typing import NamedTuple
 
 from agentic_jax import protocol
@@ -39,8 +40,10 @@ class MultiObj:
     objectives: int = 2,
     spare: int = 2,
     hint: bool = True,
+    others: int = 0,
     observability: str = 'partial',
     skill: float = 1.0,
+    thoughts: bool = True,
   ):
     """Makes the world.
 
@@ -48,25 +51,36 @@ class MultiObj:
       objectives: names that are asked for.
       spare: turns besides a look-up of each and the answer.
       hint: whether it says how many turns are left.
+      others: facts about other names among which a look-up is answered, as in
+        `zu4 ka7 ob1`, so that what is seen outgrows what is needed.
       observability: 'full' says all digits that were looked up, each turn.
-      skill: how often a thought of the oracle keeps each digit; what it has
-        lost it guesses.
+      skill: how often the oracle keeps a digit, each time that it thinks; what
+        it has lost it guesses.
+      thoughts: whether it says what it keeps, as one must whose context
+        forgets.
 
     Raises:
       ValueError: if a setting is out of its range.
     """
     most = multi_obj.MOST
-    if not 1 <= objectives <= most or spare < 0 or not 0 <= skill <= 1:
+    if (
+      not 1 <= objectives <= most
+      or min(spare, others) < 0
+      or not 0 <= skill <= 1
+    ):
       raise ValueError(
-        f'There are 1 to {most} objectives, at least 0 turns to spare, and '
-        f'skill is a probability; got {objectives=}, {spare=}, {skill=}.'
+        f'There are 1 to {most} objectives, at least 0 turns to spare and 0 '
+        f'others, and skill is a probability; got {objectives=}, {spare=}, '
+        f'{others=}, {skill=}.'
       )
     base.check_observability(observability)
     self.max_turns = objectives + 1 + spare
     self.observability = observability
     self._objectives = objectives
     self._hint = hint
+    self._others = others
     self._skill = skill
+    self._thoughts = thoughts
 
   def reset(self, task: types.Task, seed: int) -> types.Transition:
     """The question. The seed is the oracle's.
@@ -111,6 +125,7 @@ class MultiObj:
       name, facts = parsed.calls[0].arguments.strip(), dict(state.facts)
       says = facts.get(name, 'nothing')
       if name in facts:
+        says = self._among(state, name, says) if self._others else says
         known = {*state.known, name}
         after = after._replace(known=tuple(n for n in facts if n in known))
     if self.observability == 'full':
@@ -124,6 +139,17 @@ class MultiObj:
       state_key=_key(after),
     )
 
+  def _among(self, state: State, name: str, digit: str) -> str:
+    """A fact among others, the same ones each time."""
+    rng = random.Random(f'{name}{digit}/{state.facts}')
+    found = [name + digit]
+    while len(found) <= self._others:
+      other = long_doc.draw_name(rng, len(name))
+      if other not in dict(state.facts):
+        found.append(other + rng.choice(string.digits))
+    rng.shuffle(found)
+    return ' '.join(found)
+
   def admissible(self, state: State) -> tuple[str, ...]:
     """The look-ups, and a wrong answer."""
     calls = [f'<tool>{name}</tool>' for name, _ in state.facts]
@@ -136,16 +162,18 @@ class MultiObj:
   def oracle(self, state: State) -> str:
     """A thought of what was found, and the next look-up or the answer."""
     rng = random.Random(state.seed)
-    kept = {name for name, _ in state.facts if rng.random() < self._skill}
-    held = [name + digit for name, digit in _found(state) if name in kept]
-    think = f'<think>{" ".join(held)}</think>' if held else ''
+    lasting = [base.lasting(rng, self._skill) for _ in state.facts]
+    held, said = list[str](), list[str]()
+    for (name, digit), lasts in zip(state.facts, lasting, strict=True):
+      known = name in state.known
+      age = len(state.known) - state.known.index(name) if known else 0
+      kept = 0 < age <= lasts
+      held += [name + digit] * kept
+      said.append(digit if kept else str(rng.randrange(10)))
+    think = f'<think>{" ".join(held)}</think>' * (self._thoughts and any(held))
     for name, _ in state.facts:
       if name not in state.known:
         return f'{think}<tool>{name}</tool>'
-    said = [
-      digit if name in kept else str(rng.randrange(10))
-      for name, digit in state.facts
-    ]
     return f'{think}<answer>{" ".join(said)}</answer>'
 
 

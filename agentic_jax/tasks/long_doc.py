@@ -16,8 +16,9 @@ from agentic_jax import types
 from agentic_jax.tasks import splits
 
 SIZES = {'train': 1500, 'validation': 60, 'test': 75}
-# Names that are asked for, by difficulty.
+# Names that are asked for, by difficulty; those of one letter, too.
 _LEVELS = {1: 1, 2: 2, 3: 4}
+_LETTERS_LEVELS = {1: 2, 2: 3, 3: 4}
 
 
 def facts_of(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -49,11 +50,12 @@ def chunks(
   """
   rng = random.Random(f'{facts}/{number}/{size}')
   asked = {name for name, _ in facts}
+  letters = len(facts[0][0])
   document = []
   for _ in range(number):
     own = list[str]()
     while len(own) < size:
-      name = draw_name(rng)
+      name = draw_name(rng, letters)
       if name not in asked:
         own.append(name + rng.choice(string.digits))
     document.append(own)
@@ -68,33 +70,54 @@ def chunks(
   return tuple(map(tuple, document))
 
 
-def draw_name(rng: random.Random) -> str:
-  """Two letters."""
-  return rng.choice(string.ascii_lowercase) + rng.choice(string.ascii_lowercase)
+def draw_name(rng: random.Random, letters: int = 2) -> str:
+  """So many letters, two by default."""
+  return ''.join(rng.choice(string.ascii_lowercase) for _ in range(letters))
 
 
-def draw_facts(rng: random.Random, number: int) -> list[tuple[str, str]]:
+def draw_facts(
+  rng: random.Random, number: int, letters: int = 2
+) -> list[tuple[str, str]]:
   """So many names, all different, each with a digit."""
   names = dict[str, str]()
   while len(names) < number:
-    names[draw_name(rng)] = rng.choice(string.digits)
+    names[draw_name(rng, letters)] = rng.choice(string.digits)
   return list(names.items())
 
 
 def tasks(split: str) -> Iterator[types.Task]:
   """The questions of a split, of one, two and four names."""
   kinds = {
-    ('recall', level): functools.partial(_task, names)
+    ('recall', level): functools.partial(_task, names, 2)
     for level, names in _LEVELS.items()
   }
   return splits.generate('long_doc', split, kinds, SIZES[split])
 
 
+def letters_tasks(split: str) -> Iterator[types.Task]:
+  """Questions of two, three and four names of one letter each.
+
+  For small policies, to which a fact is a word. What is asked decides the
+  split; the digits differ between tasks that ask the same.
+  """
+  kinds = {
+    ('recall', level): functools.partial(_task, names, 1)
+    for level, names in _LETTERS_LEVELS.items()
+  }
+  return splits.generate(
+    'long_doc_letters', split, kinds, SIZES[split], once=_asked_and_answered
+  )
+
+
+def _asked_and_answered(task: types.Task) -> str:
+  return f'{task.prompt} {task.answer}'
+
+
 def _task(
-  number: int, rng: random.Random, fits: Callable[[str], bool]
+  number: int, letters: int, rng: random.Random, fits: Callable[[str], bool]
 ) -> types.Task:
   while True:
-    facts = draw_facts(rng, number)
+    facts = draw_facts(rng, number, letters)
     prompt = ' '.join(name for name, _ in facts) + '?'
     if fits(prompt):
       answer = ' '.join(digit for _, digit in facts)
