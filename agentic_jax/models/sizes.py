@@ -19,6 +19,10 @@ SIZES: dict[str, dict[str, Any]] = {
     experts=4,
     experts_per_token=2,
   ),
+  # Of the proofs on one core: 0.2M parameters.
+  'small': dict(
+    width=64, layers=4, heads=4, kv_heads=2, head_dim=16, mlp_width=160
+  ),
   # The quickstart's.
   'mini': dict(
     width=128, layers=4, heads=4, kv_heads=2, head_dim=32, mlp_width=320

@@ -4,8 +4,9 @@ A task shows what the function makes of some numbers, the visible tests, such
 as `-2>1 0>5 3>11`. What it makes of the others of `INPUTS` are the hidden ones.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import functools
+import itertools
 import random
 import re
 from typing import NamedTuple
@@ -19,6 +20,9 @@ INPUTS = range(-4, 16)
 _MOST_OUTPUT = 999
 _LEAST_OUTPUTS = 4  # Different ones,
 _LEAST_SEEN = 3  # and different ones in the visible tests.
+# Of `short_tasks`: the largest output, and where visible tests may be.
+_MOST_SHOWN = 99
+_SHOWN_IN = ('test', 'validation', 'train', 'train')
 _NUMBER = r'-?\d{1,4}'
 _TEST = re.compile(rf'({_NUMBER})>({_NUMBER})')
 
@@ -104,6 +108,39 @@ def tasks(split: str) -> Iterator[types.Task]:
   )
 
 
+def short_tasks(split: str) -> Iterator[types.Task]:
+  """Functions of one or two operations, with three visible tests each.
+
+  What is shown are digits and what becomes of them, numbers from 0 to 99. No
+  other such function passes them, so who passes the visible tests and fails
+  hidden ones wrote something else. Neither a behaviour nor the visible tests
+  are in two splits; a behaviour may be shown by several sets of tests.
+  """
+  return splits.generate(
+    'mini_code_short',
+    split,
+    {('program', 1): functools.partial(_shown_briefly, split)},
+    3 * SIZES[split],
+    about=lambda task: behaviour(task.answer),
+  )
+
+
+def by_heart(visible: Tests) -> str:
+  """The program that knows the visible tests, and nothing else."""
+  *before, (_, program) = zip(*visible)
+  program = _number(program)
+  for x, y in reversed(before):
+    program = f'x{_number(x)}={_number(y)}{program}?'
+  return program
+
+
+def _number(value: int) -> str:
+  """A program that is a number, of digits."""
+  tens, ones = divmod(abs(value), 10)
+  positive = f'{_number(tens)}25**{ones}+' if tens else str(ones)
+  return positive if value >= 0 else f'0{positive}-'
+
+
 def triples(split: str) -> Iterator[Triple]:
   """A program of each task of a split, with an input and its output."""
   for task in tasks(split):
@@ -132,6 +169,46 @@ def _task(
       inputs = tuple(sorted([*shown, *more]))
       visible = Tests(inputs, outputs(program, inputs))
     return types.Task(0, str(visible), program)
+
+
+@functools.cache
+def _brief() -> tuple[tuple[str, str], ...]:
+  """Behaviours of one or two operations, each with a shortest program."""
+  one = [f' {digit} {word}' for digit in '123456789' for word in '+-*mM']
+  found: dict[str, str] = {}
+  for end in (*one, *map(''.join, itertools.product(one, repeat=2))):
+    about = behaviour(f'x{end}')
+    if about:
+      found.setdefault(about, f'x{end}')
+  return tuple(found.items())
+
+
+@functools.cache
+def _passing() -> Mapping[tuple[int, int], frozenset[int]]:
+  """Which of these pass a test, by their places in `_brief`."""
+  found: dict[tuple[int, int], set[int]] = {}
+  for place, (about, _) in enumerate(_brief()):
+    for test in zip(INPUTS, map(int, about.split()), strict=True):
+      found.setdefault(test, set()).add(place)
+  return {test: frozenset(places) for test, places in found.items()}
+
+
+def _shown_briefly(
+  split: str, rng: random.Random, fits: Callable[[str], bool]
+) -> types.Task:
+  """A function of which three tests are shown."""
+  while True:
+    about, program = rng.choice(_brief())
+    if not fits(about):
+      continue
+    inputs = tuple(sorted(rng.sample(range(10), 3)))
+    visible = Tests(inputs, outputs(program, inputs))
+    passing = [_passing()[test] for test in zip(*visible)]
+    alone = len(frozenset.intersection(*passing)) == 1
+    if not alone or not all(0 <= y <= _MOST_SHOWN for y in visible.outputs):
+      continue
+    if random.Random(f'shown/{visible}').choice(_SHOWN_IN) == split:
+      return types.Task(0, str(visible), program)
 
 
 def _chain(rng: random.Random, words: str, least: int, most: int) -> str:
