@@ -120,7 +120,7 @@ def short_tasks(split: str) -> Iterator[types.Task]:
     'mini_code_short',
     split,
     {('program', 1): functools.partial(_shown_briefly, split)},
-    3 * SIZES[split],
+    3 * SIZES[split] if split == 'train' else SIZES[split],
     about=lambda task: behaviour(task.answer),
   )
 
