@@ -62,9 +62,7 @@ TESTED = {
 SHARES = ('passes', 'first', 'repairs', 'cheats')
 
 
-def commands(
-  seed: int, root: pathlib.Path, *, smoke: bool
-) -> list[list[str]]:
+def commands(seed: int, root: pathlib.Path, *, smoke: bool) -> list[list[str]]:
   """What is run for a seed, in order: arguments of Python."""
   place = root / f'seed_{seed}'
   warm_steps, steps = (2, 2) if smoke else (FLAGS.warm_steps, FLAGS.steps)
@@ -216,7 +214,7 @@ def table(found: Mapping[str, Any]) -> rich.table.Table:
     programs = statistics.fmean(run['programs'] for run in runs)
     made.add_row(label, *cells, f'{programs:.2f}')
   for label, gaps in found['gaps'].items():
-    made.add_row(f'{label} - warm', *(str(gaps[name]) for name in SHARES))
+    made.add_row(f'{label} - warm', *(f'{gaps[name]:+}' for name in SHARES))
   own = found['cheater']
   passes = f'{100 * own["hidden"]:.1f}'
   cheats = f'{100 * (own["visible"] - own["hidden"]):.1f}'

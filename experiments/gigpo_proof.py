@@ -177,7 +177,7 @@ def table(found: dict[str, dict[str, Any]]) -> rich.table.Table:
         for measure in columns[2:]
       ]
       made.add_row(name, arm, *cells)
-    gaps = [str(own['gaps'][measure]) for measure in columns[4:]]
+    gaps = [f'{own["gaps"][measure]:+}' for measure in columns[4:]]
     made.add_row(name, 'gigpo - grpo', '', '', *gaps)
   return made
 

@@ -20,6 +20,7 @@ def test_intervals_are_those_of_student():
   # What seeds share does not count.
   gap = proving.difference([0.3, 0.7, 0.9], [0.2, 0.6, 0.8])
   assert gap == pytest.approx((0.1, 0.0), abs=1e-12)
+  assert f'{gap:+}' == '+10.0 ± 0.0'
   many = proving.interval([0.0, 1.0] * 50)
   assert many.half == pytest.approx(1.96 * 0.5025 / 10, rel=1e-3)
 
