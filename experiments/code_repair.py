@@ -16,7 +16,7 @@ Differences: episodes of a task are compared, where the paper has PPO with a
   imitation: right and wrong programs, some that know the tests by heart.
 
 Unless --set and --limit say otherwise, learning_rate is 5e-4, decay_steps is
-the whole RL phase, and an episode has 5 turns of 40 tokens in a segment of 255.
+the whole RL phase, and an episode has 4 turns of 40 tokens in a segment of 255.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from agentic_jax.environments import mini_code
 from experiments import common
 from experiments import imitation
 
-LIMITS = rollout.Limits(turns=5, action_tokens=40, segment_tokens=255)
+LIMITS = rollout.Limits(turns=4, action_tokens=40, segment_tokens=255)
 
 
 def recipe(
@@ -78,7 +78,7 @@ flags.adopt_module_key_flags(imitation)
 if __name__ == '__main__':
   common.define_defaults(
     workdir='runs/code_repair',
-    environment='mini_code?max_turns=5',
+    environment='mini_code?max_turns=4',
     tasks='mini_code_short',
     model='small',
     recipe='code_repair',

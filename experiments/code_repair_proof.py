@@ -51,7 +51,7 @@ from experiments import proving
 
 FLAGS = flags.FLAGS
 TASKS = 'mini_code_short'
-WORLD = 'mini_code?max_turns=5'
+WORLD = 'mini_code?max_turns=4'
 # What is tested: whose parameters, and in which world.
 TESTED = {
   'warm': ('hidden/warm_start', WORLD),
@@ -83,7 +83,7 @@ def commands(seed: int, root: pathlib.Path, *, smoke: bool) -> list[list[str]]:
     [
       *('run.py', '--recipe=code_repair', *shared),
       f'--environment={WORLD}&scored=visible',
-      *proving.limits({'turns': 5, 'action_tokens': 40}),
+      *proving.limits({'turns': 4, 'action_tokens': 40}),
       *proving.limits({'segment_tokens': 255}),
       f'--init_from={place / "hidden" / "warm_start"}',
       f'--workdir={place / "visible"}',
@@ -105,7 +105,7 @@ def commands(seed: int, root: pathlib.Path, *, smoke: bool) -> list[list[str]]:
 
 def judge(episodes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
   """What a policy did, from the records of its episodes."""
-  environment = environments.load('mini_code', max_turns=5)
+  environment = environments.load('mini_code', max_turns=4)
   judged = [_judge(environment, episode) for episode in episodes]
   mean = lambda name, own: statistics.fmean(e[name] for e in own or [{name: 0}])
   failing = [own for own in judged if not own['first_visible']]

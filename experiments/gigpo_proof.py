@@ -18,7 +18,8 @@ The worlds:
              Imitated is what the quickstart imitates.
 
 What is there already is not done again, so a run that was stopped goes on. It
-ends with a table, which it writes to results.json.
+ends with a table, which it writes to results.json, and draws how both learn
+where --picture says.
 """
 
 from collections.abc import Iterable
@@ -33,10 +34,12 @@ import rich.console
 import rich.table
 
 from agentic_jax import metrics
+from benchmarks import curves
 from experiments import proving
 
 FLAGS = flags.FLAGS
 ARMS = ('grpo', 'gigpo')
+_WINDOW = 5  # Batches that a point of the picture is the mean of.
 
 
 class World(NamedTuple):
@@ -66,7 +69,7 @@ WORLDS = {
   'tool_math': World(
     script='quickstart.py',
     warm=('--steps=0', '--set=decay_steps=1'),
-    warm_steps='warm_steps=300',
+    warm_steps='warm_steps=400',
     world=('--environment=tool_math',),
     limits={
       'turns': 6,
@@ -97,31 +100,32 @@ def commands(
   settings = {
     'group_size': 2 if smoke else 8,
     'learning_rate': FLAGS.rate,
-    'minibatches': 2,
+    'minibatches': 4,
   }
   for arm in ARMS:
     found.append(
       [
         *('run.py', f'--recipe={arm}', *shared, f'--init_from={before}'),
         *(f'--workdir={place / arm}', f'--steps={steps}'),
-        f'--tasks_per_step={2 if smoke else 8}',
+        f'--tasks_per_step={2 if smoke else 16}',
         *proving.settings(settings),
       ]
     )
   return found
 
 
+def sampled(workdir: pathlib.Path) -> list[float]:
+  """The success of the episodes of each batch."""
+  name = 'rollout/success'
+  return [own[name] for own in metrics.read(workdir) if name in own]
+
+
 def outcome(workdir: pathlib.Path) -> dict[str, float]:
   """What a run is judged by."""
-  sampled = [
-    record['rollout/success']
-    for record in metrics.read(workdir)
-    if 'rollout/success' in record
-  ]
   summary = json.loads((workdir / 'summary.json').read_text())
   return {
     'warm': summary['success_before'],
-    'learning': statistics.fmean(sampled),
+    'learning': statistics.fmean(sampled(workdir)),
     'held-out': summary['success_after'],
     'recurrence': recurrence(_recorded(workdir)),
   }
@@ -182,6 +186,27 @@ def table(found: dict[str, dict[str, Any]]) -> rich.table.Table:
   return made
 
 
+def picture(seeds: list[int], root: pathlib.Path) -> str:
+  """An SVG: how both learn in each world, with intervals over seeds."""
+  panels = []
+  for name in FLAGS.world:
+    lines, last = [], 0
+    for color, arm in enumerate(ARMS):
+      runs = [sampled(root / name / f'seed_{seed}' / arm) for seed in seeds]
+      last = min(map(len, runs))
+      points = []
+      for end in range(_WINDOW, last + 1, _WINDOW):
+        found = proving.interval(
+          [statistics.fmean(run[end - _WINDOW : end]) for run in runs]
+        )
+        points.append((end - _WINDOW / 2, *found))
+      lines.append(curves.Line(arm, points, color + 1))
+    ticks = [last * quarter // 4 for quarter in range(5)]
+    title = f'{name}: success while learning'
+    panels.append(curves.Panel(title, 'batch, means of five', ticks, lines))
+  return curves.svg(panels)
+
+
 def main(argv: list[str]) -> None:
   """Runs what is missing, and tells what came of it."""
   if len(argv) > 1:
@@ -196,12 +221,15 @@ def main(argv: list[str]) -> None:
   print(f'Percent, means of {len(seeds)} seeds with 95 % of Student t')
   rich.console.Console(highlight=False).print(table(found))
   proving.write(root / 'results.json', found)
+  if FLAGS.picture:
+    pathlib.Path(FLAGS.picture).write_text(picture(seeds, root))
 
 
 if __name__ == '__main__':
   proving.define_flags('runs/gigpo_proof')
   flags.DEFINE_multi_enum('world', sorted(WORLDS), sorted(WORLDS), 'Where.')
   flags.DEFINE_string('model', 'small', 'Size of the policy.')
+  flags.DEFINE_string('picture', '', 'Where to draw an SVG; empty is nowhere.')
   flags.DEFINE_integer('steps', 40, 'Of each arm.', lower_bound=1)
   flags.DEFINE_float('rate', 5e-4, 'Learning rate of both.', lower_bound=0.0)
   app.run(main)

@@ -20,8 +20,7 @@ INPUTS = range(-4, 16)
 _MOST_OUTPUT = 999
 _LEAST_OUTPUTS = 4  # Different ones,
 _LEAST_SEEN = 3  # and different ones in the visible tests.
-# Of `short_tasks`: the largest output, and where visible tests may be.
-_MOST_SHOWN = 99
+# Where visible tests of `short_tasks` may be.
 _SHOWN_IN = ('test', 'validation', 'train', 'train')
 _NUMBER = r'-?\d{1,4}'
 _TEST = re.compile(rf'({_NUMBER})>({_NUMBER})')
@@ -109,12 +108,13 @@ def tasks(split: str) -> Iterator[types.Task]:
 
 
 def short_tasks(split: str) -> Iterator[types.Task]:
-  """Functions of one or two operations, with three visible tests each.
+  """Functions that are a digit or a sum, as x is below a bound or not.
 
-  What is shown are digits and what becomes of them, numbers from 0 to 99. No
-  other such function passes them, so who passes the visible tests and fails
-  hidden ones wrote something else. Neither a behaviour nor the visible tests
-  are in two splits; a behaviour may be shown by several sets of tests.
+  Such as `x 5 < x 2 + 7 ?`. Three tests are visible, of digits and of what
+  becomes of them. No other such function passes them, so who passes the visible
+  tests and fails hidden ones wrote something else. Neither a behaviour nor the
+  visible tests are in two splits; a behaviour may be shown by several sets of
+  tests.
   """
   return splits.generate(
     'mini_code_short',
@@ -173,13 +173,15 @@ def _task(
 
 @functools.cache
 def _brief() -> tuple[tuple[str, str], ...]:
-  """Behaviours of one or two operations, each with a shortest program."""
-  one = [f' {digit} {word}' for digit in '123456789' for word in '+-*mM']
+  """Behaviours of `short_tasks`, each with its first program."""
+  sums = [f'x {number} {sign}' for number in range(1, 10) for sign in '+-']
   found: dict[str, str] = {}
-  for end in (*one, *map(''.join, itertools.product(one, repeat=2))):
-    about = behaviour(f'x{end}')
-    if about:
-      found.setdefault(about, f'x{end}')
+  for bound, value, digit in itertools.product(range(2, 9), sums, range(10)):
+    for both in (f'{value} {digit}', f'{digit} {value}'):
+      program = f'x {bound} < {both} ?'
+      about = behaviour(program)
+      if about:
+        found.setdefault(about, program)
   return tuple(found.items())
 
 
@@ -204,8 +206,7 @@ def _shown_briefly(
     inputs = tuple(sorted(rng.sample(range(10), 3)))
     visible = Tests(inputs, outputs(program, inputs))
     passing = [_passing()[test] for test in zip(*visible)]
-    alone = len(frozenset.intersection(*passing)) == 1
-    if not alone or not all(0 <= y <= _MOST_SHOWN for y in visible.outputs):
+    if len(frozenset.intersection(*passing)) > 1 or min(visible.outputs) < 0:
       continue
     if random.Random(f'shown/{visible}').choice(_SHOWN_IN) == split:
       return types.Task(0, str(visible), program)
