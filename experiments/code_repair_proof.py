@@ -52,9 +52,10 @@ from experiments import proving
 FLAGS = flags.FLAGS
 TASKS = 'mini_code_short'
 WORLD = 'mini_code?max_turns=4'
+ARMS = ('hidden', 'visible')
 # What is tested: whose parameters, and in which world.
 TESTED = {
-  'warm': ('hidden/warm_start', WORLD),
+  'warm': ('warm/warm_start', WORLD),
   'hidden': ('hidden', WORLD),
   'visible': ('visible', WORLD),
   'blind': ('hidden', f'{WORLD}&observability=partial'),
@@ -67,28 +68,27 @@ def commands(seed: int, root: pathlib.Path, *, smoke: bool) -> list[list[str]]:
   place = root / f'seed_{seed}'
   warm_steps, steps = (2, 2) if smoke else (FLAGS.warm_steps, FLAGS.steps)
   shared = [f'--tasks={TASKS}', f'--model={FLAGS.model}', f'--seed={seed}']
-  shared += ['--evaluate_every=0', f'--steps={steps}']
-  shared += [f'--tasks_per_step={2 if smoke else 8}']
+  shared += ['--evaluate_every=0', '--checkpoint_every=20', '--slots=64']
+  warm = [f'--warm_steps={warm_steps}', '--steps=0', '--set=decay_steps=1']
+  warm += [f'--environment={WORLD}', f'--workdir={place / "warm"}']
+  found = [['code_repair.py', *shared, *warm]]
   settings = {
     'group_size': 2 if smoke else 8,
     'learning_rate': FLAGS.rate,
     'decay_steps': steps,
   }
-  shared += proving.settings(settings)
-  found = [
-    [
-      *('code_repair.py', *shared, f'--environment={WORLD}'),
-      *(f'--warm_steps={warm_steps}', f'--workdir={place / "hidden"}'),
-    ],
-    [
-      *('run.py', '--recipe=code_repair', *shared),
-      f'--environment={WORLD}&scored=visible',
-      *proving.limits({'turns': 4, 'action_tokens': 40}),
-      *proving.limits({'segment_tokens': 255}),
-      f'--init_from={place / "hidden" / "warm_start"}',
-      f'--workdir={place / "visible"}',
-    ],
-  ]
+  limits = {'turns': 4, 'action_tokens': 40, 'segment_tokens': 255}
+  for arm in ARMS:
+    found.append(
+      [
+        *('run.py', '--recipe=code_repair', *shared, *proving.limits(limits)),
+        *(f'--environment={WORLD}&scored={arm}', f'--steps={steps}'),
+        f'--tasks_per_step={2 if smoke else 8}',
+        *proving.settings(settings),
+        f'--init_from={place / "warm" / "warm_start"}',
+        f'--workdir={place / arm}',
+      ]
+    )
   for label, (trained, environment) in TESTED.items():
     found.append(
       [
@@ -240,8 +240,8 @@ if __name__ == '__main__':
   proving.define_flags('runs/code_repair_proof')
   flags.DEFINE_string('model', 'small', 'Size of the policy.')
   flags.DEFINE_integer('warm_steps', 300, 'Of imitation.', lower_bound=1)
-  flags.DEFINE_integer('steps', 60, 'Of each arm.', lower_bound=1)
-  flags.DEFINE_float('rate', 5e-4, 'Learning rate of both.', lower_bound=0.0)
+  flags.DEFINE_integer('steps', 50, 'Of each arm.', lower_bound=1)
+  flags.DEFINE_float('rate', 1e-3, 'Learning rate of both.', lower_bound=0.0)
   flags.DEFINE_integer('first', 160, 'Test tasks, the first.', lower_bound=1)
   flags.DEFINE_integer('samples', 4, 'Episodes of a task.', lower_bound=1)
   app.run(main)

@@ -24,6 +24,7 @@ where --picture says.
 
 from collections.abc import Iterable
 import json
+import math
 import pathlib
 import statistics
 from typing import Any, NamedTuple
@@ -50,6 +51,7 @@ class World(NamedTuple):
   warm_steps: str  # The name of the flag.
   world: tuple[str, ...]  # Flags of all runs.
   limits: dict[str, float]
+  steps: int  # Of each arm.
 
 
 WORLDS = {
@@ -65,6 +67,7 @@ WORLDS = {
     warm_steps='steps=60',
     world=('--environment=mazes?max_turns=10', '--tasks=mazes_small'),
     limits={'turns': 10, 'action_tokens': 8, 'segment_tokens': 255},
+    steps=40,
   ),
   'tool_math': World(
     script='quickstart.py',
@@ -77,6 +80,7 @@ WORLDS = {
       'segment_tokens': 127,
       'token_price': 0.0002,
     },
+    steps=20,
   ),
 }
 
@@ -96,7 +100,7 @@ def commands(
     [world.script, *shared, *world.warm, warm_steps, f'--workdir={warm}']
   ]
   before = warm if world.script == 'run.py' else warm / 'warm_start'
-  steps = 2 if smoke else FLAGS.steps
+  steps = 2 if smoke else world.steps
   settings = {
     'group_size': 2 if smoke else 8,
     'learning_rate': FLAGS.rate,
@@ -199,7 +203,9 @@ def picture(seeds: list[int], root: pathlib.Path) -> str:
         found = proving.interval(
           [statistics.fmean(run[end - _WINDOW : end]) for run in runs]
         )
-        points.append((end - _WINDOW / 2, *found))
+        # A single seed has no interval.
+        half = 0.0 if math.isnan(found.half) else found.half
+        points.append((end - _WINDOW / 2, found.mean, half))
       lines.append(curves.Line(arm, points, color + 1))
     ticks = [last * quarter // 4 for quarter in range(5)]
     title = f'{name}: success while learning'
@@ -230,6 +236,5 @@ if __name__ == '__main__':
   flags.DEFINE_multi_enum('world', sorted(WORLDS), sorted(WORLDS), 'Where.')
   flags.DEFINE_string('model', 'small', 'Size of the policy.')
   flags.DEFINE_string('picture', '', 'Where to draw an SVG; empty is nowhere.')
-  flags.DEFINE_integer('steps', 40, 'Of each arm.', lower_bound=1)
   flags.DEFINE_float('rate', 5e-4, 'Learning rate of both.', lower_bound=0.0)
   app.run(main)
