@@ -239,9 +239,9 @@ def main(argv: list[str]) -> None:
 if __name__ == '__main__':
   proving.define_flags('runs/code_repair_proof')
   flags.DEFINE_string('model', 'small', 'Size of the policy.')
-  flags.DEFINE_integer('warm_steps', 300, 'Of imitation.', lower_bound=1)
+  flags.DEFINE_integer('warm_steps', 250, 'Of imitation.', lower_bound=1)
   flags.DEFINE_integer('steps', 50, 'Of each arm.', lower_bound=1)
-  flags.DEFINE_float('rate', 1e-3, 'Learning rate of both.', lower_bound=0.0)
+  flags.DEFINE_float('rate', 4e-4, 'Learning rate of both.', lower_bound=0.0)
   flags.DEFINE_integer('first', 160, 'Test tasks, the first.', lower_bound=1)
   flags.DEFINE_integer('samples', 4, 'Episodes of a task.', lower_bound=1)
   app.run(main)

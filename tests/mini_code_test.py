@@ -288,17 +288,15 @@ def test_short_tasks_have_one_solution(short_tasks):
     assert not of['train'] & of['test'] and not of['train'] & of['validation']
     assert not of['test'] & of['validation']
   # Every other such function fails a visible test.
-  task = short_tasks['test'][0]
-  visible = mini_code.read(task.prompt)
-  passing = set()
-  for bound, number, digit, sign in itertools.product(
-    range(2, 9), range(1, 10), range(10), '+-'
-  ):
-    for both in (f'x{number}{sign}{digit}', f'{digit}x{number}{sign}'):
-      program = f'x{bound}<{both}?'
-      if mini_code.outputs(program, visible.inputs) == visible.outputs:
-        passing.add(program)
-  assert passing == {task.answer.replace(' ', '')}
+  every = list(itertools.product(range(3, 9), range(1, 10), range(10)))
+  for task in short_tasks['test'][:10]:
+    visible = mini_code.read(task.prompt)
+    passing = [
+      program
+      for program in map('x{0[0]}<x{0[1]}+{0[2]}?'.format, every)
+      if mini_code.outputs(program, visible.inputs) == visible.outputs
+    ]
+    assert passing == [task.answer.replace(' ', '')]
 
 
 def test_who_pays_for_visible_tests_is_cheated(short_tasks):
