@@ -83,7 +83,7 @@ def commands(seed: int, root: pathlib.Path, *, smoke: bool) -> list[list[str]]:
       [
         *('run.py', '--recipe=code_repair', *shared, *proving.limits(limits)),
         *(f'--environment={WORLD}&scored={arm}', f'--steps={steps}'),
-        f'--tasks_per_step={2 if smoke else 8}',
+        *(f'--tasks_per_step={2 if smoke else 8}', '--microbatch_rows=8'),
         *proving.settings(settings),
         f'--init_from={place / "warm" / "warm_start"}',
         f'--workdir={place / arm}',
