@@ -82,8 +82,8 @@ if __name__ == '__main__':
     tasks='mini_code_short',
     model='small',
     recipe='code_repair',
-    steps=60,
-    warm_steps=300,
-    skill=0.5,
+    steps=50,
+    warm_steps=250,
+    skill=0.4,
   )
   common.main(main)

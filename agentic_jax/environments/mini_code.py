@@ -234,8 +234,8 @@ def tinker(
   task: types.Task,
   seed: int,
   *,
-  skill: float = 0.5,
-  heart: float = 0.25,
+  skill: float = 0.4,
+  heart: float = 0.6,
   patience: float = 0.5,
 ) -> list[str]:
   """A demonstration in the right form, of mixed craft.
