@@ -18,7 +18,6 @@ Command: python benchmarks/recipes.py --recipes=gspo,sapo --baseline=grpo \\
 """
 
 import json
-import math
 import os
 import pathlib
 import re
@@ -32,6 +31,7 @@ from absl import flags
 
 from agentic_jax import metrics
 from benchmarks import common
+from experiments import proving
 
 _RECIPES = flags.DEFINE_list('recipes', [], 'What to compare, by name.')
 _BASELINE = flags.DEFINE_string('baseline', 'grpo', 'With what.')
@@ -56,8 +56,6 @@ _WORKDIR = flags.DEFINE_string('workdir', 'runs/recipes', 'Where runs go.')
 _OUTPUT = flags.DEFINE_string('output', '', 'Where to write JSON.')
 
 _ROOT = pathlib.Path(__file__).parent.parent
-# Student's t at 97.5 %, by degrees of freedom.
-_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
 
 
 def train(recipe: str, seed: int, warm_start: str) -> pathlib.Path:
@@ -100,15 +98,6 @@ def outcome(workdir: pathlib.Path) -> dict[str, float]:
   }
 
 
-def difference(mine: list[float], base: list[float]) -> tuple[float, float]:
-  """The mean difference by seed, and half its interval."""
-  gaps = [a - b for a, b in zip(mine, base, strict=True)]
-  if len(gaps) < 2:
-    return gaps[0], math.nan
-  half = _T.get(len(gaps) - 1, 2.0) * statistics.stdev(gaps) / len(gaps) ** 0.5
-  return statistics.fmean(gaps), half
-
-
 def main(argv: list[str]) -> None:
   if len(argv) > 1 or not (_RECIPES.value and _WARM.value):
     raise app.UsageError(
@@ -129,8 +118,7 @@ def main(argv: list[str]) -> None:
       mine = [run[name] for run in runs]
       row.append('/'.join(f'{100 * x:.1f}' for x in mine))
       base = [run[name] for run in found[_BASELINE.value]]
-      gap, half = difference(mine, base)
-      row.append(f'{100 * gap:+.1f} ± {100 * half:.1f}')
+      row.append(f'{proving.difference(mine, base):+}')
     rows.append(row)
   header = ['recipe', 'sampled, %', 'gap', 'held-out, %', 'gap']
   print('\n' + common.table(header, rows), flush=True)

@@ -29,9 +29,12 @@ class Interval(NamedTuple):
   mean: float
   half: float  # NaN of a single seed.
 
+  def __format__(self, sign: str) -> str:
+    """As a share in percent; with '+' the sign is always there."""
+    return f'{100 * self.mean:{sign}.1f} ± {100 * self.half:.1f}'
+
   def __str__(self) -> str:
-    """As a share in percent."""
-    return f'{100 * self.mean:.1f} ± {100 * self.half:.1f}'
+    return format(self, '')
 
 
 def define_flags(workdir: str) -> None:

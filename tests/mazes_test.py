@@ -7,6 +7,7 @@ import pytest
 from agentic_jax import environments
 from agentic_jax import types
 from agentic_jax.tasks import mazes
+from agentic_jax.tasks import splits
 
 
 def _walk(text, ways):
@@ -90,6 +91,9 @@ def test_generated_mazes_can_be_solved_and_lost(split):
     if task.index >= 20:
       break
   assert seen == {1, 2, 3}
+  small = list(mazes.small_tasks(split))
+  assert {(t.difficulty, len(t.prompt)) for t in small} == {(1, 14)}
+  assert {splits.split_of(task.prompt) for task in small} == {split}
 
 
 @pytest.mark.parametrize(

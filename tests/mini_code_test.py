@@ -1,5 +1,6 @@
 """The small language and its world: by hand, and against Python."""
 
+import itertools
 import pickle
 
 import hypothesis
@@ -9,6 +10,7 @@ import pytest
 from agentic_jax import environments
 from agentic_jax import tasks as tasks_lib
 from agentic_jax import types
+from agentic_jax.environments import mini_code as world_lib
 from agentic_jax.tasks import mini_code
 from agentic_jax.tasks import mini_language
 from tests import sandbox_attacks
@@ -257,26 +259,11 @@ def test_errors_of_runs_and_of_turns():
   assert nothing[0] == [('submitted', {})]
 
 
-def _by_heart(visible):
-  """The program that knows the visible tests and nothing else."""
-
-  def number(value):
-    tens, ones = divmod(abs(value), 10)
-    positive = f'{number(tens)} 2 5 * * {ones} +' if tens else str(ones)
-    return positive if value >= 0 else f'0 {positive} -'
-
-  (x, y), *rest = zip(*visible)
-  if not rest:
-    return number(y)
-  others = _by_heart(mini_code.Tests(*zip(*rest)))
-  return f'x {number(x)} = {number(y)} {others} ?'
-
-
 def test_visible_tests_by_heart_are_not_enough(all_tasks):
   environment = environments.load('mini_code', process_reward=0.2)
   passed = solved = 0
   for task in all_tasks['train'][:400:4]:  # Of four tests, so it is short.
-    program = _by_heart(mini_code.read(task.prompt))
+    program = mini_code.by_heart(mini_code.read(task.prompt))
     found, _ = _say(
       environment, task.prompt, task.answer,
       f'<tool>{program}</tool>', f'<answer>{program}</answer>',
@@ -286,12 +273,73 @@ def test_visible_tests_by_heart_are_not_enough(all_tasks):
   assert passed >= 60 and solved == 0
 
 
+@pytest.fixture(scope='module')
+def short_tasks():
+  return {split: list(mini_code.short_tasks(split)) for split in SPLITS}
+
+
+def test_short_tasks_have_one_solution(short_tasks):
+  prompts, behaviours = {}, {}
+  for split, tasks in short_tasks.items():
+    prompts[split] = {task.prompt for task in tasks}
+    behaviours[split] = {mini_code.behaviour(task.answer) for task in tasks}
+    assert len(prompts[split]) == len(tasks) >= mini_code.SIZES[split]
+  for of in (prompts, behaviours):
+    assert not of['train'] & of['test'] and not of['train'] & of['validation']
+    assert not of['test'] & of['validation']
+  # Every other such function fails a visible test.
+  every = list(itertools.product(range(3, 9), range(1, 10), range(10)))
+  for task in short_tasks['test'][:10]:
+    visible = mini_code.read(task.prompt)
+    passing = [
+      program
+      for program in map('x{0[0]}<x{0[1]}+{0[2]}?'.format, every)
+      if mini_code.outputs(program, visible.inputs) == visible.outputs
+    ]
+    assert passing == [task.answer.replace(' ', '')]
+
+
+def test_who_pays_for_visible_tests_is_cheated(short_tasks):
+  for scored, pays in (('visible', {'final': 1.0}), ('hidden', {})):
+    environment = environments.load('mini_code', scored=scored)
+    for task in short_tasks['test'][:20]:
+      program = mini_code.by_heart(mini_code.read(task.prompt))
+      said, _ = _say(
+        environment, task.prompt, task.answer, f'<answer>{program}</answer>'
+      )
+      assert said == [('submitted', pays)] and len(program) <= 40
+  assert mini_code.by_heart(mini_code.read('3>-12 0>7')) == 'x3=0125**2+-7?'
+
+
+def test_who_tinkers(short_tasks):
+  environment = environments.load('mini_code', max_turns=5)
+  tinker = lambda task, **craft: world_lib.tinker(
+    environment, task, task.index, **craft
+  )
+  task = short_tasks['train'][0]
+  right = task.answer.replace(' ', '')
+  done = [f'<tool>{right}</tool>', '<answer></answer>']
+  assert tinker(task, skill=1.0, heart=0.0) == done
+  heart = mini_code.by_heart(mini_code.read(task.prompt))
+  assert tinker(task, heart=1.0) == [f'<tool>{heart}</tool>', done[1]]
+  # Who is never right stops after a program, or never.
+  some = short_tasks['train'][:40]
+  poor = dict(skill=0.0, heart=0.0)
+  once = [tinker(task, **poor, patience=0.0) for task in some]
+  assert {len(actions) for actions in once} == {2}
+  ever = [tinker(task, **poor, patience=1.0) for task in some]
+  assert {len(a) for a in ever if '<answer></answer>' not in a} == {5}
+  with pytest.raises(ValueError, match='probabilities, got 2.0'):
+    tinker(task, skill=2.0)
+
+
 def test_settings_and_prompts_that_cannot_be():
   for settings, says in [
     ({'language': 'c'}, "one of mini, python, got 'c'"),
     ({'max_turns': 0}, 'at least 1 turn'),
     ({'process_reward': -1.0}, 'no negative reward'),
     ({'observability': 'none'}, 'observability is'),
+    ({'scored': 'none'}, "scored is 'hidden' or 'visible', got 'none'"),
     ({'language': 'python', 'back_end': 'chroot'}, "no back end 'chroot'"),
   ]:
     with pytest.raises(ValueError, match=says):

@@ -16,6 +16,7 @@ LOSSES = (
   'async_grpo',
   'cispo',
   'clip_cov',
+  'code_repair',
   'dppo',
   'dr_grpo',
   'gmpo',
@@ -169,6 +170,7 @@ ADVANTAGES = [[1.0, 1.0], [-1.0, -1.0]]
     ),
     # Its worst off-policy tokens are clipped, and all count alike.
     ('torl', {}, 0.13967, (0, -0.202177, 0.741847)),
+    ('code_repair', {}, 0.13967, (0, -0.202177, 0.741847)),
     ('kimi', {}, 0.7155, (-0.326667, -0.35, 0.36)),
     ('topr', {}, 0.7, (-1 / 3, -1 / 3, 1 / 3)),
     # Where no episode is good: (e^-.3 x 2.3 - .2) / 3.

@@ -95,6 +95,7 @@ OTHERS: dict[str, tuple[Others, ...]] = {
     Others({'share': 0.5} | _BAND),
     Others({'covariance_low': 0.4, 'covariance_high': 1.14}, {'share': 1.0}),
   ),
+  'code_repair': (_SIZE, Others({'kl_coefficient': 0.3} | _BAND)),
   'dppo': (
     _SIZE,
     Others({'divergence': 'binary_kl', 'cap': 1.5}),

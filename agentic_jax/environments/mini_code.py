@@ -1,6 +1,7 @@
 """Programs that are written, compiled, tested and mended."""
 
 import json
+import random
 from typing import NamedTuple
 
 from agentic_jax import protocol
@@ -57,6 +58,7 @@ class MiniCode:
     process_reward: float = 0.0,
     compile_price: float = 0.0,
     observability: str = 'full',
+    scored: str = 'hidden',
     back_end: str = 'bubblewrap',
     limit_seconds: float = 2.0,
   ):
@@ -69,6 +71,8 @@ class MiniCode:
       process_reward: of all visible tests; paid in shares, as more pass.
       compile_price: taken from the auxiliary reward for what is no program.
       observability: 'full' tells what fails, 'partial' how many pass.
+      scored: which tests an answer is to pass: 'hidden', or 'visible', which
+        pays for what knows them by heart.
       back_end: of the sandbox, for 'python'.
       limit_seconds: of processor time there, for all tests of a program.
 
@@ -86,6 +90,8 @@ class MiniCode:
         f'{max_turns=}, {process_reward=}, {compile_price=}.'
       )
     base.check_observability(observability)
+    if scored not in ('hidden', 'visible'):
+      raise ValueError(f"scored is 'hidden' or 'visible', got {scored!r}.")
     limits = sandbox.Limits(
       processor_seconds=limit_seconds, wall_seconds=5 * limit_seconds
     )
@@ -96,6 +102,7 @@ class MiniCode:
       self.isolation = sandbox.shared(*self._box).isolation
     self.max_turns = max_turns
     self.observability = observability
+    self._scored = scored
     self._language = language
     self._process_reward = process_reward
     self._compile_price = compile_price
@@ -146,9 +153,11 @@ class MiniCode:
     )
 
   def _submit(self, state: State, program: str) -> types.Transition:
-    """The end: hidden tests score, and nothing is told of them."""
+    """The end: tests score, and nothing is told of them."""
     state = state._replace(tried=program, ended=True)
-    inputs = mini_code.hidden(state.visible)
+    inputs = state.visible.inputs
+    if self._scored == 'hidden':
+      inputs = mini_code.hidden(state.visible)
     try:
       wanted = mini_code.outputs(state.answer, inputs)
       passed = self._run(program, inputs) == list(wanted)
@@ -218,6 +227,73 @@ class MiniCode:
       program = mini_language.to_python(program)
     kind = 'answer' if state.tried == program else 'tool'
     return f'<{kind}>{program}</{kind}>'
+
+
+def tinker(
+  environment: MiniCode,
+  task: types.Task,
+  seed: int,
+  *,
+  skill: float = 0.4,
+  heart: float = 0.6,
+  patience: float = 0.5,
+) -> list[str]:
+  """A demonstration in the right form, of mixed craft.
+
+  It tries programs that are right or differ from such in one word, and submits
+  the last one when it passes, or when patience is lost. Some know the visible
+  tests by heart instead.
+
+  Args:
+    environment: steps the actions; its language is 'mini'.
+    task: of `tasks.mini_code`.
+    seed: with the task's text it decides everything.
+    skill: the probability that a program is right, from 0 to 1.
+    heart: the share of demonstrations that know the tests by heart.
+    patience: the probability of another program after one that fails.
+
+  Returns:
+    The actions; the last one answers, unless the world ended before.
+
+  Raises:
+    ValueError: if one of these is no probability.
+  """
+  if not all(0 <= share <= 1 for share in (skill, heart, patience)):
+    raise ValueError(
+      'skill, heart and patience are probabilities, got '
+      f'{skill}, {heart}, {patience}.'
+    )
+  rng = random.Random(f'tinker/{seed}/{task.prompt}')
+  right = task.answer.replace(' ', '')
+  transition, actions = environment.reset(task, seed), list[str]()
+  wanted = len(transition.state.visible.inputs)
+  knows = rng.random() < heart
+  while not (transition.terminated or transition.truncated):
+    state = transition.state
+    fails = state.most_passed < wanted
+    if fails and (not state.turn or rng.random() < patience):
+      program = right if rng.random() < skill else _changed(right, rng)
+      if knows:
+        program = mini_code.by_heart(state.visible)
+      actions.append(f'<tool>{program}</tool>')
+    else:
+      actions.append('<answer></answer>')
+    transition = environment.step(state, actions[-1], seed)
+  return actions
+
+
+def _changed(program: str, rng: random.Random) -> str:
+  """Another program: a word is another one of its kind."""
+  kinds = ('123456789', '+-*mM/%', '<=>')
+  places = [
+    (i, kind)
+    for i, word in enumerate(program)
+    for kind in kinds
+    if word in kind
+  ]
+  place, kind = rng.choice(places)
+  word = rng.choice(kind.replace(program[place], ''))
+  return program[:place] + word + program[place + 1 :]
 
 
 def _run_python(

@@ -7,7 +7,7 @@ a step after which there is none any more.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import functools
 import random
 import re
@@ -116,11 +116,23 @@ def plan(maze: Maze) -> str | None:
 
 def tasks(split: str) -> Iterator[types.Task]:
   """The mazes of a split; the answer is the length of a shortest way."""
+  return _generate('mazes', split, _LEVELS, SIZES[split])
+
+
+def small_tasks(split: str) -> Iterator[types.Task]:
+  """Mazes of the lowest difficulty alone, with more to train on."""
+  number = 3 * SIZES[split] if split == 'train' else SIZES[split]
+  return _generate('mazes_small', split, {1: _LEVELS[1]}, number)
+
+
+def _generate(
+  name: str, split: str, levels: Mapping[int, _Level], number: int
+) -> Iterator[types.Task]:
   kinds = {
-    ('maze', number): functools.partial(_maze, level)
-    for number, level in _LEVELS.items()
+    ('maze', difficulty): functools.partial(_maze, level)
+    for difficulty, level in levels.items()
   }
-  return splits.generate('mazes', split, kinds, SIZES[split])
+  return splits.generate(name, split, kinds, number)
 
 
 def _put(cells: str, place: int, cell: str) -> str:

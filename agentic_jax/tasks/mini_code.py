@@ -104,6 +104,40 @@ def tasks(split: str) -> Iterator[types.Task]:
   )
 
 
+def short_tasks(split: str) -> Iterator[types.Task]:
+  """Functions that are a sum below a bound, and a digit above.
+
+  Such as `x 5 < x 2 + 7 ?`. Four tests are visible: of 0, 1 or 2, of the last
+  number below the bound, of the bound, and of a number above. No other such
+  function passes them, so who passes the visible tests and fails hidden ones
+  wrote something else. A behaviour may be shown by several sets of tests; it is
+  in one split.
+  """
+  return splits.generate(
+    'mini_code_short',
+    split,
+    {('program', 1): _shown_briefly},
+    2 * SIZES[split] if split == 'train' else SIZES[split],
+    about=lambda task: behaviour(task.answer),
+  )
+
+
+def by_heart(visible: Tests) -> str:
+  """The program that knows the visible tests, and nothing else."""
+  *before, (_, program) = zip(*visible)
+  program = _number(program)
+  for x, y in reversed(before):
+    program = f'x{_number(x)}={_number(y)}{program}?'
+  return program
+
+
+def _number(value: int) -> str:
+  """A program that is a number, of digits."""
+  tens, ones = divmod(abs(value), 10)
+  positive = f'{_number(tens)}25**{ones}+' if tens else str(ones)
+  return positive if value >= 0 else f'0{positive}-'
+
+
 def triples(split: str) -> Iterator[Triple]:
   """A program of each task of a split, with an input and its output."""
   for task in tasks(split):
@@ -131,6 +165,22 @@ def _task(
       more = rng.sample(others, number - len(shown))
       inputs = tuple(sorted([*shown, *more]))
       visible = Tests(inputs, outputs(program, inputs))
+    return types.Task(0, str(visible), program)
+
+
+def _shown_briefly(
+  rng: random.Random, fits: Callable[[str], bool]
+) -> types.Task:
+  """A function of which four tests are shown."""
+  while True:
+    bound, more, digit = rng.randint(3, 8), rng.randint(1, 9), rng.randint(0, 9)
+    program = f'x {bound} < x {more} + {digit} ?'
+    # With such a digit another bound would do.
+    if digit - more in (bound - 1, bound) or not fits(behaviour(program)):
+      continue
+    low, high = rng.randint(0, min(2, bound - 2)), rng.randint(bound + 1, 9)
+    inputs = low, bound - 1, bound, high
+    visible = Tests(inputs, outputs(program, inputs))
     return types.Task(0, str(visible), program)
 
 
