@@ -124,8 +124,8 @@ def short_tasks(split: str) -> Iterator[types.Task]:
 
 def by_heart(visible: Tests) -> str:
   """The program that knows the visible tests, and nothing else."""
-  *before, (_, program) = zip(*visible)
-  program = _number(program)
+  *before, (_, last) = zip(*visible)
+  program = _number(last)
   for x, y in reversed(before):
     program = f'x{_number(x)}={_number(y)}{program}?'
   return program
