@@ -1,8 +1,9 @@
 """An agent behind an endpoint of OpenAI's interface, played in a world.
 
-A conversation is an episode: the observation at its beginning is said by the
-user, each reply is an action, and what the world answers is told by the user,
-or by a tool where the reply called one. The key comes from an environment
+A conversation is an episode, or what an agent sees of it where there are
+several: the observation at its beginning is said by the user, each reply is an
+action, and what the world answers is told by the user, or by a tool where the
+reply called one. The key comes from an environment
 variable, goes nowhere but into the client, and is never written.
 """
 
@@ -20,6 +21,7 @@ from agentic_jax import rollout
 from agentic_jax import serve
 from agentic_jax import types
 from agentic_jax.rollout import faults
+from agentic_jax.rollout import parts
 
 # What other servers say when a conversation is longer than they can read.
 _TOO_LONG = ('context_length_exceeded', 'exceed_context_size_error')
@@ -59,13 +61,13 @@ def parse(text: str) -> Address:
     ValueError: the URL is none, or a name or a value is unknown.
   """
   url, *options = text.split(',')
-  parts = urllib_parse.urlsplit(url)
-  if parts.scheme not in ('http', 'https') or not parts.hostname:
+  split = urllib_parse.urlsplit(url)
+  if split.scheme not in ('http', 'https') or not split.hostname:
     raise ValueError(
       f'--endpoint={url!r}: wanted a URL such as http://127.0.0.1:8000/v1, and '
       'after it, if need be, ,model=NAME.'
     )
-  if parts.username or parts.password or parts.query:
+  if split.username or split.password or split.query:
     raise ValueError(
       '--endpoint: a URL without user, password and query is wanted, because '
       'it is written to config.json. Put the key into an environment variable, '
@@ -238,22 +240,20 @@ class Agent:
 
 
 class _Talk:
-  """One conversation."""
+  """One episode; each agent of its world has a conversation of its own."""
 
   def __init__(self, agent: Agent, request: rollout.Request):
     self.turns: list[types.Turn] = []
     self.terminated = self.truncated = False
     self._agent, self._request = agent, request
-    self._messages: list[Any] = []
-    if agent.system:
-      self._messages.append({'role': 'system', 'content': agent.system})
+    self._messages: dict[int, list[Any]] = {}  # By who moves.
 
   def go(self) -> None:
     """Plays to the end."""
     world, request = self._agent.world, self._request
     seed = rollout.derive_seed(world.seed, request.draw)
     at = faults.check(world.environment.reset(request.task, seed))
-    self._messages.append({'role': 'user', 'content': at.observation.text})
+    self._tell(at)
     limits = world.limits
     spent = 0
     while not (self.terminated or self.truncated):
@@ -273,8 +273,10 @@ class _Talk:
     number = len(self.turns)
     seed = rollout.derive_seed(world.seed, request.draw, request.member, number)
     # Servers take seeds of 31 bits.
-    reply = agent.ask(self._messages, limit, seed & 0x7FFFFFFF)
+    told = self._messages[self._place(at)]
+    reply = agent.ask(told, limit, seed & 0x7FFFFFFF)
     choice = reply.choices[0]
+    told.append(_said(choice.message))
     text = agent.action(choice.message)
     action = world.grammar.for_world(text)
     after = faults.check(world.environment.step(at.state, action, seed))
@@ -293,34 +295,38 @@ class _Talk:
         cut=choice.finish_reason == 'length',
       )
     )
-    self._tell(choice.message, after.observation.text)
+    self.turns = parts.paid(self.turns, after.others)
+    self._tell(after)
     return after
 
-  def _tell(self, message: Any, says: str) -> None:
-    """Adds a reply and what answers it."""
-    said: dict[str, Any] = {
-      'role': 'assistant',
-      'content': message.content or '',
-    }
-    calls = message.tool_calls or ()
-    if calls:
-      said['tool_calls'] = [
-        {
-          'id': call.id,
-          'type': 'function',
-          'function': {
-            'name': call.function.name,
-            'arguments': call.function.arguments,
-          },
-        }
-        for call in calls
-      ]
-    self._messages.append(said)
-    for call in calls:
-      answer = {'role': 'tool', 'tool_call_id': call.id, 'content': says}
-      self._messages.append(answer)
-    if not calls:
-      self._messages.append({'role': self._agent.role, 'content': says})
+  def _place(self, at: types.Transition) -> int:
+    """Whose conversation goes on."""
+    return int(at.agent) if self._agent.world.agents > 1 else 0
+
+  def _tell(self, at: types.Transition) -> None:
+    """Says to who moves next what is to be seen: first, or in answer."""
+    says, system = at.observation.text, self._agent.system
+    messages = self._messages.setdefault(self._place(at), [])
+    if not messages:
+      messages += [{'role': 'system', 'content': system}] * bool(system)
+      messages.append({'role': 'user', 'content': says})
+      return
+    calls = messages[-1].get('tool_calls', ())
+    messages += [
+      {'role': 'tool', 'tool_call_id': call['id'], 'content': says}
+      for call in calls
+    ] or [{'role': self._agent.role, 'content': says}]
+
+
+def _said(message: Any) -> dict[str, Any]:
+  """A reply, as it is told again."""
+  said: dict[str, Any] = {'role': 'assistant', 'content': message.content or ''}
+  own = {'id': True, 'function': {'name', 'arguments'}}
+  calls = [
+    {'type': 'function'} | call.model_dump(include=own)
+    for call in message.tool_calls or ()
+  ]
+  return said | ({'tool_calls': calls} if calls else {})
 
 
 def _library() -> Any:

@@ -1,12 +1,16 @@
 """Worlds of several agents: who is told what, who is paid, who is trained."""
 
+import types as python_types
+
 import numpy as np
 import pytest
 
 from agentic_jax import batching
 from agentic_jax import context as context_lib
 from agentic_jax import environments
+from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
+from agentic_jax import tasks as tasks_lib
 from agentic_jax import types
 from agentic_jax.recipe import branching
 from agentic_jax.rollout import episodes
@@ -186,3 +190,58 @@ def test_what_needs_one_agent_says_so():
   world = small_world.world(environment)
   with pytest.raises(ValueError, match='has 2 agents'):
     rollout.states(negotiate(), world)
+
+
+def batch(monkeypatch, environment, task, says):
+  """A batch of one group, of which member i says `says[i]`."""
+  world = small_world.world(environment, limits=TURNS)
+
+  def collect(sampler, world, requests, **settings):
+    del sampler, settings
+    script = lambda said: lambda task, seed: said
+    return [rollout.play(world, script(says[r.member]), r) for r in requests]
+
+  monkeypatch.setattr(source.collecting, 'collect', collect)
+  fixed = dict(load=lambda *_: None, prefilled_tokens=0, tokens_per_pass=None)
+  pool = pool_lib.Pool([task], 0)
+  made = source.Rollouts(
+    python_types.SimpleNamespace(**fixed),
+    world,
+    pool,
+    python_types.SimpleNamespace(waited_seconds=0.0, parked=0),
+    tasks_per_step=1,
+    group_size=len(says),
+    temperature=1.0,
+    keep=recipe_lib.keep_mixed,
+    resample_limit=0,
+  )
+  return made.batch(0, None), pool.position()['statistics']['records']
+
+
+def test_dynamic_sampling_compares_agents_with_those_in_their_place(
+  monkeypatch,
+):
+  world = environments.load('negotiate', stakes='zero_sum')
+  task = types.Task(0, DEAL)
+  deals = [
+    [f'<tool>{said}</tool>' for said in (f'offer {offer}', 'accept')]
+    for offer in ('2 1 0', '2 0 0')
+  ]
+  # What one gains the other loses, in both alike: there is nothing to learn.
+  found, _ = batch(monkeypatch, world, task, [deals[0]] * 2)
+  assert not found.episodes
+  assert found.metrics['rollout/zero_spread_groups'] == 1
+  found, _ = batch(monkeypatch, world, task, deals)
+  assert [e.agent for e in found.episodes] == [0, 0, 1, 1]
+
+
+def test_who_never_moved_did_not_fail(monkeypatch):
+  task = tasks_lib.load('coop_search', 'train')[0]
+  said = [[f'<answer>{x}</answer>'] for x in (task.answer, 'nobody')]
+  world = environments.load('coop_search')
+  found, (record,) = batch(monkeypatch, world, task, said)
+  assert [len(e.turns) for e in found.episodes] == [1, 1, 0, 0]
+  assert found.metrics['rollout/success'] == 0.5
+  assert found.metrics['rollout/turns'] == 1
+  assert found.metrics['ledger/finished'] == 1
+  assert (record.episodes, record.successes) == (2, 1)

@@ -102,3 +102,26 @@ def test_a_toolbox_says_what_isolates_its_tools():
   error = world.step(begin.state, _say('python', code='x'), 0)
   assert 'NameError' in error.observation.text
   assert error.state_key == begin.state_key
+
+
+def test_cells_that_take_long_together_are_not_kept(monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(python.time, 'monotonic', lambda: now[0])
+
+  class Box:
+    ended = 0
+
+    def run(self, code, session):
+      now[0] += float(code)
+      return sandbox_lib.Result(code, 'done')
+
+    def end(self, session):
+      self.ended += 1
+
+  box = Box()
+  one, _ = python.python('7', state=(), sandbox=box)
+  two, said = python.python('5', state=one, sandbox=box)
+  assert (two, said) == (('7', '5'), '5')
+  with pytest.raises(base.ToolError, match='take more than 12.0 s'):
+    python.python('1', state=two, sandbox=box)
+  assert box.ended == 3

@@ -360,3 +360,25 @@ def test_a_run_scores_the_same_served_by_a_process(tmp_path):
     process.wait()
   assert found['direct'] == found['served']
   assert found['direct'][0][0]['tokens'] > 3
+
+
+def test_agents_of_a_world_are_told_what_is_theirs():
+  said = iter(['offer 1 0 0', 'offer 1 1 0', 'offer 9', 'accept'])
+  world = _world(environments.load('negotiate'))
+  task = types.Task(0, '2 1 1 | 1 2 6 | 4 1 1')
+  says = lambda messages: f'<tool>{next(said)}</tool>'
+  episode, asked = _play(says, task=task, world=world)
+  assert [t.agent for t in episode.turns] == [0, 1, 0, 0]
+  # The first has 1 1 0 of its own worth, and the other the rest.
+  finals = [t.reward.get('final') for t in episode.turns]
+  assert finals == [None, 0.5, None, 0.3]
+  told = [[m['content'] for m in a['messages']][1::2] for a in asked]
+  assert told == [
+    ['2 1 1 worth 1 2 6'],
+    ['2 1 1 worth 4 1 1; offer 1 0 0'],
+    ['2 1 1 worth 1 2 6', 'offer 1 1 0'],
+    [
+      *('2 1 1 worth 1 2 6', 'offer 1 1 0'),
+      'error: offer what the other gets of 2 1 1',
+    ],
+  ]

@@ -68,8 +68,11 @@ class Ledger(NamedTuple):
 
 
 def statistics(played: Sequence[types.Episode]) -> dict[str, float]:
-  """Metrics of a batch of episodes; failed ones count only as failures."""
-  good = [episode for episode in played if not episode.failure]
+  """Metrics of a batch of episodes; failed ones count only as failures.
+
+  Parts of agents that never moved count only as episodes.
+  """
+  good = [e for e in played if e.turns and not e.failure]
   turns = [turn for episode in good for turn in episode.turns]
   mean = lambda values: float(np.mean(values)) if len(values) else 0.0
   metrics = {

@@ -46,6 +46,12 @@ def of(episode: types.Episode, agent: int) -> types.Episode:
   )
 
 
+def by_agent(group: Sequence[types.Episode]) -> list[list[types.Episode]]:
+  """The parts in a group, those of each agent together; some at least."""
+  agents = sorted({episode.agent for episode in group})
+  return [[e for e in group if e.agent == agent] for agent in agents]
+
+
 def _answer(episode: types.Episode, after: int | None) -> types.Observation:
   """What an agent was told before a turn; None is that it has no further."""
   if after is None:

@@ -165,9 +165,12 @@ class Rollouts:
     return [[e for e in g if e.member < self._sampled] for g in groups]
 
   def _keeps(self, group: list[types.Episode]) -> bool:
+    """Whether what each agent did is worth keeping, of those that moved."""
     if self._keep is None:
       return True
-    return bool(np.all(self._keep(batching.turns_of(group))))
+    own = parts.by_agent(group)
+    moved = [part for part in own if any(e.turns for e in part)] or own
+    return all(np.all(self._keep(batching.turns_of(part))) for part in moved)
 
   def _metrics(self, played: branching.Grown) -> dict[str, float]:
     """Of what was sampled; and of what was played beside it, where it was.

@@ -75,10 +75,10 @@ class Pool:
       step: of the parameters that played them.
       draws: of `take`, in order.
       groups: the sampled episodes of each. Those that a fault ended say
-        nothing of their task.
+        nothing of their task, nor does an agent that never moved.
     """
     for draw, group in zip(draws, groups, strict=True):
-      played = [episode for episode in group if not episode.failure]
+      played = [e for e in group if e.turns and not e.failure]
       if draw.restart is None:
         self._statistics.observe(step, draw.place, played)
       self._sampler.observe(step, draw, played)

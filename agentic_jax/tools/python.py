@@ -1,6 +1,7 @@
 """Python, run in the sandbox of this process."""
 
 import itertools
+import time
 
 from agentic_jax.tools import base
 from agentic_jax.tools import calling
@@ -8,6 +9,9 @@ from agentic_jax.tools import sandbox as sandbox_lib
 
 _CUT = '\n[...]\n'
 _MAX_CELLS = 100
+# By the clock, of all cells of an episode: each call runs them all again, and
+# has to end before the world counts as hung.
+_CELLS_SECONDS = 12.0
 _sessions = itertools.count()
 
 
@@ -58,8 +62,8 @@ def python(
 ) -> tuple[tuple[str, ...], str]:
   """Runs a cell of Python; says what it prints and its last expression.
 
-  Names that earlier cells left are there. A cell that raises or is killed
-  leaves nothing.
+  Names that earlier cells left are there. A cell that raises or is killed, or
+  takes too long with those before it, leaves nothing.
 
   Args:
     code: the cell, such as x = 6; x * 7.
@@ -70,11 +74,13 @@ def python(
     raise base.ToolError(f'there are {_MAX_CELLS} cells already')
   if sandbox is None:
     sandbox = sandbox_lib.shared()
-  session = f'cells {next(_sessions)}'
+  session, says = f'cells {next(_sessions)}', ''
+  began = time.monotonic()
   try:
-    for cell in state:
-      run(cell, session, sandbox=sandbox)
-    says = run(code, session, sandbox=sandbox)
+    for cell in (*state, code):
+      says = run(cell, session, sandbox=sandbox)
+      if time.monotonic() - began > _CELLS_SECONDS:
+        raise base.ToolError(f'all cells take more than {_CELLS_SECONDS} s')
   finally:
     sandbox.end(session)
   return (*state, code), says or 'done'
