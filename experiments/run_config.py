@@ -96,6 +96,9 @@ def _files() -> dict[str, str]:
 def restore_flags(workdir: pathlib.Path) -> rollout.Limits:
   """Takes the flags of a run, but for those given on the command line.
 
+  How its tasks came is left out: it binds nobody who only plays its policy, and
+  may not be possible with other tasks or another context.
+
   Returns:
     The run's limits; --limit goes before them still.
 
@@ -111,7 +114,9 @@ def restore_flags(workdir: pathlib.Path) -> rollout.Limits:
     )
   asked = FLAGS.limit
   for name, value in config['flags'].items():
-    if name in FLAGS and not FLAGS[name].present and name != 'init_from':
+    if name in ('init_from', 'sampler') or name not in FLAGS:
+      continue
+    if not FLAGS[name].present:
       setattr(FLAGS, name, value)
   if FLAGS.memory and not FLAGS['memory'].present:
     FLAGS['slots'].present = 1  # What the memory held for the run.

@@ -571,3 +571,24 @@ def test_a_restarted_episode_goes_on_where_the_earlier_one_was():
   found = third.batch(1, small_world.params())
   small_world.assert_same(found.episodes, batches[1].episodes)
   assert found.metrics['restart/share'] == batches[1].metrics['restart/share']
+
+
+class Slow(small_world.Wander):
+  """Its resets take longer than a call may."""
+
+  def reset(self, task, seed):
+    time.sleep(0.8)
+    return super().reset(task, seed)
+
+  def step(self, state, action, seed):
+    return super().step(state, action, seed)._replace(terminated=False)
+
+
+def test_a_restart_has_time_for_each_of_its_turns():
+  world = small_world.world(Slow(), environment_seconds=0.5)
+  restart = types.Restart(0, 0, ('on',) * 4, (5, 6, 7), True)
+  (asked,) = small_world.requests(1)
+  fresh, begun = small_world.play(
+    world, [asked, asked._replace(draw=1, restart=restart)]
+  )
+  assert (fresh.failure, begun.failure) == ('hung', '')

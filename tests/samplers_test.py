@@ -5,6 +5,8 @@ import json
 import random
 import time
 
+from absl import flags as absl_flags
+from absl.testing import flagsaver
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from agentic_jax.rollout import counting
 from agentic_jax.tasks import pool as pool_lib
 from agentic_jax.tasks import samplers
 from agentic_jax.train import ahead
+from experiments import common
+from experiments import run_config
 from experiments import worlds
 from tests import small_world
 
@@ -383,3 +387,16 @@ def test_imitation_has_no_success_to_go_by():
   with pytest.raises(ValueError, match='--sampler=window goes by what the'):
     worlds.draws_of('window', TASKS, world, recipe)
   worlds.draws_of('uniform', TASKS, world, recipe)
+
+
+def test_how_tasks_came_binds_nobody_who_plays_a_policy(tmp_path):
+  flags = absl_flags.FLAGS
+  assert common.FLAGS is flags  # It defines them.
+  if not flags.is_parsed():
+    flags(['test'])
+  said = {'sampler': 'restart', 'environment': 'corridor'}
+  config = {'flags': said, 'limits': rollout.Limits()._asdict()}
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  with flagsaver.flagsaver():
+    run_config.restore_flags(tmp_path)
+    assert (flags.sampler, flags.environment) == ('uniform', 'corridor')

@@ -239,12 +239,16 @@ class _Loop:
     return any(own.builder.ended for own in self._playing.values())
 
   def _drop_hung(self) -> None:
-    limit = self._world.limits.environment_seconds
     now = time.monotonic()
     for own in self._playing.values():
       ticket = own.ticket
       if ticket is None or ticket.started is None:
         continue
+      restart = own.builder.request.restart
+      limit = self._world.limits.environment_seconds
+      # The world is led through all turns of a restart in one call.
+      if restart is not None and not own.begun:
+        limit *= 1 + len(restart.actions)
       if now - ticket.started > limit and self._workers.abandon(ticket):
         own.ticket = None
         own.builder.fail('hung', f'no answer within {limit} s')
