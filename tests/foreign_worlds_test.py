@@ -280,6 +280,16 @@ def test_gymnasiums_own_checker_passes(gym, name):
     checker.check_env(env, skip_render_check=True)
 
 
+def test_what_others_earn_is_in_the_info(gym):
+  task = types.Task(0, '2 1 1 | 1 2 6 | 4 1 1')
+  env = playing.to_gymnasium(environments.load('negotiate'), [task])
+  env.reset(seed=0)
+  *_, facts = env.step('<tool>offer 2 1 0</tool>')
+  assert facts == {'reward': {}, 'agent': 1}
+  _, reward, *_, facts = env.step('<tool>accept</tool>')
+  assert (reward, facts['others']) == (0.9, {0: {'final': 0.6}})
+
+
 def test_an_episode_played_by_gymnasiums_rules(gym):
   mazes = environments.load('mazes', step_price=0.125)
   tasks = scripted_play.some_tasks('mazes', 4)

@@ -184,7 +184,7 @@ class Workbench:
       tools_base.ToolError: the call failed.
       memory.WrongOperation: the operation on the memory did.
     """
-    text = ' '.join(text.split()) if kind else text.strip()
+    text = base.clean(' '.join(text.split()) if kind else text.strip())
     before = state
     if kind:
       state, says = _remember(state, text)

@@ -66,12 +66,15 @@ class Playing:
     ended = transition.terminated or transition.truncated
     self._state, self._playing = transition.state, not ended
     text = transition.observation.text[: self._length]
+    facts = {'reward': dict(transition.reward), 'agent': int(transition.agent)}
+    if transition.others:
+      facts['others'] = {i: dict(r) for i, r in transition.others.items()}
     return (
       ''.join(c if c in self._characters else '?' for c in text),
       float(sum(transition.reward.values())),
       bool(transition.terminated),
       bool(transition.truncated),
-      {'reward': dict(transition.reward), 'agent': int(transition.agent)},
+      facts,
     )
 
 
@@ -84,8 +87,9 @@ def to_gymnasium(
 ) -> Any:
   """A `gymnasium.Env` whose observations and actions are texts.
 
-  Its reward is the sum of the components, which are in the info. Images are
-  left out.
+  Its reward is the sum of the components, which are in the info, and of a world
+  of several agents that of who moved: who moves next, and what others earned,
+  is in the info, too. Images are left out.
 
   Args:
     environment: of ours.
