@@ -28,7 +28,7 @@ def random_policy(environment):
     if kind == 0:
       return rng.randbytes(rng.randrange(40)).decode('latin-1')
     if kind == 1:
-      parts = [*tags, '1', 'pow(2,9', 'left', ' ']
+      parts = [*tags, '1', 'pow(2,9', 'left', ' ', 'add \ud800']
       return ''.join(rng.choices(parts, k=rng.randrange(8)))
     return rng.choice(environment.admissible(state))
 
@@ -87,6 +87,7 @@ def test_a_random_agent_never_crashes_it(name, settings):
     for transition in scripted_play.play(environment, task, policy, seed)[0]:
       assert isinstance(transition, types.Transition)
       assert isinstance(transition.observation.text, str)
+      transition.observation.text.encode()
       assert set(transition.reward) <= set(types.REWARDS)
       assert all(math.isfinite(r) for r in transition.reward.values())
       assert isinstance(transition.state_key, str)

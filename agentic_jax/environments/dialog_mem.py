@@ -119,7 +119,8 @@ class DialogMem:
       after = after._replace(place=state.place + 1)
     elif parsed.calls and parsed.calls[0].name:
       try:
-        after, says = self._do(after, parsed.calls[0].arguments)
+        said = base.clean(parsed.calls[0].arguments)
+        after, says = self._do(after, said)
         done = not says.startswith('found')
         after = after._replace(place=state.place + (done and not state.asked))
         if says != 'ok' and self._price:

@@ -108,7 +108,7 @@ class Terminal:
     says, price = f'error: {parsed.error}', self._error_price
     after = state
     if parsed.calls:
-      line = parsed.calls[0].arguments
+      line = base.clean(parsed.calls[0].arguments)
       price = self._command_price
       try:
         shell, says = shell_lib.run(state.shell, line)
