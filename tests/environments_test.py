@@ -28,7 +28,7 @@ def random_policy(environment):
     if kind == 0:
       return rng.randbytes(rng.randrange(40)).decode('latin-1')
     if kind == 1:
-      parts = [*tags, '1', 'pow(2,9', 'left', ' ', 'add \ud800']
+      parts = [*tags, '1', 'pow(2,9', 'left', ' ']
       return ''.join(rng.choices(parts, k=rng.randrange(8)))
     return rng.choice(environment.admissible(state))
 
@@ -87,11 +87,21 @@ def test_a_random_agent_never_crashes_it(name, settings):
     for transition in scripted_play.play(environment, task, policy, seed)[0]:
       assert isinstance(transition, types.Transition)
       assert isinstance(transition.observation.text, str)
-      transition.observation.text.encode()
       assert set(transition.reward) <= set(types.REWARDS)
       assert all(math.isfinite(r) for r in transition.reward.values())
       assert isinstance(transition.state_key, str)
       assert not (transition.terminated and transition.truncated)
+
+
+@every
+def test_half_characters_are_said_by_whoever_likes(name, settings):
+  # A tokenizer makes none of them, but an endpoint may answer with some.
+  environment = environments.load(name, **settings)
+  begin = environment.reset(scripted_play.some_tasks(name, 1)[0], 0).state
+  for tag in ('tool', 'memory', 'answer'):
+    for word in ('', 'add ', 'search ', 'find ', 'cat ', 'write a '):
+      action = f'<{tag}>{word}\ud800 x</{tag}>'
+      environment.step(begin, action, 0).observation.text.encode()
 
 
 @every

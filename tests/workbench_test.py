@@ -194,12 +194,3 @@ def test_begins_are_of_one_split():
     for task in scripted_play.some_tasks(name, 60, split)
   }
   assert len({what for _, what in begins}) == len(begins)
-
-
-def test_half_characters_cost_no_episode():
-  world = environments.load('workbench')
-  begin = world.reset(ANY[0], 0).state
-  for said in ('add a \ud800', 'search \ud800', 'add \ud800'):
-    world.step(begin, f'<memory>{said}</memory>', 0).observation.text.encode()
-  for said in ('write a \ud800', 'python "\ud800"', 'sql "\ud800"', '\ud800'):
-    world.step(begin, f'<tool>{said}</tool>', 0).observation.text.encode()
