@@ -9,6 +9,7 @@ import numpy as np
 
 from agentic_jax import rollout
 from agentic_jax import types
+from agentic_jax.rollout import parts
 from agentic_jax.sampling import sampler as sampler_lib
 
 
@@ -130,10 +131,27 @@ def _requests(tasks: Sequence[types.Task], samples: int):
   ]
 
 
+def seats(played: Sequence[types.Episode]) -> list[types.Episode]:
+  """What is scored: the parts of all agents that moved, or failed.
+
+  So each is judged by what it earned itself, as in training. Where one agent
+  moves, these are the episodes.
+  """
+  agents = 1 + max((t.agent for e in played for t in e.turns), default=0)
+  found = parts.of_all(played, agents)
+  return [e for e in found if agents == 1 or e.turns or e.failure]
+
+
 def measures(
   played: Sequence[types.Episode], split: str = 'evaluate'
 ) -> dict[str, float]:
-  """Success overall, by kind and by difficulty, and what it costs."""
+  """Success overall, by kind and by difficulty, and what it costs.
+
+  Args:
+    played: whole episodes; see `seats`.
+    split: the first part of the names.
+  """
+  played = seats(played)
   solved = [float(e.success and not e.failure) for e in played]
   mean = lambda values: float(np.mean(values)) if len(values) else 0.0
   found = {
@@ -277,8 +295,9 @@ def score(
 ) -> list[Scores]:
   """Scores of all episodes, of each kind and of each difficulty.
 
-  Episodes of one `draw` are attempts at one task. One whose environment failed
-  is not solved.
+  Episodes of one `draw` are attempts at one task; where several agents move,
+  those of one agent, see `seats`, and of these, for pass@k, the ones with
+  attempts enough. One whose environment failed is not solved.
 
   Args:
     played: of `evaluate` or `evaluate_script`.
@@ -287,6 +306,7 @@ def score(
   Raises:
     ValueError: a task has fewer attempts than a k.
   """
+  played = seats(played)
   found = [_scores('all', played, pass_at)]
   for kind in sorted({e.task.kind for e in played if e.task.kind}):
     own = [e for e in played if e.task.kind == kind]
@@ -299,20 +319,21 @@ def score(
 
 
 def _scores(name, played, pass_at) -> Scores:
-  attempts: dict[int, list[float]] = {}
+  attempts: dict[tuple[int, int], list[float]] = {}
   for episode in played:
     solved = float(episode.success and not episode.failure)
-    attempts.setdefault(episode.draw, []).append(solved)
+    attempts.setdefault((episode.draw, episode.agent), []).append(solved)
+  several = any(agent for _, agent in attempts)
+  least = max(pass_at, default=0) if several else 0
+  tried = [own for own in attempts.values() if len(own) >= least]
   mean = lambda values: float(np.mean(values)) if len(values) else 0.0
   return Scores(
     name,
-    len(attempts),
+    len({draw for draw, _ in attempts}),
     len(played),
     estimate([mean(own) for own in attempts.values()]),
     {
-      k: estimate(
-        [pass_at_k(len(own), int(sum(own)), k) for own in attempts.values()]
-      )
+      k: estimate([pass_at_k(len(own), int(sum(own)), k) for own in tried])
       for k in pass_at
     },
     turns=mean([len(e.turns) for e in played]),

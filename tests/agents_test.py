@@ -8,6 +8,7 @@ import pytest
 from agentic_jax import batching
 from agentic_jax import context as context_lib
 from agentic_jax import environments
+from agentic_jax import evaluate
 from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax import tasks as tasks_lib
@@ -245,3 +246,20 @@ def test_who_never_moved_did_not_fail(monkeypatch):
   assert found.metrics['rollout/turns'] == 1
   assert found.metrics['ledger/finished'] == 1
   assert (record.episodes, record.successes) == (2, 1)
+
+
+def test_evaluations_judge_each_agent_by_what_it_earned():
+  # The first gives everything away: worth nothing to it, all to the second.
+  given = negotiate(actions=('offer 2 1 1', 'accept'))
+  kept = negotiate(actions=('offer 0 0 0', 'accept'))
+  for episode in (given, kept):
+    found = evaluate.measures([episode])
+    assert found['evaluate/success'] == 0.5
+    assert found['evaluate/reward'] == 0.5 and found['evaluate/turns'] == 1
+  again = [given, kept._replace(member=1)]
+  (scores,) = evaluate.score(again, pass_at=[1, 2])
+  assert (scores.tasks, scores.episodes) == (1, 4)
+  assert scores.pass_at[1].mean == 0.5 and scores.pass_at[2].mean == 1
+  # Nobody but the first moved: it alone is judged.
+  alone = negotiate(actions=('quit',))
+  assert evaluate.measures([alone])['evaluate/turns'] == len(alone.turns)

@@ -195,6 +195,9 @@ def _serve(
     return own[path].encode('utf-8', 'replace')
   if root is None:
     return None
-  file = (root / path).resolve()
-  inside = file.is_relative_to(root.resolve())
-  return file.read_bytes() if inside and file.is_file() else None
+  try:
+    file = (root / path).resolve()
+    inside = file.is_relative_to(root.resolve())
+    return file.read_bytes() if inside and file.is_file() else None
+  except (OSError, ValueError):  # A name that no file can have.
+    return None
