@@ -1,15 +1,22 @@
-"""How many slots a run has: what --slots says, or what --memory holds."""
+"""The sampler of a run: with slots as --slots says, or as --memory holds."""
 
 import sys
 from typing import NamedTuple
 
 from absl import flags
+import jax
 
+from agentic_jax import recipe as recipe_lib
 from agentic_jax import rollout
 from agentic_jax.models import config as config_lib
 from agentic_jax.sampling import budget
+from agentic_jax.sampling import controls
+from agentic_jax.sampling import grammars
 from agentic_jax.sampling import programs
+from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.sampling import speculation as speculation_lib
+from experiments import drafts
+from experiments import worlds
 
 FLAGS = flags.FLAGS
 
@@ -68,3 +75,44 @@ def admit(
     limits.segment_tokens, found.slots, segment_images=limits.segment_images
   )
   return Admitted(shape, found.parked)
+
+
+def sampler(
+  config: config_lib.TransformerConfig,
+  world: rollout.World,
+  sampling: recipe_lib.Sampling,
+  mesh: jax.sharding.Mesh,
+  record: bool,
+  most_slots: int,
+) -> sampler_lib.Sampler:
+  """The sampler of a run, as its flags say.
+
+  Args:
+    config: the transformer.
+    world: its tokenizer, grammar and limits count.
+    sampling: of the recipe.
+    mesh: of the run, for a draft of another model.
+    record: whether what might have been sampled is recorded.
+    most_slots: that there is use for.
+
+  Raises:
+    ValueError: --memory, --speculate or a grammar does not fit.
+  """
+  words = world.tokenizer
+  drafting = drafts.load(FLAGS.speculate, world.limits.segment_tokens, mesh)
+  admitted = admit(config, world.limits, most_slots, drafting)
+  return sampler_lib.Sampler(
+    config,
+    admitted.shape,
+    limit_parked=admitted.limit_parked,
+    stop_ids=words.stop_ids(world.grammar.stop_strings),
+    seed=FLAGS.seed,
+    find_stop=worlds.find_stop(world),
+    controls=controls.resolve(
+      sampling,
+      words,
+      grammar=grammars.load(sampling, world.grammar, words, config.vocab_size),
+      record=record,
+    ),
+    speculation=drafting,
+  )

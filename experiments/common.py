@@ -27,13 +27,10 @@ from agentic_jax import train
 from agentic_jax import types
 from agentic_jax.models import config as config_lib
 from agentic_jax.models import pretrained
-from agentic_jax.sampling import controls
-from agentic_jax.sampling import grammars
 from agentic_jax.sampling import sampler as sampler_lib
 from agentic_jax.tasks import pool
 from agentic_jax.tasks import samplers
 from experiments import admission
-from experiments import drafts
 from experiments import pages
 from experiments import policies
 from experiments import run_config
@@ -214,7 +211,7 @@ def build(
     published,
     config,
     chosen,
-    _sampler(
+    admission.sampler(
       *(config, world, chosen, mesh),
       record=sampling is None,
       most_slots=FLAGS.tasks_per_step * made.group_size,
@@ -223,34 +220,6 @@ def build(
     mesh,
     splits,
     worlds.draws_of(FLAGS.sampler, splits['train'], world, made),
-  )
-
-
-def _sampler(
-  config: config_lib.TransformerConfig,
-  world: rollout.World,
-  sampling: recipe_lib.Sampling,
-  mesh: jax.sharding.Mesh,
-  record: bool,
-  most_slots: int,
-) -> sampler_lib.Sampler:
-  words = world.tokenizer
-  drafting = drafts.load(FLAGS.speculate, world.limits.segment_tokens, mesh)
-  admitted = admission.admit(config, world.limits, most_slots, drafting)
-  return sampler_lib.Sampler(
-    config,
-    admitted.shape,
-    limit_parked=admitted.limit_parked,
-    stop_ids=words.stop_ids(world.grammar.stop_strings),
-    seed=FLAGS.seed,
-    find_stop=worlds.find_stop(world),
-    controls=controls.resolve(
-      sampling,
-      words,
-      grammar=grammars.load(sampling, world.grammar, words, config.vocab_size),
-      record=record,
-    ),
-    speculation=drafting,
   )
 
 
