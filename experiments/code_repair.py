@@ -82,17 +82,17 @@ def main() -> None:
   print(f'The report: {report.write(run.workdir)}')
 
 
-flags.DEFINE_float(
-  'heart',
-  0.6,
-  'Share of demonstrations that know the visible tests by heart.',
-  0.0,
-  1.0,
-)
 flags.adopt_module_key_flags(common)
 flags.adopt_module_key_flags(imitation)
 
 if __name__ == '__main__':
+  flags.DEFINE_float(
+    'heart',
+    0.6,
+    'Share of demonstrations that know the visible tests by heart.',
+    0.0,
+    1.0,
+  )
   common.define_defaults(
     workdir='runs/code_repair',
     environment='mini_code?max_turns=4',

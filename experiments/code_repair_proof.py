@@ -107,7 +107,7 @@ def commands(seed: int, root: pathlib.Path, *, smoke: bool) -> list[list[str]]:
 
 def judge(episodes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
   """What a policy did, from the records of its episodes."""
-  environment = environments.load('mini_code', max_turns=4)
+  environment = world_lib.MiniCode(max_turns=4)
   judged = [_judge(environment, episode) for episode in episodes]
   mean = lambda name, own: statistics.fmean(e[name] for e in own or [{name: 0}])
   failing = [own for own in judged if not own['first_visible']]
