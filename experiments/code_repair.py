@@ -6,7 +6,13 @@ Changes: from grpo, a mean over tokens. A turn tries a program on the visible
   tests and is told which fail; the answer is paid by the hidden ones alone.
 Command: python experiments/code_repair_proof.py (see there); the page alone:
   python experiments/code_repair.py
-Result: not run.
+Result: three seeds, model small, 250 steps of imitation, 50 batches of 8 x 8
+  episodes, one busy CPU core; 160 test tasks, sampled. Passes hidden tests:
+  20.7 ± 10.6 % after imitation, 93.4 ± 10.7 after training (+72.7 ± 8.3); the
+  answer passes visible tests and fails hidden ones: 60.2 ± 12.3 before, 0.1 ±
+  0.2 after, and 93.6 ± 1.2 where visible tests pay. Repairs 14.8 ± 19.8 and
+  30.6 ± 63.8 (+15.8 ± 44.6: not proven; +19.9 ± 15.7 over six policies of two
+  settings), 4.1 where feedback does not say what fails. See docs/results.md.
 Differences: episodes of a task are compared, where the paper has PPO with a
   value for each turn and a divergence from the initial policy. Hidden tests pay
   0 or 1, where the paper pays for public and private ones together, takes 1 off
@@ -20,6 +26,7 @@ the whole RL phase, and an episode has 4 turns of 40 tokens in a segment of 255.
 """
 
 import dataclasses
+import functools
 
 from absl import flags
 
@@ -30,6 +37,7 @@ from agentic_jax.environments import mini_code
 from experiments import common
 from experiments import imitation
 
+FLAGS = flags.FLAGS
 LIMITS = rollout.Limits(turns=4, action_tokens=40, segment_tokens=255)
 
 
@@ -68,7 +76,9 @@ def main() -> None:
   run = common.build(
     base_limits=LIMITS, learning_rate=5e-4, decay_steps=imitation.updates()
   )
-  imitation.train_both(run, mini_code.tinker)
+  imitation.train_both(
+    run, functools.partial(mini_code.tinker, heart=FLAGS.heart)
+  )
   print(f'The report: {report.write(run.workdir)}')
 
 
@@ -76,6 +86,13 @@ flags.adopt_module_key_flags(common)
 flags.adopt_module_key_flags(imitation)
 
 if __name__ == '__main__':
+  flags.DEFINE_float(
+    'heart',
+    0.6,
+    'Share of demonstrations that know the visible tests by heart.',
+    0.0,
+    1.0,
+  )
   common.define_defaults(
     workdir='runs/code_repair',
     environment='mini_code?max_turns=4',

@@ -23,10 +23,11 @@ The measures, shares of episodes unless said otherwise:
   repairs   of the episodes whose first program fails visible tests, or is none,
             those that pass the hidden ones in the end.
   cheats    the answer passes the visible tests and fails hidden ones.
-  programs  tried, a number.
+  tries     programs in an episode, a number.
 
 What is there already is not done again, so a run that was stopped goes on. It
-ends with a table, which it writes to results.json.
+ends with a table, which it writes to results.json, and draws how the arms learn
+where --picture says.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,7 @@ from agentic_jax import types
 from agentic_jax.environments import mini_code as world_lib
 from agentic_jax.tasks import mini_code
 from agentic_jax.tasks import mini_language
+from benchmarks import curves
 from experiments import proving
 
 FLAGS = flags.FLAGS
@@ -71,7 +73,7 @@ def commands(seed: int, root: pathlib.Path, *, smoke: bool) -> list[list[str]]:
   shared += ['--evaluate_every=0', '--checkpoint_every=20', '--slots=64']
   warm = [f'--warm_steps={warm_steps}', '--steps=0', '--set=decay_steps=1']
   warm += [f'--environment={WORLD}', f'--workdir={place / "warm"}']
-  found = [['code_repair.py', *shared, *warm]]
+  found = [['code_repair.py', *shared, *warm, *FLAGS.warm]]
   settings = {
     'group_size': 2 if smoke else 8,
     'learning_rate': FLAGS.rate,
@@ -115,7 +117,7 @@ def judge(episodes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     'repairs': mean('passes', failing),
     'failing': len(failing) / len(judged),
     'cheats': mean('cheats', judged),
-    'programs': mean('programs', judged),
+    'tries': mean('tries', judged),
   }
 
 
@@ -141,7 +143,7 @@ def _judge(
     'first': _passes(first, task.answer, hidden),
     'first_visible': _passes(first, task.answer, visible),
     'cheats': _passes(submitted, task.answer, visible) and not passes,
-    'programs': len(programs),
+    'tries': len(programs),
   }
 
 
@@ -207,12 +209,12 @@ def _episodes(into: pathlib.Path) -> list[dict[str, Any]]:
 def table(found: Mapping[str, Any]) -> rich.table.Table:
   """Means over seeds in percent, and the differences from the imitation."""
   made = rich.table.Table(box=None)
-  for column in ('arm', *SHARES, 'programs'):
+  for column in ('arm', *SHARES, 'tries'):
     made.add_column(column, justify='right', no_wrap=True)
   for label, runs in found['arms'].items():
     cells = [str(proving.interval([r[name] for r in runs])) for name in SHARES]
-    programs = statistics.fmean(run['programs'] for run in runs)
-    made.add_row(label, *cells, f'{programs:.2f}')
+    tries = statistics.fmean(run['tries'] for run in runs)
+    made.add_row(label, *cells, f'{tries:.2f}')
   for label, gaps in found['gaps'].items():
     made.add_row(f'{label} - warm', *(f'{gaps[name]:+}' for name in SHARES))
   own = found['cheater']
@@ -220,6 +222,17 @@ def table(found: Mapping[str, Any]) -> rich.table.Table:
   cheats = f'{100 * (own["visible"] - own["hidden"]):.1f}'
   made.add_row('cheater', passes, passes, '', cheats, '1.00')
   return made
+
+
+def picture(seeds: list[int], root: pathlib.Path) -> str:
+  """An SVG: how both arms learn, each judged by the tests that pay it."""
+  lines = [
+    proving.line(
+      f'{arm} tests pay', [root / f'seed_{s}' / arm for s in seeds], color
+    )
+    for color, arm in enumerate(ARMS, start=1)
+  ]
+  return curves.svg([proving.panel('Passes the tests that pay', lines)])
 
 
 def main(argv: list[str]) -> None:
@@ -234,12 +247,18 @@ def main(argv: list[str]) -> None:
   print(f'Percent, means of {len(seeds)} seeds with 95 % of Student t')
   rich.console.Console(highlight=False).print(table(found))
   proving.write(root / 'results.json', found)
+  if FLAGS.picture:
+    pathlib.Path(FLAGS.picture).write_text(picture(seeds, root))
 
 
 if __name__ == '__main__':
   proving.define_flags('runs/code_repair_proof')
   flags.DEFINE_string('model', 'small', 'Size of the policy.')
+  flags.DEFINE_string('picture', '', 'Where to draw an SVG; empty is nowhere.')
   flags.DEFINE_integer('warm_steps', 250, 'Of imitation.', lower_bound=1)
+  flags.DEFINE_multi_string(
+    'warm', [], 'A flag of the imitation, such as --warm=--heart=0.25.'
+  )
   flags.DEFINE_integer('steps', 50, 'Of each arm.', lower_bound=1)
   flags.DEFINE_float('rate', 4e-4, 'Learning rate of both.', lower_bound=0.0)
   flags.DEFINE_integer('first', 160, 'Test tasks, the first.', lower_bound=1)

@@ -24,7 +24,6 @@ where --picture says.
 
 from collections.abc import Iterable
 import json
-import math
 import pathlib
 import statistics
 from typing import Any, NamedTuple
@@ -34,13 +33,11 @@ from absl import flags
 import rich.console
 import rich.table
 
-from agentic_jax import metrics
 from benchmarks import curves
 from experiments import proving
 
 FLAGS = flags.FLAGS
 ARMS = ('grpo', 'gigpo')
-_WINDOW = 5  # Batches that a point of the picture is the mean of.
 
 
 class World(NamedTuple):
@@ -118,18 +115,12 @@ def commands(
   return found
 
 
-def sampled(workdir: pathlib.Path) -> list[float]:
-  """The success of the episodes of each batch."""
-  name = 'rollout/success'
-  return [own[name] for own in metrics.read(workdir) if name in own]
-
-
 def outcome(workdir: pathlib.Path) -> dict[str, float]:
   """What a run is judged by."""
   summary = json.loads((workdir / 'summary.json').read_text())
   return {
     'warm': summary['success_before'],
-    'learning': statistics.fmean(sampled(workdir)),
+    'learning': statistics.fmean(proving.sampled(workdir)),
     'held-out': summary['success_after'],
     'recurrence': recurrence(_recorded(workdir)),
   }
@@ -194,22 +185,11 @@ def picture(seeds: list[int], root: pathlib.Path) -> str:
   """An SVG: how both learn in each world, with intervals over seeds."""
   panels = []
   for name in FLAGS.world:
-    lines, last = [], 0
-    for color, arm in enumerate(ARMS):
-      runs = [sampled(root / name / f'seed_{seed}' / arm) for seed in seeds]
-      last = min(map(len, runs))
-      points = []
-      for end in range(_WINDOW, last + 1, _WINDOW):
-        found = proving.interval(
-          [statistics.fmean(run[end - _WINDOW : end]) for run in runs]
-        )
-        # A single seed has no interval.
-        half = 0.0 if math.isnan(found.half) else found.half
-        points.append((end - _WINDOW / 2, found.mean, half))
-      lines.append(curves.Line(arm, points, color + 1))
-    ticks = [last * quarter // 4 for quarter in range(5)]
-    title = f'{name}: success while learning'
-    panels.append(curves.Panel(title, 'batch, means of five', ticks, lines))
+    lines = [
+      proving.line(arm, [root / name / f'seed_{s}' / arm for s in seeds], color)
+      for color, arm in enumerate(ARMS, start=1)
+    ]
+    panels.append(proving.panel(f'{name}: success while learning', lines))
   return curves.svg(panels)
 
 

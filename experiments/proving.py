@@ -7,6 +7,7 @@ goes on. Differences are taken seed by seed, from the same warm start.
 
 from collections.abc import Mapping, Sequence
 import json
+import math
 import os
 import pathlib
 import statistics
@@ -16,11 +17,15 @@ from typing import NamedTuple
 
 from absl import flags
 
+from agentic_jax import metrics
+from benchmarks import curves
+
 FLAGS = flags.FLAGS
 _FOLDER = pathlib.Path(__file__).parent
 # Student's t at 97.5 %, by degrees of freedom.
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 _NORMAL = 1.96
+_WINDOW = 5  # Batches that a point of a picture is the mean of.
 
 
 class Interval(NamedTuple):
@@ -119,6 +124,35 @@ def interval(values: Sequence[float]) -> Interval:
 def difference(mine: Sequence[float], base: Sequence[float]) -> Interval:
   """The mean difference of two arms, seed by seed, at 95 %."""
   return interval([a - b for a, b in zip(mine, base, strict=True)])
+
+
+def sampled(workdir: pathlib.Path) -> list[float]:
+  """The success of the episodes of each batch of a run."""
+  name = 'rollout/success'
+  return [own[name] for own in metrics.read(workdir) if name in own]
+
+
+def line(
+  label: str, workdirs: Sequence[pathlib.Path], color: int
+) -> curves.Line:
+  """How an arm learns: means of five batches, with intervals over seeds."""
+  runs = [sampled(workdir) for workdir in workdirs]
+  points = []
+  for end in range(_WINDOW, min(map(len, runs)) + 1, _WINDOW):
+    found = interval(
+      [statistics.fmean(run[end - _WINDOW : end]) for run in runs]
+    )
+    # A single seed has no interval.
+    half = 0.0 if math.isnan(found.half) else found.half
+    points.append((end - _WINDOW / 2, found.mean, half))
+  return curves.Line(label, points, color)
+
+
+def panel(title: str, lines: Sequence[curves.Line]) -> curves.Panel:
+  """Lines of `line` on one pair of axes."""
+  last = max((x for own in lines for x, _, _ in own.points), default=1.0)
+  ticks = [round((last + _WINDOW / 2) * quarter / 4) for quarter in range(5)]
+  return curves.Panel(title, 'batch, means of five', ticks, lines)
 
 
 def write(path: pathlib.Path, found: Mapping[str, object]) -> None:

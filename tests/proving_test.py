@@ -68,7 +68,7 @@ def test_repairs_and_cheats():
     'repairs': 2 / 4,
     'failing': 4 / 8,
     'cheats': 1 / 8,
-    'programs': 11 / 8,
+    'tries': 11 / 8,
   }
   assert code_repair_proof.cheater(20) == {'visible': 1.0, 'hidden': 0.0}
 
