@@ -570,7 +570,7 @@ def test_who_leaves_frees_the_slots(slow, stream):
     assert leaving.recv(1000).startswith(b'HTTP/1.1 200')
   assert endpoint.dispatcher.active == 1
   leaving.close()
-  serve_world.eventually(lambda: endpoint.dispatcher.active == 0, 1.0)
+  serve_world.eventually(lambda: endpoint.dispatcher.active == 0)
   serve_world.eventually(lambda: endpoint.sessions.counts['given_up'] == 1)
   # Sessions without a turn are gone, and whoever comes next is served.
   assert endpoint.sessions.open == 0
