@@ -51,7 +51,9 @@ _SHAPE = flags.DEFINE_enum('shape', 'bench', ['bench', 'smollm2'], 'The model.')
 _BATCHES = flags.DEFINE_list(
   'batches', [], 'Sizes; by default those of the shape.'
 )
-_DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Ours.')
+_DTYPE = flags.DEFINE_enum(
+  'dtype', 'float32', ['float32', 'bfloat16'], 'Ours, and that of transformers.'
+)
 _REPEATS = flags.DEFINE_integer(
   'repeats', 7, 'Calls of each kind; the median counts.', lower_bound=1
 )
@@ -187,6 +189,7 @@ def peers(batches: tuple[int, ...], repeats: int) -> dict[str, dict]:
         'transformers_model.py',
         f'--shape={_SHAPE.value}',
         f'--attention={attention}',
+        f'--dtype={_DTYPE.value}',
         f'--parts={parts}',
         flag,
       )

@@ -2,7 +2,7 @@
 
 Forward, and forward and backward (the mean log-probability of 4 rows of 512
 tokens, all parameters), at the shape of SmolLM2-135M and at that of
-benchmarks/step.py, in float32, against `transformers` in torch on the same
+benchmarks/step.py, in --dtype, against `transformers` in torch on the same
 machine: eager and sdpa attention, the faster of the two. Decoding is in
 benchmarks/decode.py.
 
@@ -44,6 +44,9 @@ _PEER = flags.DEFINE_string(
 )
 _SHAPES = flags.DEFINE_list('shapes', ['bench', 'smollm2'], 'Which models.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Calls timed.', lower_bound=1)
+_DTYPE = flags.DEFINE_enum(
+  'dtype', 'float32', ['float32', 'bfloat16'], "Everybody's."
+)
 _REMAT = flags.DEFINE_string('remat', '', 'What a block keeps; see its config.')
 _PARTS = flags.DEFINE_list('parts', ['forward', 'step'], 'Of these.')
 _LIMIT_SECONDS = flags.DEFINE_float(
@@ -127,7 +130,7 @@ def seconds_of(run) -> list[float]:
 
 def ours(name: str) -> dict[str, list[float]]:
   """Seconds of each part."""
-  config = config_of(name, remat=_REMAT.value)
+  config = config_of(name, remat=_REMAT.value, dtype=_DTYPE.value)
   params = transformer.init(config, jax.random.key(0))
   trajectory = jax.device_put(batch(config.vocab_size, ROWS, TOKENS))
   of_loss = functools.partial(loss, config)
@@ -229,7 +232,7 @@ def show_apart(name: str, step: float, rate: float) -> dict[str, float]:
     step: seconds of a training step.
     rate: FLOP/s of a large product.
   """
-  config = config_of(name, remat=_REMAT.value)
+  config = config_of(name, remat=_REMAT.value, dtype=_DTYPE.value)
   parts = apart(config)
   parts['all else'] = step - sum(parts.values())
   flops = Flops.of(config, TOKENS)._asdict()
@@ -255,6 +258,7 @@ def peers(name: str) -> dict[str, dict[str, list[float]]]:
       'transformers_model.py',
       f'--shape={name}',
       f'--attention={form}',
+      f'--dtype={_DTYPE.value}',
       f'--repeats={_REPEATS.value}',
       f'--limit_seconds={_LIMIT_SECONDS.value}',
       f'--parts={",".join(_PARTS.value)}',

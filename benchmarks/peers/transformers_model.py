@@ -1,4 +1,7 @@
-"""Parts of benchmarks/model.py and decode.py in transformers, as JSON."""
+"""Parts of benchmarks/model.py and decode.py in transformers, as JSON.
+
+On a GPU where torch sees one.
+"""
 
 import argparse
 import functools
@@ -8,6 +11,7 @@ import time
 import torch
 import transformers
 
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 ROWS, TOKENS, PROMPT, NEW = 4, 512, 32, 64
 SHAPES = {
   'bench': (
@@ -38,25 +42,34 @@ SHAPES = {
 }
 
 
+def wait():
+  """Until the device has done all that was asked of it."""
+  if DEVICE == 'cuda':
+    torch.cuda.synchronize()
+
+
 def seconds_of(run, repeats, limit_seconds):
   """How long calls take, after one to warm up."""
   run()
   found = []
   while len(found) < repeats and (not found or sum(found) < limit_seconds):
+    wait()
     began = time.perf_counter()
     run()
+    wait()
     found.append(time.perf_counter() - began)
   return found
 
 
-def measure(shape, attention, parts, repeats, limit_seconds):
+def measure(shape, attention, parts, repeats, limit_seconds, dtype):
   """Seconds of each part with one form of attention."""
   kind, settings = SHAPES[shape]
   torch.manual_seed(0)
   config = kind(**settings, attn_implementation=attention)
   model = transformers.AutoModelForCausalLM.from_config(config)
+  model = model.to(device=DEVICE, dtype=getattr(torch, dtype))
   size = settings['vocab_size']
-  ids = torch.randint(0, size, (ROWS, TOKENS))
+  ids = torch.randint(0, size, (ROWS, TOKENS), device=DEVICE)
 
   def forward():
     with torch.no_grad():
@@ -67,7 +80,7 @@ def measure(shape, attention, parts, repeats, limit_seconds):
     model(ids, labels=ids, use_cache=False).loss.backward()
 
   def decode(rows):
-    prompts = torch.randint(0, size, (rows, PROMPT))
+    prompts = torch.randint(0, size, (rows, PROMPT), device=DEVICE)
     with torch.no_grad():
       out = model.generate(
         prompts,
@@ -94,6 +107,7 @@ def main():
   parser = argparse.ArgumentParser()
   parser.add_argument('--shape', default='bench', choices=SHAPES)
   parser.add_argument('--attention', default='sdpa')
+  parser.add_argument('--dtype', default='float32')
   parser.add_argument('--parts', default='forward,step,decode 1')
   parser.add_argument('--repeats', type=int, default=3)
   parser.add_argument('--limit_seconds', type=float, default=10.0)
@@ -105,6 +119,7 @@ def main():
     arguments.parts.split(','),
     arguments.repeats,
     arguments.limit_seconds,
+    arguments.dtype,
   )
   print(json.dumps(found))
 
