@@ -90,9 +90,9 @@ PROOFS = {
     tasks='multi_obj_letters',
     size='objectives',
     sizes=(2, 4, 8, 16),
-    action_tokens=56,
-    segment_tokens=127,
-    trained_tokens=63,
+    action_tokens=80,
+    segment_tokens=159,
+    trained_tokens=79,
     rows=10,
     turns=5,
     spare=3,
@@ -309,7 +309,11 @@ def main(argv: list[str]) -> None:
   root, smoke = pathlib.Path(FLAGS.workdir), FLAGS.smoke
   proof, seeds = PROOFS[FLAGS.paper], proving.seeds()
   shared = base_policy.train(
-    root / 'base', 'facts', 'letters=1&triples=0.0&said=64', smoke=smoke
+    root / 'base',
+    'letters',
+    'letters=1&triples=0.0&missing=0.8&said=32',
+    steps=2500,
+    smoke=smoke,
   )
   for seed in seeds:
     for arguments in commands(FLAGS.paper, seed, root, shared, smoke=smoke):

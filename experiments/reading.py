@@ -18,6 +18,8 @@ from agentic_jax import types
 
 _MOST = 12
 _COPIED = 1 / 3
+_ASKED = 6  # The most names of a question that is asked first.
+_DIGITS = 0.4
 _RELATIONS = ('aide', 'boss', 'heir', 'host', 'kin', 'mate', 'pal', 'twin')
 
 
@@ -34,23 +36,34 @@ class Reading:
   ka7`; in a share of the episodes they are of two names and a relation, `kibo
   pal lomu; lomu kin deza, lomu kin; kibo pal`, to be answered by `lomu kin
   deza; kibo pal lomu`. In a third of all episodes nothing is asked for, as in
-  `ka7 mo3 zu1, all`, and all facts are the answer, in their order. What is
-  answered is said twice or more. All chance is from the seed; of the task
-  nothing is used.
+  `ka7 mo3 zu1, all`, and all facts are the answer, in their order. In a share
+  of the episodes with digits the question is first, and facts about some of its
+  names are missing, as in `zu bi ka?` and, in a line of its own, `ka7 mo3 zu1`:
+  `zu1 ka7`, or, after `zu bi ka!`, the digits alone, `1 7`. What is answered is
+  said twice or more. All chance is from the seed; of the task nothing is used.
   """
 
   grammar = protocol.Grammar()
 
-  def __init__(self, *, letters: int = 2, triples: float = 0.5, said: int = 0):
+  def __init__(
+    self,
+    *,
+    letters: int = 2,
+    triples: float = 0.5,
+    missing: float = 0.0,
+    said: int = 0,
+  ):
     """Makes the world.
 
     Args:
       letters: of a name that has a digit.
       triples: share of the episodes whose facts have a relation.
+      missing: share of the others whose question is first.
       said: facts of an answer, which repeats what is asked for; at least twice.
     """
     self._letters = letters
     self._triples = triples
+    self._missing = missing
     self._said = said
 
   def reset(self, task: types.Task, seed: int) -> types.Transition:
@@ -59,17 +72,27 @@ class Reading:
     rng = random.Random(f'reading/{seed}')
     number = rng.randint(2, _MOST)
     if rng.random() >= self._triples:
-      facts, keys, joint = _digits(rng, number, self._letters), -1, ' '
+      facts, joint = _digits(rng, number, self._letters), ' '
+      if rng.random() < self._missing:
+        return self._begin(*_question(rng, facts), joint)
+      name = lambda fact: fact[:-1]
     else:
-      facts, keys, joint = _triples(rng, -(-number // 2)), None, '; '
+      facts, joint = _triples(rng, -(-number // 2)), '; '
+      name = lambda fact: fact.rpartition(' ')[0]
     if rng.random() < _COPIED:
       asked, names = facts, ['all']
     else:
       asked = rng.sample(facts, rng.randint(1, len(facts)))
-      names = [f[:keys] if keys else f.rpartition(' ')[0] for f in asked]
-    prompt = f'{joint.join(facts)}, {joint.join(names)}'
-    times = max(2, self._said // len(asked))
-    state = State(joint.join(asked * times))
+      names = [name(fact) for fact in asked]
+    return self._begin(
+      f'{joint.join(facts)}, {joint.join(names)}', asked, joint
+    )
+
+  def _begin(
+    self, prompt: str, right: list[str], joint: str
+  ) -> types.Transition:
+    times = max(2, self._said // len(right))
+    state = State(joint.join(right * times))
     return types.Transition(state, types.Observation(prompt), state_key=prompt)
 
   def step(self, state: State, action: str, seed: int) -> types.Transition:
@@ -96,6 +119,18 @@ def _digits(rng: random.Random, number: int, letters: int) -> list[str]:
   found = [name + rng.choice(string.digits) for name in sorted(names)]
   rng.shuffle(found)
   return found
+
+
+def _question(rng: random.Random, facts: list[str]) -> tuple[str, list[str]]:
+  """A question about some facts, not all of which are shown; the answer."""
+  asked = rng.sample(facts, rng.randint(1, min(_ASKED, len(facts))))
+  hidden = set(rng.sample(asked, rng.randint(0, len(asked) - 1)))
+  shown = ' '.join(fact for fact in facts if fact not in hidden)
+  names = ' '.join(fact[:-1] for fact in asked)
+  right = [fact for fact in asked if fact not in hidden]
+  if rng.random() < _DIGITS:
+    return f'{names}!\n{shown}', [fact[-1] for fact in right]
+  return f'{names}?\n{shown}', right
 
 
 def _triples(rng: random.Random, number: int) -> list[str]:

@@ -69,7 +69,7 @@ def commands(
   split: str = 'test',
 ) -> list[list[str]]:
   """What is run for a seed, in order: arguments of Python."""
-  place, steps, warm_steps = root / _NAME / f'seed_{seed}', 50, 300
+  place, steps, warm_steps = root / _NAME / f'seed_{seed}', 150, 300
   sizes = {'tasks_per_step': 8, 'warm_episodes': 32}
   if smoke:
     steps, warm_steps, sizes = 2, 2, {'tasks_per_step': 2, 'warm_episodes': 4}
@@ -195,7 +195,11 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'Too many arguments: {argv[1:]}; use flags.')
   root, seeds = pathlib.Path(FLAGS.workdir), proving.seeds()
   shared = base_policy.train(
-    root / _NAME / 'base', 'pairs', 'triples=0.8&said=12', smoke=FLAGS.smoke
+    root / _NAME / 'base',
+    'pairs',
+    'triples=0.8&said=12',
+    steps=1000,
+    smoke=FLAGS.smoke,
   )
   for seed in seeds:
     for arguments in commands(seed, root, shared, smoke=FLAGS.smoke):

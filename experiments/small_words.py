@@ -1,13 +1,14 @@
 """Tokenizers for small policies, whose words are those of our worlds.
 
-  pairs  every pair of small letters: `kibo pal 7` is ki, bo, a space, pa, l, a
-         space and 7.
-  facts  a small letter with a digit after it, and each with a space before it:
-         `k m?` is k, space and m, and ?; `k7 m3` is k7, and space and m3.
+  pairs    every pair of small letters: `kibo pal 7` is ki, bo, a space, pa, l,
+           a space and 7.
+  letters  a small letter with a space before it: `k m?` is k, space and m, and
+           ?; `k7 m3` is k, 7, space and m, and 3.
 
-What is left is by character; tags of a grammar are tokens. Names and facts of
-our worlds are one token or two, as words are those of a published model, and a
-small policy learns to look them up from far fewer examples than by letters.
+What is left is by character; tags of a grammar are tokens. Names of our worlds
+are one token or two, as words are those of a published model. A digit is a
+token of its own: with one for each fact, as `k7`, policies found facts and
+missed their digits.
 """
 
 from collections.abc import Sequence
@@ -27,16 +28,12 @@ def pairs() -> tuple[str, list[tuple[str, str]]]:
   return '[a-z]{2}', list(itertools.product(letters, letters))
 
 
-def facts() -> tuple[str, list[tuple[str, str]]]:
+def letters() -> tuple[str, list[tuple[str, str]]]:
   """Where text is cut, and what is joined within a cut."""
-  letters = string.ascii_lowercase
-  spaced = [_SPACE + letter for letter in letters]
-  joined = [(_SPACE, letter) for letter in letters]
-  joined += itertools.product([*letters, *spaced], string.digits)
-  return ' ?[a-z][0-9]?', joined
+  return ' ?[a-z]', [(_SPACE, letter) for letter in string.ascii_lowercase]
 
 
-WORDS = {'pairs': pairs, 'facts': facts}
+WORDS = {'pairs': pairs, 'letters': letters}
 
 
 def write(
