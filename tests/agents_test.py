@@ -91,6 +91,14 @@ def test_parts_hold_every_turn_once_with_its_rewards():
   assert parts.of_all([episode], 1) == [episode]
 
 
+def test_whole_games_are_not_stacked():
+  shape = batching.Shape(4, 300, 4, 2, 5, 200)
+  with pytest.raises(ValueError, match='back to turn 0 after turn 4.*of_all'):
+    batching.stack([negotiate()], shape)
+  own = parts.of_all([negotiate()], 2)
+  assert (batching.stack(own, shape).turns.tokens >= 0).any(axis=1).all()
+
+
 def test_contexts_cut_what_one_agent_sees():
   offers = ('1 0 0', '1 1 0', '2 0 0', '0 1 0', '2 1 0', '0 0 1')
   actions = [*(f'offer {x}' for x in offers), 'accept']
