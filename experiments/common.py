@@ -184,6 +184,8 @@ def build(
   kind, number = rollout.parse_workers(FLAGS.workers)
   world = worlds.host(world, FLAGS.environment, kind, number)
   rollout.refuse_branching(world.environment, made.branch, made.group_size)
+  if made.probe is not None:
+    made.probe.refuse(world)
   splits = {
     split: worlds.tasks_of(FLAGS.tasks, FLAGS.environment, FLAGS.workdir, split)
     for split in ('train', 'validation', 'test')
