@@ -21,19 +21,6 @@ class Kit(calling.Functions):
 
   live = True
 
-  def call(self, state: Any, name: str, arguments: str) -> tuple[Any, str]:
-    """See `base.Kit`.
-
-    Raises:
-      chromium.Crashed: the page is lost.
-    """
-    try:
-      return super().call(state, name, arguments)
-    except base.ToolError as error:
-      if isinstance(error.__cause__, chromium.Crashed):
-        raise error.__cause__ from None
-      raise
-
 
 def kit(directory: str = '') -> Kit:
   """Tools that use the pages of a site, in a real browser.
