@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 import functools
 import pathlib
-from typing import Any
 
 from agentic_jax import types
 from agentic_jax.tools import base
