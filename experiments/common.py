@@ -160,14 +160,7 @@ def build(
   make = recipe or pages.load(FLAGS.recipe)
   settings = settings | recipe_lib.parse(make, FLAGS.set)
   made = make(**settings)
-  if FLAGS.staleness and not made.uses_sampler:
-    raise ValueError(
-      f'--staleness={FLAGS.staleness} samples ahead of the updates, and this '
-      'recipe imitates: nothing is sampled. Leave it out, or take a recipe '
-      'that samples, such as --recipe=async_grpo.'
-    )
-  if train.parse_swap(FLAGS.swap) is not None and not FLAGS.staleness:
-    raise ValueError(f'--swap={FLAGS.swap} wants --staleness=1 or more.')
+  _refuse_idle_asynchrony(made)
   mesh = sharding.make_mesh(FLAGS.mesh)
   published = policies.find(FLAGS.model)
   world = worlds.make(
@@ -184,6 +177,8 @@ def build(
   kind, number = rollout.parse_workers(FLAGS.workers)
   world = worlds.host(world, FLAGS.environment, kind, number)
   rollout.refuse_branching(world.environment, made.branch, made.group_size)
+  if made.probe is not None:
+    made.probe.refuse(world)
   splits = {
     split: worlds.tasks_of(FLAGS.tasks, FLAGS.environment, FLAGS.workdir, split)
     for split in ('train', 'validation', 'test')
@@ -221,6 +216,18 @@ def build(
     splits,
     worlds.draws_of(FLAGS.sampler, splits['train'], world, made),
   )
+
+
+def _refuse_idle_asynchrony(made: recipe_lib.Recipe) -> None:
+  """Raises ValueError where --staleness or --swap would change nothing."""
+  if FLAGS.staleness and not made.uses_sampler:
+    raise ValueError(
+      f'--staleness={FLAGS.staleness} samples ahead of the updates, and this '
+      'recipe imitates: nothing is sampled. Leave it out, or take a recipe '
+      'that samples, such as --recipe=async_grpo.'
+    )
+  if train.parse_swap(FLAGS.swap) is not None and not FLAGS.staleness:
+    raise ValueError(f'--swap={FLAGS.swap} wants --staleness=1 or more.')
 
 
 def batch_shape(run: Run, groups: int, group_size: int) -> batching.Shape:

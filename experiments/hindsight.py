@@ -36,13 +36,19 @@ def right_answer(episode, world):
 
 def truth(episode, world):
   """What the world kept from the policy as each turn began."""
-  privileged = getattr(world.environment, 'privileged', None)
-  if privileged is None:
+  refuse_untold(world)
+  privileged = world.environment.privileged
+  return [privileged(state) for state in rollout.states(episode, world)]
+
+
+def refuse_untold(world) -> None:
+  """Raises ValueError where a world cannot say the truth of each turn."""
+  if getattr(world.environment, 'privileged', None) is None:
     raise ValueError(
-      f'hint=privileged wants a world with `privileged`, which '
+      'hint=privileged wants a world with `privileged`, which '
       f'{type(world.environment).__name__} lacks; use hint=observation.'
     )
-  return [privileged(state) for state in rollout.states(episode, world)]
+  rollout.refuse_replay(world)
 
 
 # (episode, world) -> a hint for each turn; '' is none.
@@ -84,9 +90,12 @@ def probing(hint, hint_tokens) -> recipe_lib.Probing:
     ]
     return episode._replace(segments=tuple(segments))
 
-  return recipe_lib.Probing(
+  made = recipe_lib.Probing(
     ask, absorb, extra_tokens=hint_tokens, fills=('teacher_logprobs',)
   )
+  if hint == 'privileged':
+    made = made._replace(refuse=refuse_untold)
+  return made
 
 
 def recipe(

@@ -42,6 +42,21 @@ from experiments import run
 LEVELS = tuple({'plan': 1, 'switch': 2}.get(role, 0) for role in types.ROLES)
 
 
+def credit_levels(trajectory, turns, keep_penalty, **settings):
+  """Of `estimate`, at the tokens: each level's advantages on its own scale."""
+  found, returns, counted = estimate(
+    trajectory, turns, keep_penalty, **settings
+  )
+  turn = recipe_lib.token_turns(trajectory, turns)
+  level = recipe_lib.token_levels(trajectory, turns, LEVELS)
+  spread = advantages.levels_to_tokens(found, counted, turn, level)
+  each = [advantages.turns_to_tokens(x, turn) for x in returns]
+  targets = jnp.select([level == x for x in range(3)], each)
+  credit = recipe_lib.credit_estimates(spread, targets, trajectory, turns)
+  starts = recipe_lib.level_starts(trajectory, turns, LEVELS)
+  return credit._replace(value_mask=starts)
+
+
 def estimate(trajectory, turns, keep_penalty, **settings):
   """Advantages, returns and where they count, of each level: [3, E, S]."""
   values = advantages.gather_tokens(trajectory.values, turns.tokens)
@@ -112,7 +127,7 @@ def recipe(
   )
 
   def credit(trajectory, turns):
-    found, returns, counted = estimate(
+    return credit_levels(
       trajectory,
       turns,
       keep_penalty,
@@ -120,14 +135,6 @@ def recipe(
       action_lambda=action_lambda,
       plan_lambda=plan_lambda,
     )
-    turn = recipe_lib.token_turns(trajectory, turns)
-    level = recipe_lib.token_levels(trajectory, turns, LEVELS)
-    spread = advantages.levels_to_tokens(found, counted, turn, level)
-    each = [advantages.turns_to_tokens(x, turn) for x in returns]
-    targets = jnp.select([level == x for x in range(3)], each)
-    return recipe_lib.credit_estimates(
-      spread, targets, trajectory, turns
-    )._replace(value_mask=recipe_lib.level_starts(trajectory, turns, LEVELS))
 
   def loss(outputs, trajectory, credit):
     found = base.loss(outputs, trajectory, credit)

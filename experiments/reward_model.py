@@ -47,6 +47,7 @@ from agentic_jax import report
 from agentic_jax import rollout
 from agentic_jax import train
 from agentic_jax import types
+from agentic_jax.rollout import parts
 from experiments import common
 from experiments import introducing
 
@@ -256,15 +257,17 @@ def held_out(run: common.Run, params, split: str) -> dict[str, float]:
     temperature=run.recipe.sampling.temperature,
     workers=run.workers,
   )
+  # Of several agents each is compared with others in its own place.
+  played = parts.of_all(played, run.world.agents)
   shape = common.batch_shape(run, len(tasks), size)
   trajectory, turns, _ = batching.stack(played, shape)
   read = _compiled(run.config)
   rows = shape.microbatch_rows
-  parts = [
+  pieces = [
     read(params, jax.tree.map(lambda x, at=at: x[at : at + rows], trajectory))
     for at in range(0, shape.rows, rows)
   ]
-  rewards, logits = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+  rewards, logits = jax.tree.map(lambda *x: np.concatenate(x), *pieces)
   scores = score_episodes(rewards, logits, trajectory, turns)
   accuracy, pairs = pair_accuracy(np.asarray(scores), turns)
   name = 'evaluate' if split == 'test' else split

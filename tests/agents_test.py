@@ -2,6 +2,8 @@
 
 import types as python_types
 
+from absl import flags
+from absl.testing import flagsaver
 import numpy as np
 import pytest
 
@@ -19,6 +21,7 @@ from agentic_jax.rollout import faults
 from agentic_jax.rollout import parts
 from agentic_jax.rollout import source
 from agentic_jax.tasks import pool as pool_lib
+from experiments import common
 from tests import small_world
 
 DEAL = '2 1 1 | 1 2 6 | 4 1 1'
@@ -89,6 +92,14 @@ def test_parts_hold_every_turn_once_with_its_rewards():
     assert (np.diff(turns) >= 0).all()
     assert (segment.turn[~segment.action_mask] == -1).all()
   assert parts.of_all([episode], 1) == [episode]
+
+
+def test_whole_games_are_not_stacked():
+  shape = batching.Shape(4, 300, 4, 2, 5, 200)
+  with pytest.raises(ValueError, match='back to turn 0 after turn 4.*of_all'):
+    batching.stack([negotiate()], shape)
+  own = parts.of_all([negotiate()], 2)
+  assert (batching.stack(own, shape).turns.tokens >= 0).any(axis=1).all()
 
 
 def test_contexts_cut_what_one_agent_sees():
@@ -191,6 +202,17 @@ def test_what_needs_one_agent_says_so():
   world = small_world.world(environment)
   with pytest.raises(ValueError, match='has 2 agents'):
     rollout.states(negotiate(), world)
+
+
+def test_a_recipe_that_plays_once_more_is_refused_before_sampling():
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS(['test'])
+  chosen = dict(recipe='hindsight', environment='negotiate', model='toy')
+  with flagsaver.flagsaver(**chosen, set=['hint=privileged']):
+    with pytest.raises(ValueError, match='Negotiate has 2 agents'):
+      common.build()
+  with flagsaver.flagsaver(**chosen, set=['hint=observation', 'group_size=2']):
+    assert common.build().world.agents == 2
 
 
 def batch(monkeypatch, environment, task, says):

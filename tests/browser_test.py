@@ -397,6 +397,7 @@ def test_tools_of_a_site(shared, tmp_path):
   assert call('go_back').startswith('1 heading Order')
   for name, arguments, says in [
     ('open_page', '{"path": "../x"}', 'there is no page'),
+    ('open_page', f'{{"path": "{"x" * 300}"}}', '^there is no page x{60}$'),
     ('press_key', '{"key": "F1"}', 'keys are Enter'),
     ('click', '{"number": 99}', 'there is no 99'),
     ('click', '{"number": "a"}', 'number'),

@@ -91,7 +91,9 @@ def _files() -> dict[str, pathlib.Path]:
 
 FILES = _files()
 LEAN = [
-  f for f in FILES if f.split('.')[0] in NO_JAX and f not in MAY_BRING_JAX
+  f
+  for f in FILES
+  if f.split('.')[0] in NO_JAX and not f.startswith(MAY_BRING_JAX)
 ]
 
 

@@ -65,6 +65,10 @@ def test_what_is_no_action_is_told_and_costs_a_turn(url):
     ('', 'a call of an object as JSON'),
     ('<tool>5</tool>', 'a call of an object as JSON'),
     ('<tool>{"guess"</tool>', 'a call of an object as JSON'),
+    # What Python reads and no other JSON has: a server may end a session.
+    ('<tool>{"guess": NaN}</tool>', 'a call of an object as JSON'),
+    ('<tool>{"guess": -1e999}</tool>', 'a call of an object as JSON'),
+    ('<tool>{"guess": "\\ud800"}</tool>', 'a call of an object as JSON'),
     ('<tool>{"guess": "é"}</tool>', 'guess'),
     ('<tool>{"other": 5}</tool>', 'guess'),
     ('<tool>{"guess": 99}</tool>', '99 is no digit'),

@@ -99,6 +99,9 @@ def test_a_tree_by_hand():
   tree = _of_first(small)
   assert not tree.fits and small.metrics['prefix_tree/fitting'] == 0
   assert np.all(tree.place == -1)
+  # Of an empty batch nothing is said, so nothing is warned of.
+  empty = prefix_tree.plant(_stack([], shape), shape, prefix_tree.Size(1, 8))
+  assert np.all(_of_first(empty).place == -1) and empty.metrics == {}
 
 
 @pytest.mark.parametrize('seed', thorough.some(range(40), 8))

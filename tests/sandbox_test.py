@@ -17,6 +17,7 @@ import pytest
 
 from agentic_jax import tools
 from agentic_jax.tools import base
+from agentic_jax.tools import python
 from agentic_jax.tools import sandbox
 from agentic_jax.tools.sandbox import back_ends
 from agentic_jax.tools.sandbox import canary
@@ -236,19 +237,27 @@ def test_a_busy_session_and_long_programs_are_refused(box):
   box.end('s')
 
 
-def test_there_are_so_many_sessions():
+def test_there_are_so_many_sessions(monkeypatch):
+  pytest.importorskip('pydantic')
   sandbox_attacks.need_bubblewrap()
   made = sandbox.Sandbox(limits=sandbox.Limits(sessions=1))
   made.run('1', session='a')
-  with pytest.raises(RuntimeError, match='1 sessions and no place for another'):
+  no_place = '1 sessions and no place for another'
+  with pytest.raises(base.Broken, match=no_place):
     made.run('1', session='b')
+  # A policy is not told of that, nor trained on it.
+  monkeypatch.setattr(sandbox, 'shared', lambda: made)
+  with pytest.raises(base.Broken, match=no_place):
+    python.kit().call((), 'python', '{"code": "1"}')
   made.close()
   # It begins again, without what was there.
   assert made.run('1', session='b').new
   copy = pickle.loads(pickle.dumps(made))
   assert copy.describe() == made.describe()
   # The server is killed: its calls are lost, and the next begins another.
-  made._server._process.kill()
+  threading.Timer(0.1, made._server._process.kill).start()
+  with pytest.raises(base.Broken, match='lost, with all its sessions'):
+    made.run('import time; time.sleep(9)', session='b')
   while made._server.alive:
     time.sleep(0.01)
   assert made.run('2').text == '2\n'

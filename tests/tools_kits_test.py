@@ -53,6 +53,8 @@ def fail(how: str):
   """
   if how == 'tool':
     raise base.ToolError('closed')
+  if how == 'broken':
+    raise base.Broken('no process left')
   raise KeyError(f'no {how}\nsecond line')
 
 
@@ -99,6 +101,8 @@ def test_arguments_are_held_against_types(arguments, error):
 def test_what_a_function_raises_is_told_in_a_line():
   kit = tools.Functions([fail])
   assert says(kit, 'fail', how='tool') == 'error: closed'
+  with pytest.raises(base.Broken, match='no process left'):
+    says(kit, 'fail', how='broken')
   assert (
     says(kit, 'fail', how='key') == "error: KeyError: 'no key\\nsecond line'"
   )

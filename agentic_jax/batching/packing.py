@@ -209,8 +209,8 @@ def stack(
     numpy arrays, in the layout of `types`.
 
   Raises:
-    ValueError: the episodes do not fit the shape, have no baseline, or a
-      segment lacks a field.
+    ValueError: the episodes do not fit the shape, have no baseline, or are
+      whole games of several agents, or a segment lacks a field.
   """
   if len(episodes) > shape.episodes:
     raise ValueError(
@@ -260,7 +260,7 @@ def _write(
   trajectory, turns, segments, places, index: int, shape, fills
 ) -> None:
   row_tokens = trajectory.tokens.shape[1]
-  count = 0
+  count, last = 0, -1
   for segment in segments:
     row, start, first = next(places)
     n = len(segment.tokens)
@@ -288,6 +288,7 @@ def _write(
     trajectory.position[row, here] = np.arange(n)
     trajectory.episode[row, here] = index
     (chosen,) = np.nonzero(segment.action_mask)
+    last = _in_order(segment.turn[chosen], last, index)
     if count + len(chosen) > turns.tokens.shape[1]:
       raise ValueError(
         f'Episode {index} has more than {turns.tokens.shape[1]} action tokens.'
@@ -295,6 +296,20 @@ def _write(
     flat = row * row_tokens + start + chosen
     turns.tokens[index, count : count + len(chosen)] = flat
     count += len(chosen)
+
+
+def _in_order(turns: np.ndarray, last: int, index: int) -> int:
+  """The latest turn so far; those of action tokens must not fall behind it."""
+  latest = np.maximum.accumulate([last, *turns])
+  behind = turns[turns < latest[1:]]
+  if len(behind):
+    raise ValueError(
+      f'Episode {index} comes back to turn {behind[0]} after turn '
+      f'{latest[-1]}, but its tokens must be in the order of its turns. In a '
+      'whole game each agent has segments of its own: stack the parts of the '
+      'agents, rollout.parts.of_all(episodes, world.agents).'
+    )
+  return int(latest[-1])
 
 
 def turns_of(

@@ -98,7 +98,7 @@ def plant(
   told = _told(trajectory, shape)
   length, rows = shape.row_tokens, shape.microbatch_rows
   trees: list[types.PrefixTree] = []
-  wanted, fitting, full = [0.0], 0, 0
+  wanted, fitting, full = list[float](), 0, 0
   for first in range(0, shape.rows, rows):
     bounds = first * length, (first + rows) * length
     own = [
@@ -113,10 +113,12 @@ def plant(
       full += 1
       fitting += placed is not None
       wanted.append(_distinct(own) / (rows * length))
-  metrics = {
-    'prefix_tree/fitting': fitting / max(full, 1),
-    'prefix_tree/wanted': max(wanted),
-  }
+  metrics = {}
+  if full:  # Of an empty batch there is nothing to say.
+    metrics = {
+      'prefix_tree/fitting': fitting / full,
+      'prefix_tree/wanted': max(wanted),
+    }
   return Trees(types.PrefixTree(*map(np.stack, zip(*trees))), metrics)
 
 

@@ -24,6 +24,11 @@ class Networks(NamedTuple):
   teacher: Any = None  # Of another run; None unless the recipe brings one.
 
 
+def refuse_nothing(world: Any) -> None:
+  """Probes can be made of the episodes of any world."""
+  del world
+
+
 class Probing(NamedTuple):
   """What a recipe asks the policy in contexts that nobody sampled.
 
@@ -37,12 +42,15 @@ class Probing(NamedTuple):
       `logprobs` are float32, one array a probe, of the tokens it asks about.
     extra_tokens: by how many tokens a probe may be longer than a segment.
     fills: the fields of Segment that `absorb` fills in, in every segment.
+    refuse: (world) -> None, before anything is sampled; raises ValueError where
+      `ask` could not answer for the episodes of a world.
   """
 
   ask: Callable[[types.Episode, Any], Sequence[probes.Probe]]
   absorb: Callable[..., types.Episode]
   extra_tokens: int
   fills: tuple[str, ...] = ()
+  refuse: Callable[[Any], None] = refuse_nothing
 
 
 class Routing(NamedTuple):

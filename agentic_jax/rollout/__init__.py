@@ -9,6 +9,7 @@ from agentic_jax.rollout.episodes import derive_seed
 from agentic_jax.rollout.pictures import Images
 from agentic_jax.rollout.remote import hosted
 from agentic_jax.rollout.remote import parse as parse_workers
+from agentic_jax.rollout.replay import refuse as refuse_replay
 from agentic_jax.rollout.replay import states
 from agentic_jax.rollout.restarting import refuse as refuse_restarts
 from agentic_jax.rollout.scripted import TooLongError
@@ -40,6 +41,7 @@ __all__ = [
   'parse_workers',
   'play',
   'refuse_branching',
+  'refuse_replay',
   'refuse_restarts',
   'states',
   'statistics',

@@ -11,21 +11,11 @@ from agentic_jax.rollout import restarting
 from agentic_jax.rollout import world as world_lib
 
 
-def states(episode: types.Episode, world: world_lib.World) -> list[Any]:
-  """The state in which each turn began.
+def refuse(world: world_lib.World) -> None:
+  """Raises ValueError where episodes cannot be played once more.
 
-  An environment remembers nothing, so its states are not kept: the recorded
-  actions, with the seeds of the rollout, lead through the same ones.
-
-  Args:
-    episode: sampled in this world.
-    world: of the rollout.
-
-  Raises:
-    ValueError: the states of the environment can be stepped only once, or the
-      episode forked from another or was demonstrated: then its turns had other
-      seeds.
-    RuntimeError: the environment raised.
+  The states of the environment can be stepped only once, or it has several
+  agents.
   """
   environment = world.environment
   if not getattr(environment, 'forkable', True):
@@ -39,6 +29,25 @@ def states(episode: types.Episode, world: world_lib.World) -> list[Any]:
       'the part of one of them, and cannot be played once more without the '
       'others. Use what an episode records instead.'
     )
+
+
+def states(episode: types.Episode, world: world_lib.World) -> list[Any]:
+  """The state in which each turn began.
+
+  An environment remembers nothing, so its states are not kept: the recorded
+  actions, with the seeds of the rollout, lead through the same ones.
+
+  Args:
+    episode: sampled in this world.
+    world: of the rollout.
+
+  Raises:
+    ValueError: see `refuse`; or the episode forked from another or was
+      demonstrated: then its turns had other seeds.
+    RuntimeError: the environment raised.
+  """
+  refuse(world)
+  environment = world.environment
   draw, member = episode.draw, episode.member
   scripted = any(
     np.any(s.action_mask & (s.policy_step < 0)) for s in episode.segments

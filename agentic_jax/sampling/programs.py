@@ -289,26 +289,8 @@ def decode(
         controls, known, logits, slots.temperature, sampled.counts, seen
       )
     tokens, logprobs = drawing.sample(logits, numbers[i], slots.temperature)
-    moved = slots.active.astype(jnp.int32)
-    left = slots.left - moved
-    stopped = jnp.any(tokens[:, None] == stops, axis=-1) | (left <= 0)
-    sampled = Sampled(
-      sampled.tokens.at[i].set(tokens),
-      sampled.logprobs.at[i].set(logprobs),
-      sampled.counts + moved,
-      slots.active & ~stopped,
-      jax.tree.map(
-        lambda all_, new: all_.at[i].set(new[:, 0]), sampled.experts, experts
-      ),
-      sampled.kept
-      if sampled.kept is None
-      else sampled.kept.at[i].set(controls_lib.pack(kept)),
-    )
-    slots = slots._replace(
-      token=jnp.where(slots.active, tokens, slots.token),
-      position=slots.position + moved,
-      active=sampled.active,
-      left=left,
+    slots, sampled = _took(
+      slots, sampled, i, stops, tokens, logprobs, experts, kept
     )
     return i + 1, caches, slots, sampled, controls_lib.see(seen, tokens)
 
@@ -326,6 +308,34 @@ def decode(
     running, body, (jnp.int32(0), caches, slots, nothing, seen)
   )
   return caches, sampled
+
+
+def _took(
+  slots: Slots, sampled: Sampled, i, stops, tokens, logprobs, experts, kept
+) -> tuple[Slots, Sampled]:
+  """Where the slots stand, and what was sampled, after token i of a block."""
+  moved = slots.active.astype(jnp.int32)
+  left = slots.left - moved
+  stopped = jnp.any(tokens[:, None] == stops, axis=-1) | (left <= 0)
+  sampled = Sampled(
+    sampled.tokens.at[i].set(tokens),
+    sampled.logprobs.at[i].set(logprobs),
+    sampled.counts + moved,
+    slots.active & ~stopped,
+    jax.tree.map(
+      lambda all_, new: all_.at[i].set(new[:, 0]), sampled.experts, experts
+    ),
+    sampled.kept
+    if sampled.kept is None
+    else sampled.kept.at[i].set(controls_lib.pack(kept)),
+  )
+  slots = slots._replace(
+    token=jnp.where(slots.active, tokens, slots.token),
+    position=slots.position + moved,
+    active=sampled.active,
+    left=left,
+  )
+  return slots, sampled
 
 
 class Programs(NamedTuple):

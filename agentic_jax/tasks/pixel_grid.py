@@ -224,7 +224,7 @@ def _next(rng: random.Random, fits: Fits) -> types.Task:
     asked = f'{rng.choice(sorted(_WAYS))} {rng.choice(squares).colour}?'
     try:
       return _task(squares, asked)
-    except LookupError:
+    except LookupError:  # No square lies that way: other squares, another way.
       continue
 
 

@@ -1,4 +1,4 @@
-"""What every tool shares: the error that is an observation, and kits."""
+"""What every tool shares: what its errors are, and kits."""
 
 from typing import Any, Protocol
 
@@ -7,6 +7,14 @@ from agentic_jax import types
 
 class ToolError(Exception):
   """A call that failed; the message is short and meant for the policy."""
+
+
+class Broken(RuntimeError):
+  """What a tool rests on fails, such as a sandbox; the call is not to blame.
+
+  No observation: whoever calls lets it pass, so that it costs the episode and
+  is counted as a fault of the environment.
+  """
 
 
 class Kit(Protocol):
@@ -42,5 +50,6 @@ class Kit(Protocol):
 
     Raises:
       ToolError: the call failed; the state is as before.
+      Broken: what the tool rests on fails.
     """
     ...

@@ -26,7 +26,8 @@ class Functions:
 
   A function is described by `schema.describe` and told what the policy gave,
   validated. What it returns is the answer: a text as it is, None as 'done',
-  anything else as JSON. What it raises is an error that the policy reads.
+  anything else as JSON. What it raises is an error that the policy reads, but
+  for `base.Broken`.
 
   A function with a keyword-only argument `state` is given the state of the
   kit, and returns the state after the call and the answer. The state is a
@@ -76,7 +77,7 @@ class Functions:
         state, found = function(**given, state=state)
       else:
         found = function(**given)
-    except base.ToolError:
+    except (base.ToolError, base.Broken):
       raise
     except Exception as error:
       raise base.ToolError(_told(error)) from error

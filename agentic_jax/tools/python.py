@@ -38,6 +38,7 @@ def run(
     base.ToolError: the program raised or was killed; holds what it printed
       before. What is killed loses its session.
     RuntimeError: there is no sandbox on this machine; says what to install.
+    base.Broken: the sandbox failed, which the program is not to blame for.
   """
   if sandbox is None:
     sandbox = sandbox_lib.shared()

@@ -182,6 +182,9 @@ class OpenEnv:
       return {self._field: text}
     try:
       found = json.loads(text)
+      # NaN, infinities and half characters are none: for one of them a server
+      # may end the session.
+      json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
       return None
     return found if isinstance(found, dict) else None

@@ -36,7 +36,7 @@ _ARGUMENTS = (
 Found = TypeVar('Found')
 
 
-class Crashed(RuntimeError):
+class Crashed(base.Broken):
   """The browser ended, or the process of a page did: the page is lost."""
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 import functools
 import pathlib
-from typing import Any
 
 from agentic_jax import types
 from agentic_jax.tools import base
@@ -20,19 +19,6 @@ class Kit(calling.Functions):
   """Tools that share a page. One that is lost costs its episode."""
 
   live = True
-
-  def call(self, state: Any, name: str, arguments: str) -> tuple[Any, str]:
-    """See `base.Kit`.
-
-    Raises:
-      chromium.Crashed: the page is lost.
-    """
-    try:
-      return super().call(state, name, arguments)
-    except base.ToolError as error:
-      if isinstance(error.__cause__, chromium.Crashed):
-        raise error.__cause__ from None
-      raise
 
 
 def kit(directory: str = '') -> Kit:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import warnings
 import weakref
 
+from agentic_jax.tools import base
 from agentic_jax.tools.sandbox import back_ends
 from agentic_jax.tools.sandbox import canary
 from agentic_jax.tools.sandbox import limits as limits_lib
@@ -121,8 +122,8 @@ class Sandbox:
 
     Raises:
       ValueError: the program is too long, or its session is in another call.
-      RuntimeError: the back end does not start, does not isolate, or has no
-        process left.
+      base.Broken: the back end does not start, does not isolate, is lost in
+        the call, or has no process left.
     """
     size = len((code + text).encode('utf-8', 'surrogatepass'))
     if size > self._limits.input_bytes:
@@ -140,9 +141,9 @@ class Sandbox:
         raise ValueError(
           f'The session {session!r} is in another call; give each its own.'
         )
-      raise RuntimeError(
+      raise base.Broken(
         f'The sandbox has {self._limits.sessions} sessions and no place for '
-        'another; end some, or raise Limits.sessions.'
+        f'another ({answer["detail"]}); end some, or raise Limits.sessions.'
       )
     return limits_lib.Result(**answer)
 
@@ -169,7 +170,7 @@ class Sandbox:
           answer = server.ask(asked, self._made.start_seconds)
           if answer['status'] != 'done' or answer['text'].strip():
             server.kill()
-            raise RuntimeError(
+            raise base.Broken(
               f'The sandbox {self._name!r} does not isolate on this machine: '
               f'{answer["text"].strip()} {answer["detail"]}. {back_ends.HELP}'
             )
@@ -217,19 +218,27 @@ class _Server:
     """Starts it, and waits until it is there.
 
     Raises:
-      RuntimeError: it did not come.
+      base.Broken: it did not come.
     """
-    self._thread.start()
     try:
+      self._thread.start()
       self._ready.result(self._start_seconds)
+    except base.Broken:
+      raise
     except concurrent.futures.TimeoutError:
       self.kill()
-      raise RuntimeError(
+      raise base.Broken(
         f'The sandbox did not start in {self._start_seconds:.0f} s.'
       ) from None
+    except Exception as error:  # Such as that there is no process left.
+      raise base.Broken(f'The sandbox did not start: {error}') from error
 
   def ask(self, asked: dict[str, Any], silence: float) -> dict[str, Any]:
-    """The answer to a call; a server that says nothing for long is killed."""
+    """The answer to a call; a server that says nothing for long is killed.
+
+    Raises:
+      base.Broken: it was killed, or has ended.
+    """
     future: concurrent.futures.Future = concurrent.futures.Future()
     number = next(self._numbers)
     self._calls[number] = future
@@ -243,8 +252,9 @@ class _Server:
           quiet = time.monotonic() - max(began, self._heard)
           if quiet > silence or not self.alive:
             self.kill()
-            lost = 'the sandbox was lost, with all its sessions'
-            return {'status': 'killed', 'text': '', 'detail': lost}
+            raise base.Broken(
+              'The sandbox was lost, with all its sessions.'
+            ) from None
     finally:
       self._calls.pop(number, None)
 
@@ -319,7 +329,7 @@ class _Server:
       errors.seek(0)
       said = errors.read().decode('utf-8', 'replace').strip()
       self._ready.set_exception(
-        RuntimeError(
+        base.Broken(
           f'The sandbox did not start: {said[-1000:]!r}. {self._wants}'
         )
       )

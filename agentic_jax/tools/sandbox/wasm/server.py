@@ -192,7 +192,10 @@ class Server:
         self._busy.add(name)
     try:
       if session is None:
-        session = self._open(name)
+        try:
+          session = self._open(name)
+        except Exception as error:  # No program has a part in it.
+          return 'refused', f'{type(error).__name__} {error}', '', True
       return self._turn(session, code, text)
     finally:
       self._leave(name, session)
