@@ -50,7 +50,7 @@ def gradient(kernel: str, form: attention.Form, segment: jax.Array):
   @jax.jit
   def both(q, k, v, slope):
     run = functools.partial(causal.KERNELS[kernel], form, segment=segment)
-    value, pull = jax.vjp(lambda *x: run(*x), q, k, v)
+    value, pull = jax.vjp(run, q, k, v)
     return value, *pull(slope)
 
   return both
@@ -67,15 +67,15 @@ def measure(tokens: int) -> dict[str, dict[str, float]]:
   kernels = ['pieces', causal.chosen(config, tokens).kernel]
   found = {}
   for kernel in dict.fromkeys(kernels):
-    run = gradient(kernel, form, segment)
-    parts = zip(('value', 'dq', 'dk', 'dv'), run(*arrays), reference)
+    run = functools.partial(gradient(kernel, form, segment), *arrays)
+    parts = zip(('value', 'dq', 'dk', 'dv'), run(), reference)
     found[kernel] = {
       name: float(
         jnp.linalg.norm(x.astype(jnp.float32) - y) / jnp.linalg.norm(y)
       )
       for name, x, y in parts
     }
-    seconds = common.seconds_of(lambda run=run: run(*arrays), _REPEATS.value)
+    seconds = common.seconds_of(run, _REPEATS.value)
     found[kernel]['ms'] = 1e3 * statistics.median(seconds)
   return found
 

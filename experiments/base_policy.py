@@ -39,7 +39,11 @@ def train(
       *('run.py', '--recipe=supervised', *shared, f'--workdir={folder}'),
       f'--environment={_WORLD}:Reading?{reads}',
       *('--tasks=multi_obj', f'--steps={steps}', '--tasks_per_step=64'),
-      *('--microbatch_rows=16', '--evaluate_every=-1', '--checkpoint_every=100'),
+      *(
+        '--microbatch_rows=16',
+        '--evaluate_every=-1',
+        '--checkpoint_every=100',
+      ),
       *proving.limits(
         {'turns': 1, 'action_tokens': 160, 'segment_tokens': 255}
       ),
