@@ -116,9 +116,9 @@ PROOFS = {
       'untrained': Arm('forgets'),
       'append_all': Arm('appends', context='append_all'),
     },
-    settings={'learning_rate': 1e-3},
+    settings={'learning_rate': 1e-4},
     tasks_per_step=64,
-    warm_steps=300,
+    warm_steps=1500,
     steps=40,
     first=100,
     measure='reward',
@@ -135,7 +135,11 @@ PROOFS = {
     turns=8,
     spare=4,
     warm={
-      'forgets': Warm('long_doc?skill=0.7', 'keep_last', 8),
+      'forgets': Warm(
+        f'{_MIXED}?world=long_doc&size=chunks&sizes=1-2-4&skill=0.9',
+        'keep_last',
+        8,
+      ),
       'appends': Warm(
         f'{_MIXED}?world=long_doc&size=chunks&sizes=2-3-4', 'append_all', 8
       ),
@@ -146,10 +150,10 @@ PROOFS = {
       'untrained': Arm('forgets'),
       'append_all': Arm('appends', context='append_all'),
     },
-    settings={'learning_rate': 1e-3, 'group_size': 8},
-    tasks_per_step=8,
-    warm_steps=300,
-    steps=40,
+    settings={'learning_rate': 5e-4, 'group_size': 8},
+    tasks_per_step=16,
+    warm_steps=1500,
+    steps=100,
     first=75,
     measure='success',
   ),
@@ -185,8 +189,8 @@ def commands(
         *(f'--environment={warm.environment}', f'--context={warm.context}'),
         *(f'--init_from={root / "base"}', f'--workdir={place / label}'),
         f'--steps={proof.warm_steps}',
-        f'--tasks_per_step={4 if smoke else 32}',
-        *proving.settings(_schedule(2e-3, 20, proof.warm_steps)),
+        f'--tasks_per_step={4 if smoke else 64}',
+        *proving.settings(_schedule(1e-3, 20, proof.warm_steps)),
       ]
     )
   for label, arm in proof.arms.items():
