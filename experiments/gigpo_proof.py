@@ -1,4 +1,4 @@
-"""The proof experiment of GiGPO: it helps where situations recur, only there.
+"""The proof experiment of GiGPO: what it brings where situations recur.
 
   python experiments/gigpo_proof.py
   python experiments/gigpo_proof.py --world=mazes --first_seed=1 --seeds=1
@@ -14,8 +14,10 @@ in a situation in which another turn of their group begins, too.
 The worlds:
   mazes      walks of which many lead back to where the walker was. Imitated
              is the oracle.
-  tool_math  sums with a calculator; what was said so far hardly recurs.
+  tool_math  sums with a calculator, whose situations are the results so far.
              Imitated is what the quickstart imitates.
+
+Where none recurs at all gigpo is grpo, which a test holds.
 
 What is there already is not done again, so a run that was stopped goes on. It
 ends with a table, which it writes to results.json, and draws how both learn

@@ -9,15 +9,18 @@ Changes: from grpo, 5 episodes a task and a divergence of 0.001 from the initial
 Command: python experiments/search_proof.py, three seeds of all arms (see
   there); the page alone, from nothing: python experiments/search_r1.py. Without
   the mask --set observation_weight=1.
-Result: not run.
-Differences: entities of four letters instead of Wikipedia, a policy of bytes
-  instead of Qwen or Llama, and a warm start by imitation: right tags, random
-  queries. The paper takes 512 questions a step in two minibatches, a rate of
-  1e-6, 500 tokens a turn and four searches; its prompt has an example, so that
-  its scorer wants a second answer, where our grammar reads the policy's own
-  text alone. Its loss is a mean over tokens. With --recipe=ppo there is no
-  divergence. Whatever weighs nothing has no gradient at all: the share of what
-  was observed is exactly 0 with the mask.
+Result: 150 batches, three seeds, test questions: right 99.5/99.0/70.2 % against
+  7.7/9.6/2.9 of the imitation and 0 where a search finds nothing; without the
+  mask 0/0/24.0. One hop 1.0 searches, two hops 1.98/2.00/1.00 (docs/results.md).
+Differences: entities of four letters instead of Wikipedia, and instead of Qwen
+  or Llama a small policy that learnt to read, with pairs of letters as tokens
+  (the page alone: one of bytes, fresh), and a warm start by imitation: right
+  tags, random queries but for a tenth. The paper takes 512 questions a step in
+  two minibatches, a rate of 1e-6, 500 tokens a turn and four searches; its
+  prompt has an example, so that its scorer wants a second answer, where our
+  grammar reads the policy's own text alone. Its loss is a mean over tokens.
+  With --recipe=ppo there is no divergence. Whatever weighs nothing has no
+  gradient at all: the share of what was observed is exactly 0 with the mask.
 
 Unless --set and --limit say otherwise, learning_rate is 2e-4, decay_steps is
 the whole RL phase, and an episode has 5 turns of 40 tokens in a segment of 255.
