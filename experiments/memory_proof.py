@@ -324,7 +324,7 @@ def main(argv: list[str]) -> None:
       proving.run(arguments)
   found = results(FLAGS.paper, seeds, root, smoke=smoke)
   print(f'{proof.measure} on the test split in percent, of {len(seeds)} seeds')
-  rich.console.Console(highlight=False).print(table(found, proof))
+  rich.console.Console(highlight=False, width=140).print(table(found, proof))
   record: dict[str, Any] = {'seeds': seeds, 'arms': found}
   proving.write(root / FLAGS.paper / 'results.json', record)
   if len(seeds) > 1:

@@ -61,7 +61,7 @@ _LIMITS = {'turns': 5, 'action_tokens': 24, 'segment_tokens': 255}
 _LEVELS = {'all': 'all', 'one': 'difficulty 1', 'two': 'difficulty 2'}
 # Who is said to be ahead of whom.
 _CLAIMS = (('rl', 'warm'), ('warm', 'no_search'), ('rl', 'unmasked'))
-_AVERAGED = 4  # Batches a point of the picture.
+_AVERAGED = 10  # Batches a point of the picture.
 
 
 def commands(
@@ -189,7 +189,7 @@ def picture(courses: dict[str, list[list[float]]]) -> str:
       means = [sum(c[at : at + _AVERAGED]) / _AVERAGED for c in own]
       points.append((at + _AVERAGED / 2, *proving.interval(means)))
     lines.append(curves.Line(label, points, color))
-  ticks = [last * quarter / 4 for quarter in range(5)]
+  ticks = [last * third // 3 for third in range(4)]
   title = 'Right answers while learning'
   return curves.svg([curves.Panel(title, 'batch', ticks, lines)])
 
