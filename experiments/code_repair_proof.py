@@ -70,7 +70,7 @@ def commands(seed: int, root: pathlib.Path, *, smoke: bool) -> list[list[str]]:
   place = root / f'seed_{seed}'
   warm_steps, steps = (2, 2) if smoke else (FLAGS.warm_steps, FLAGS.steps)
   shared = [f'--tasks={TASKS}', f'--model={FLAGS.model}', f'--seed={seed}']
-  shared += ['--evaluate_every=0', '--checkpoint_every=20', '--slots=64']
+  shared += ['--evaluate_every=-1', '--checkpoint_every=20', '--slots=64']
   warm = [f'--warm_steps={warm_steps}', '--steps=0', '--set=decay_steps=1']
   warm += [f'--environment={WORLD}', f'--workdir={place / "warm"}']
   found = [['code_repair.py', *shared, *warm, *FLAGS.warm]]
