@@ -7,8 +7,8 @@ Changes: from dpo, the policy's log-probability of a token is pushed away from
 Command: python experiments/vision_dpo.py --environment=my_world.py:World \\
   --tasks=my_tasks.jsonl --limit=segment_images=4 \\
   --model='mini?image_size=32&patch_size=4&shuffle=2'
-Result: not run: no world of this repository has images. On one of the
-  tests (tests/seeing_world.py:Quarters) it trains, two steps were made.
+Result: not run. On a world of the tests (tests/seeing_world.py:Quarters) it
+  trains, two steps were made.
 Differences: pairs are the policy's own episodes, of one task and its images;
   pairs that differ in the image alone, of which the paper makes some, are not
   made. What is said without images is scored once a batch, by the policy that
