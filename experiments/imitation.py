@@ -137,4 +137,5 @@ def train_both(
 
 def _first_success(workdir: pathlib.Path) -> float | None:
   """What a run measured before its first step; None if it did not."""
-  return metrics.read(workdir)[0].get('evaluate/success')
+  records = metrics.read(workdir)
+  return records[0].get('evaluate/success') if records else None
