@@ -115,8 +115,8 @@ def train_both(
   summary = common.finish(
     run,
     result,
-    success_before=_first_success(run.workdir / 'warm_start'),
-    success_warm=_first_success(run.workdir),
+    success_before=first_success(run.workdir / 'warm_start'),
+    success_warm=first_success(run.workdir),
     seconds_training=seconds,
     steps=warm.summary['steps'] + result.summary['steps'],
   )
@@ -135,7 +135,7 @@ def train_both(
   return summary
 
 
-def _first_success(workdir: pathlib.Path) -> float | None:
+def first_success(workdir: pathlib.Path) -> float | None:
   """What a run measured before its first step; None if it did not."""
   records = metrics.read(workdir)
   return records[0].get('evaluate/success') if records else None

@@ -7,15 +7,21 @@ Changes: from ppo, the context is the question and the last turn, --context=
   the initial policy. The world asks for two things at once.
 Command: python experiments/memory_proof.py --paper=mem1 (see there); the page
   alone, from a policy that has the form: python experiments/mem1.py
-  --model=recall --tokenizer=runs/proofs/tokenizer/tokenizer.json
+  --model=recall --tokenizer=runs/proofs/base/tokenizer/tokenizer.json
   --init_from=runs/proofs/mem1/seed_0/forgets
-Result: not run.
+Result: trained on 2 things for 40 batches, three seeds, reward on test questions
+  about 2, 4, 8, 16: 99.2 ± 1.4, 72.5 ± 9.0, 19.0 ± 9.3, 3.9 ± 5.6 %; the
+  imitation it began with 74.8, 44.3, 20.6, 7.0; all in one context, until it is
+  full, 100, 100, 0, 0; with the state dropped 31.8, 0, 0.3, 0. The context
+  grows with what is held, from 40 to 100 tokens (docs/results.md).
 Differences: each turn is a segment, trained in the context that it was sampled
   in. The released code flattens an episode into one sequence under a mask, in
   which a turn sees what it did not see when it was sampled, and positions that
   it did not have. The thought is the state; the paper's first version has a tag
   of its own for it. The reward is the share of the questions, not their number.
   KL is a term of the loss, by k3, where the paper's code takes it from rewards.
+  The policy is small; before its 2 things are rewarded it has imitated the form
+  with up to 16, by a script that loses facts.
 """
 
 import dataclasses

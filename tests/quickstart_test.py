@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from experiments import imitation
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 SMALL = (
@@ -171,3 +173,11 @@ def test_a_wrong_flag_is_one_clear_line(tmp_path, flags, texts):
   assert len(lines) == 1 and 'Traceback' not in done.stderr, done.stderr
   for text in texts:
     assert text in lines[0]
+
+
+def test_what_was_never_evaluated_has_no_first_success(tmp_path):
+  """Such as a run of imitation alone, with --evaluate_every=-1."""
+  assert imitation.first_success(tmp_path) is None
+  record = json.dumps({'step': 1, 'evaluate/success': 0.5})
+  (tmp_path / 'metrics.jsonl').write_text(f'{record}\n')
+  assert imitation.first_success(tmp_path) == 0.5
