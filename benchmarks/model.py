@@ -6,9 +6,10 @@ benchmarks/step.py, in --dtype, against `transformers` in torch on the same
 machine: eager and sdpa attention, the faster of the two. Decoding is in
 benchmarks/decode.py.
 
-A product of 2048-cubed is timed in the same run; the share of its rate that a
-training step reaches counts the FLOPs of the model (causal attention by half).
-Where the rest goes is told by timing gradients of the parts alone (`apart`).
+A product of 2048-cubed in --dtype is timed in the same run; the share of its
+rate that a training step reaches counts the FLOPs of the model (causal
+attention by half). Where the rest goes is told by timing gradients of the parts
+alone (`apart`).
 
 A part is called --repeats times after one call to warm up, and no more once it
 took --limit_seconds; peers alike, in a process for each form of attention.
@@ -45,7 +46,7 @@ _PEER = flags.DEFINE_string(
 _SHAPES = flags.DEFINE_list('shapes', ['bench', 'smollm2'], 'Which models.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Calls timed.', lower_bound=1)
 _DTYPE = flags.DEFINE_enum(
-  'dtype', 'float32', ['float32', 'bfloat16'], "Everybody's."
+  'dtype', 'float32', ['float32', 'bfloat16'], 'Ours, and that of transformers.'
 )
 _REMAT = flags.DEFINE_string('remat', '', 'What a block keeps; see its config.')
 _PARTS = flags.DEFINE_list('parts', ['forward', 'step'], 'Of these.')
@@ -259,6 +260,7 @@ def peers(name: str) -> dict[str, dict[str, list[float]]]:
       f'--shape={name}',
       f'--attention={form}',
       f'--dtype={_DTYPE.value}',
+      f'--device={common.torch_device()}',
       f'--repeats={_REPEATS.value}',
       f'--limit_seconds={_LIMIT_SECONDS.value}',
       f'--parts={",".join(_PARTS.value)}',
@@ -271,8 +273,11 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'No arguments wanted, got {argv[1:]}; use flags.')
   train.keep_freed_memory()
-  rate = common.matmul_rate(_REPEATS.value)
-  print(f'A 2048-cubed product: {rate / 1e9:.0f} GFLOP/s.', flush=True)
+  rate = common.matmul_rate(_REPEATS.value, _DTYPE.value)
+  print(
+    f'A 2048-cubed product in {_DTYPE.value}: {rate / 1e9:.0f} GFLOP/s.',
+    flush=True,
+  )
   results = {}
   for name in _SHAPES.value:
     mine, theirs = ours(name), peers(name)

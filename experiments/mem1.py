@@ -9,7 +9,7 @@ Command: python experiments/memory_proof.py --paper=mem1 (see there); the page
   alone, from a policy that has the form: python experiments/mem1.py
   --model=recall --tokenizer=runs/proofs/base/tokenizer/tokenizer.json
   --init_from=runs/proofs/mem1/seed_0/forgets
-Result: trained on 2 things for 40 batches, three seeds, reward on test questions
+Result: trained on 2 things for 40 batches, three seeds, reward on test tasks
   about 2, 4, 8, 16: 99.2 ± 1.4, 72.5 ± 9.0, 19.0 ± 9.3, 3.9 ± 5.6 %; the
   imitation it began with 74.8, 44.3, 20.6, 7.0; all in one context, until it is
   full, 100, 100, 0, 0; with the state dropped 31.8, 0, 0.3, 0. The context

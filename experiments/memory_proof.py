@@ -14,6 +14,9 @@ further: it is what the segment leaves of perfect play. What is there already is
 not done again, so a proof that was stopped goes on. It ends with a table, which
 it writes to results.json, and a picture.
 
+The imitation of mem1 has seen all sizes, that of memagent 1, 2 and 4 chunks;
+what is rewarded is of the smallest size of the test alone.
+
 The arms of mem1, in multi_obj, trained on 2 objectives, tested on 2 to 16:
   mem1        the state is all that is kept.
   forgetful   the ablation: the state is dropped, too.

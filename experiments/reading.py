@@ -35,11 +35,11 @@ class Reading:
   Facts are of a name and a digit, `ka7 mo3 zu1, zu ka`, to be answered by `zu1
   ka7`; in a share of the episodes they are of two names and a relation, `kibo
   pal lomu; lomu kin deza, lomu kin; kibo pal`, to be answered by `lomu kin
-  deza; kibo pal lomu`. In a third of all episodes nothing is asked for, as in
-  `ka7 mo3 zu1, all`, and all facts are the answer, in their order. In a share
-  of the episodes with digits the question is first, and facts about some of its
-  names are missing, as in `zu bi ka?` and, in a line of its own, `ka7 mo3 zu1`:
-  `zu1 ka7`, or, after `zu bi ka!`, the digits alone, `1 7`. What is answered is
+  deza; kibo pal lomu`. In a share of those with digits the question is first,
+  and facts about some of its names may be missing, as in `zu bi ka?` and, in a
+  line of its own, `ka7 mo3 zu1`: `zu1 ka7`, or, after `zu bi ka!`, the digits
+  alone, `1 7`. In a third of all others nothing is asked for, as in `ka7 mo3
+  zu1, all`, and all facts are the answer, in their order. What is answered is
   said twice or more. All chance is from the seed; of the task nothing is used.
   """
 
@@ -58,7 +58,7 @@ class Reading:
     Args:
       letters: of a name that has a digit.
       triples: share of the episodes whose facts have a relation.
-      missing: share of the others whose question is first.
+      missing: share of the episodes with digits whose question is first.
       said: facts of an answer, which repeats what is asked for; at least twice.
     """
     self._letters = letters

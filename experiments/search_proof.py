@@ -10,11 +10,11 @@ by what its answers earn. A search shows one passage: where it showed two,
 policies found that of two hops the second can be searched for alone, with a
 misspelt name, and guessed between the two answers. What is there already is not
 done again, so a proof that was stopped goes on. All arms are tested on the
-questions of the test split, whose entities nobody trained on, sampled as in
-training. It ends with a table of questions of one hop and of two, which it
-writes to results.json, and a picture of the learning.
+questions of the test split, whose entities are in no training question, sampled
+as in training. It ends with a table of questions of one hop and of two, which
+it writes to results.json, and a picture of the learning.
 
-The arms, in kb_search, with random letters after each passage:
+The arms, in kb_search, with random letters and digits after each passage:
   rl          trained; what a search shows is not trained on.
   unmasked    the ablation: it is.
   warm        the imitation.

@@ -11,7 +11,8 @@ Command: python experiments/search_proof.py, three seeds of all arms (see
   the mask --set observation_weight=1.
 Result: 150 batches, three seeds, test questions: right 99.5/99.0/70.2 % against
   7.7/9.6/2.9 of the imitation and 0 where a search finds nothing; without the
-  mask 0/0/24.0. One hop 1.0 searches, two hops 1.98/2.00/1.00 (docs/results.md).
+  mask 0/0/24.0. One hop 1.0 searches, two hops 1.98/2.00/1.00. With 8 x 8
+  episodes a batch and a rate of 1e-3 (docs/results.md).
 Differences: entities of four letters instead of Wikipedia, and instead of Qwen
   or Llama a small policy that learnt to read, with pairs of letters as tokens
   (the page alone: one of bytes, fresh), and a warm start by imitation: right

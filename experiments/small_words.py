@@ -5,10 +5,10 @@
   letters  a small letter with a space before it: `k m?` is k, space and m, and
            ?; `k7 m3` is k, 7, space and m, and 3.
 
-What is left is by character; tags of a grammar are tokens. Names of our worlds
-are one token or two, as words are those of a published model. A digit is a
-token of its own: with one for each fact, as `k7`, policies found facts and
-missed their digits.
+What is left is by character; tags of a grammar are tokens. The names that they
+are made for are one token or two, as words are those of a published model. A
+digit is a token of its own: with one for each fact, as `k7`, policies found
+facts and missed their digits.
 """
 
 from collections.abc import Sequence

@@ -168,7 +168,11 @@ def probing() -> recipe_lib.Probing:
     return episode._replace(segments=tuple(segments))
 
   return recipe_lib.Probing(
-    ask, absorb, extra_tokens=_TRUTH_TOKENS, fills=('teacher_logprobs',)
+    ask,
+    absorb,
+    extra_tokens=_TRUTH_TOKENS,
+    fills=('teacher_logprobs',),
+    refuse=hindsight.refuse_untold,
   )
 
 

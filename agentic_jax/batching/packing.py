@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from agentic_jax import types
+from agentic_jax.batching import writing
 
 
 class Images(NamedTuple):
@@ -240,7 +241,7 @@ def stack(
   for group, group_places in zip(groups, places, strict=True):
     place = iter(group_places)
     for index in group:
-      _write(trajectory, turns, kept(index), place, index, shape, fills)
+      writing.write(trajectory, turns, kept(index), place, index, shape, fills)
   microbatches = -(-rows // shape.microbatch_rows)
   return Stacked(trajectory, turns, microbatches)
 
@@ -254,62 +255,6 @@ def _size(segment: types.Segment, shape: Shape) -> _Used:
       'the shape images=batching.Images(...) of the limits of the run.'
     )
   return _Used(len(segment.tokens), images)
-
-
-def _write(
-  trajectory, turns, segments, places, index: int, shape, fills
-) -> None:
-  row_tokens = trajectory.tokens.shape[1]
-  count, last = 0, -1
-  for segment in segments:
-    row, start, first = next(places)
-    n = len(segment.tokens)
-    here = slice(start, start + n)
-    if trajectory.images is not None and segment.images is not None:
-      trajectory.images[row, first : first + len(segment.images)] = (
-        segment.images
-      )
-      own = segment.sight >= 0
-      offset = first * shape.images.tokens
-      trajectory.sight[row, here][own] = segment.sight[own] + offset
-    for name, found in segment._asdict().items():
-      if name in ('images', 'sight'):
-        continue
-      kept = getattr(trajectory, name)
-      if found is None and name in fills:
-        raise ValueError(
-          f'Episode {index} has a segment without {name}, which the recipe '
-          'says it fills in; let the absorb of its probe set it in every '
-          'segment of every episode.'
-        )
-      if kept is not None and found is not None:
-        kept[row, here] = found
-    trajectory.segment[row, here] = trajectory.segment[row].max() + 1
-    trajectory.position[row, here] = np.arange(n)
-    trajectory.episode[row, here] = index
-    (chosen,) = np.nonzero(segment.action_mask)
-    last = _in_order(segment.turn[chosen], last, index)
-    if count + len(chosen) > turns.tokens.shape[1]:
-      raise ValueError(
-        f'Episode {index} has more than {turns.tokens.shape[1]} action tokens.'
-      )
-    flat = row * row_tokens + start + chosen
-    turns.tokens[index, count : count + len(chosen)] = flat
-    count += len(chosen)
-
-
-def _in_order(turns: np.ndarray, last: int, index: int) -> int:
-  """The latest turn so far; those of action tokens must not fall behind it."""
-  latest = np.maximum.accumulate([last, *turns])
-  behind = turns[turns < latest[1:]]
-  if len(behind):
-    raise ValueError(
-      f'Episode {index} comes back to turn {behind[0]} after turn '
-      f'{latest[-1]}, but its tokens must be in the order of its turns. In a '
-      'whole game each agent has segments of its own: stack the parts of the '
-      'agents, rollout.parts.of_all(episodes, world.agents).'
-    )
-  return int(latest[-1])
 
 
 def turns_of(

