@@ -31,12 +31,14 @@ class Panel(NamedTuple):
     x_label: under it, with a unit.
     ticks: numbers under the axis.
     lines: drawn.
+    names: what stands at the ticks in the place of their numbers.
   """
 
   title: str
   x_label: str
   ticks: Sequence[float]
   lines: Sequence[Line]
+  names: Sequence[str] = ()
 
 
 def svg(panels: Sequence[Panel]) -> str:
@@ -79,8 +81,8 @@ def _panel(panel: Panel) -> str:
       f'<path d="M{_LEFT} {up(share):.1f}H{_WIDTH - _RIGHT}" stroke="#ddd"/>',
       _text(_LEFT - 6, up(share) + 4, f'{share:.0%}', anchor='end'),
     ]
-  for tick in panel.ticks:
-    words = f'{tick:g}'
+  names = panel.names or [f'{tick:g}' for tick in panel.ticks]
+  for tick, words in zip(panel.ticks, names, strict=True):
     at = _HEIGHT - _BOTTOM + 16
     parts.append(_text(across(tick), at, words, anchor='middle'))
   # Intervals that lie on one another are set side by side.

@@ -12,7 +12,8 @@ Result: where places recur, 20 batches on a corridor of 8 turns, three policies
   top), held-out, 7 tasks, 71.4/85.7/57.1 against 42.9/28.6/57.1 (+28.6 ± 71.0).
   In mazes, where 98 % of later turns begin where others of their group do, 40
   batches, six seeds, three of them added after the first three: held-out 49.2 ±
-  7.6 % against 42.2 ± 4.9 (+6.9 ± 5.9), learning 40.6 against 39.6 (+1.0 ± 2.8).
+  7.6 % against 42.2 ± 4.9 (+6.9 ± 5.9), learning 40.6 against 39.6 (+1.0 ±
+  2.8).
   On tool_math situations recur, too (87 %): with a small policy learning -2.7 ±
   35.4, held-out -6.6 ± 74.7; on the quickstart (docs/results.md) learning
   78.7/79.5/79.5 % against 79.4/79.9/80.1 (gap -0.6 ± 0.3), held-out

@@ -304,8 +304,8 @@ def picture(found: Found, proof: Proof) -> str:
       reached = [score[proof.measure] for score in own[size]]
       points.append((place, *proving.interval(reached)))
     lines.append(curves.Line(label, points, color))
-  label = f'{proof.size}: {", ".join(map(str, sizes))}'
-  panel = curves.Panel(proof.measure, label, list(range(len(sizes))), lines)
+  places, names = list(range(len(sizes))), list(map(str, sizes))
+  panel = curves.Panel(proof.measure, proof.size, places, lines, names)
   return curves.svg([panel])
 
 
