@@ -42,7 +42,9 @@ def record(name: str, settings: dict[str, Any], number: int) -> list[Play]:
     number: of plays, each of a training task of its own.
   """
   environment: Any = environments.load(name, **settings)
-  make = tasks_lib.TASKS.get(name, tasks_lib.TASKS['seeds'])
+  # A twin in a browser has the tasks of its world, others are made of seeds.
+  own = name.removeprefix('browser_')
+  make = tasks_lib.TASKS.get(own, tasks_lib.TASKS['seeds'])
   plays = []
   for seed, task in enumerate(itertools.islice(make('train'), number)):
     rng, actions = random.Random(seed), []
